@@ -1,0 +1,1 @@
+//! The long-running roles of celeriac: worker and pools

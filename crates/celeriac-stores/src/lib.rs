@@ -1,0 +1,1 @@
+//! The stores of celeriac: memory and SQLite, with one conformance suite

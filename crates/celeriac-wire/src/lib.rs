@@ -1,0 +1,1 @@
+//! Bytes and values of the Celery protocol: messages, bodies, signatures, results

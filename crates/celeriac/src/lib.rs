@@ -1,0 +1,1 @@
+//! A Celery-compatible task queue in one Rust binary
