@@ -1,0 +1,235 @@
+//! From the outcome of a run to what is written about it: fate, result, retry, workflow, history.
+
+use crate::clock;
+use crate::dead::{Attempt, DeadReason, remember};
+use crate::outcome::{Failure, Outcome};
+use crate::record::Recorder;
+use crate::retry::RetryPolicy;
+use crate::store::{Delivery, Fate, Outgoing, Place, Plan};
+use crate::workflow::{self, Sender};
+use celeriac_wire::{Embed, ExceptionInfo, State, Value};
+use jiff::Timestamp;
+
+/// A delivery and what its worker knows when it ends.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What was delivered.
+    pub delivery: &'a Delivery,
+    /// Its embed, empty when the body cannot be read.
+    pub embed: &'a Embed,
+    /// When and how often it may run again.
+    pub retry: &'a RetryPolicy,
+    /// Whether results are not wanted.
+    pub ignore_result: bool,
+    /// Who ran it, from when to when.
+    pub recorder: &'a Recorder<'a>,
+    /// 64 random bits for jitter.
+    pub random: u64,
+}
+
+/// What a run comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conclusion {
+    /// What becomes of the message.
+    pub fate: Fate,
+    /// What is written with it.
+    pub plan: Plan,
+    /// The word for logs, events and metrics.
+    pub verdict: Verdict,
+}
+
+/// How a delivery ended, for logs, events and metrics.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// SUCCESS with this value.
+    Succeeded(Value),
+    /// FAILURE and a dead letter.
+    Failed(Failure),
+    /// It runs again at this time.
+    Retried {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        failure: Failure,
+    },
+    /// REVOKED.
+    Revoked {
+        /// It ran and was cancelled.
+        terminated: bool,
+        /// It came too late.
+        expired: bool,
+    },
+    /// Given back or set aside at its own wish.
+    Rejected {
+        /// Back in the queue.
+        requeue: bool,
+    },
+    /// Nothing is stored.
+    Ignored,
+    /// Back in the queue, not its fault.
+    Returned,
+}
+
+/// Concludes a run.
+pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Conclusion {
+    match outcome {
+        Outcome::Success(value) => succeed(run, value, sender),
+        Outcome::Failure(failure) => fail_or_retry(run, None, failure, sender),
+        Outcome::Retry { delay, failure } => fail_or_retry(run, Some(delay), failure, sender),
+        Outcome::Reject { requeue: true, reason } => Conclusion {
+            fate: Fate::Release {
+                place: Place::Tail,
+                attempt: Some(attempt(run, "rejected", reason)),
+            },
+            plan: Plan::default(),
+            verdict: Verdict::Rejected { requeue: true },
+        },
+        Outcome::Reject { requeue: false, reason } => {
+            let exception = ExceptionInfo::new(
+                "celery.exceptions",
+                "Reject",
+                vec![Value::from(reason.as_str()), Value::from(false)],
+            );
+            let mut conclusion =
+                set_aside(run, DeadReason::Rejected, Failure::permanent(exception), sender);
+            conclusion.verdict = Verdict::Rejected { requeue: false };
+            conclusion
+        }
+        Outcome::Ignore => done(Plan::default(), Verdict::Ignored),
+        Outcome::Cancelled => revoke(run, true, false, sender),
+        Outcome::Interrupted => Conclusion {
+            fate: Fate::Release {
+                place: Place::Head,
+                attempt: Some(attempt(run, "interrupted", "the worker shut down".to_owned())),
+            },
+            plan: Plan::default(),
+            verdict: Verdict::Returned,
+        },
+    }
+}
+
+fn done(plan: Plan, verdict: Verdict) -> Conclusion {
+    Conclusion { fate: Fate::Done, plan, verdict }
+}
+
+fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
+    let headers = &run.delivery.message.headers;
+    match workflow::after_success(headers, run.embed, &value, sender) {
+        Ok(mut plan) => {
+            if !run.ignore_result {
+                plan.results.push(run.recorder.of(headers, State::Success, value.clone(), None));
+            }
+            done(plan, Verdict::Succeeded(value))
+        }
+        // Celery 5.7 trace.py: a callback or chain that cannot be sent fails the task.
+        Err(error) => {
+            let exception = ExceptionInfo::new(
+                "celeriac.exceptions",
+                "WorkflowError",
+                vec![Value::from(format!("what follows this task cannot be sent: {error}"))],
+            );
+            set_aside(run, DeadReason::Failed, Failure::permanent(exception), sender)
+        }
+    }
+}
+
+fn fail_or_retry(
+    run: &Run<'_>,
+    asked: Option<Option<std::time::Duration>>,
+    failure: Failure,
+    sender: &mut Sender<'_>,
+) -> Conclusion {
+    let headers = &run.delivery.message.headers;
+    let allowed = if failure.permanent { None } else { run.retry.next(headers.retries(), run.random) };
+    match allowed {
+        Some(policy) => retry(run, asked.flatten().unwrap_or(policy), failure),
+        None => set_aside(run, DeadReason::Failed, failure, sender),
+    }
+}
+
+/// The same message again: same id, one retry more, an eta, its history (5.13).
+fn retry(run: &Run<'_>, delay: std::time::Duration, failure: Failure) -> Conclusion {
+    let at = clock::after(run.recorder.now, delay);
+    let old = run.delivery;
+    let mut message = old.message.clone();
+    let retries = message.headers.retries().saturating_add(1);
+    message.headers.set_retries(retries).set_eta(Some(at));
+    let mut history = old.history.clone();
+    remember(&mut history, attempt(run, "retry", failure.exception.summary()));
+    let mut plan = Plan::default();
+    if !run.ignore_result {
+        let (result, traceback) = (failure.exception.to_value(), failure.traceback.as_deref());
+        plan.results.push(run.recorder.of(&message.headers, State::Retry, result, traceback));
+    }
+    plan.publish.push(Outgoing {
+        queue: old.queue.clone(),
+        message,
+        history,
+        enqueued_at: Some(old.enqueued_at),
+    });
+    done(plan, Verdict::Retried { at, failure })
+}
+
+/// A final failure: FAILURE where somebody may wait for it, and a dead letter.
+pub fn set_aside(
+    run: &Run<'_>,
+    reason: DeadReason,
+    failure: Failure,
+    sender: &mut Sender<'_>,
+) -> Conclusion {
+    let headers = &run.delivery.message.headers;
+    let exception = &failure.exception;
+    let mut plan = workflow::after_failure(
+        headers, run.embed, &State::Failure, exception, run.recorder, sender,
+    );
+    if !run.ignore_result && headers.id().is_some() {
+        let traceback = failure.traceback.as_deref();
+        plan.results.push(run.recorder.of(headers, State::Failure, exception.to_value(), traceback));
+    }
+    let summary = exception.summary();
+    Conclusion {
+        fate: Fate::Dead {
+            reason,
+            detail: summary.clone(),
+            attempt: Some(attempt(run, reason.as_str(), summary)),
+        },
+        plan,
+        verdict: Verdict::Failed(failure),
+    }
+}
+
+/// A task that will not run, or was cancelled: REVOKED, for it and for what hangs on it.
+pub fn revoke(run: &Run<'_>, terminated: bool, expired: bool, sender: &mut Sender<'_>) -> Conclusion {
+    let headers = &run.delivery.message.headers;
+    let why = match (expired, terminated) {
+        (true, _) => "expired",
+        (false, true) => "terminated",
+        (false, false) => "revoked",
+    };
+    let exception =
+        ExceptionInfo::new("celery.exceptions", "TaskRevokedError", vec![Value::from(why)]);
+    let mut plan = workflow::after_failure(
+        headers, run.embed, &State::Revoked, &exception, run.recorder, sender,
+    );
+    if !run.ignore_result {
+        plan.results.push(run.recorder.of(headers, State::Revoked, exception.to_value(), None));
+    }
+    done(plan, Verdict::Revoked { terminated, expired })
+}
+
+fn attempt(run: &Run<'_>, outcome: &str, detail: String) -> Attempt {
+    Attempt {
+        retries: run.delivery.message.headers.retries(),
+        worker: run.recorder.worker.to_owned(),
+        started_at: run.recorder.started_at,
+        ended_at: run.recorder.now,
+        outcome: outcome.to_owned(),
+        detail,
+    }
+}
+
+/// Whether a message came too late at `now` (5.16): its `expires` has passed.
+pub fn is_expired(expires: Option<Timestamp>, now: Timestamp) -> bool {
+    expires.is_some_and(|expires| expires < now)
+}

@@ -1,0 +1,177 @@
+//! How a run ended, and the classifier that finds failures inside returned values.
+
+use celeriac_wire::{ExceptionInfo, Value};
+use std::time::Duration;
+
+/// How one run of a task ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It returned.
+    Success(Value),
+    /// It failed and its retry policy decides what follows.
+    Failure(Failure),
+    /// It asked to run again, after a delay of its own or of its policy.
+    Retry {
+        /// `None` takes the policy's delay.
+        delay: Option<Duration>,
+        /// Why, stored with state RETRY.
+        failure: Failure,
+    },
+    /// It gave the message back: to the queue, or to the dead letters.
+    Reject {
+        /// Back to the tail of its queue, to be run by anybody.
+        requeue: bool,
+        /// Why.
+        reason: String,
+    },
+    /// It wants nothing stored.
+    Ignore,
+    /// It was cancelled while it ran.
+    Cancelled,
+    /// It was interrupted by the worker's shutdown and goes back.
+    Interrupted,
+}
+
+/// A failure as it is stored: Celery's exception document and a traceback.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// Type, arguments and module of the exception.
+    pub exception: ExceptionInfo,
+    /// The text people read.
+    pub traceback: Option<String>,
+    /// Whether a retry cannot help.
+    pub permanent: bool,
+}
+
+impl Failure {
+    /// A failure that the retry policy decides on.
+    pub fn new(exception: ExceptionInfo) -> Self {
+        Self { exception, traceback: None, permanent: false }
+    }
+
+    /// A failure that no retry can mend.
+    pub fn permanent(exception: ExceptionInfo) -> Self {
+        Self { permanent: true, ..Self::new(exception) }
+    }
+}
+
+/// Rules over a returned value that decide whether the task really succeeded.
+///
+/// Applications that catch every exception and return `{"status": "error"}` have 0 % failures in
+/// Celery at 100 % broken tasks (T-12); the default rule sees those.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Classifier {
+    failure_if: Vec<Condition>,
+    success_if: Vec<Condition>,
+}
+
+/// One test of a member of the returned object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    path: Vec<String>,
+    one_of: Vec<Value>,
+}
+
+impl Condition {
+    /// True when the member at `path` (dots go deeper) equals one of the values.
+    pub fn new(path: &str, one_of: impl Into<Vec<Value>>) -> Self {
+        Self { path: path.split('.').map(str::to_owned).collect(), one_of: one_of.into() }
+    }
+
+    fn holds(&self, value: &Value) -> bool {
+        let member = self.path.iter().try_fold(value, |value, key| value.get(key));
+        member.is_some_and(|member| self.one_of.contains(member))
+    }
+}
+
+impl Default for Classifier {
+    /// `{"status": "error"}` is a failure.
+    fn default() -> Self {
+        Self {
+            failure_if: vec![Condition::new("status", [Value::from("error")])],
+            success_if: Vec::new(),
+        }
+    }
+}
+
+impl Classifier {
+    /// Takes every returned value for success, as Celery does.
+    pub fn celery() -> Self {
+        Self { failure_if: Vec::new(), success_if: Vec::new() }
+    }
+
+    /// Adds a rule: such a value is a failure.
+    pub fn failure_if(mut self, condition: Condition) -> Self {
+        self.failure_if.push(condition);
+        self
+    }
+
+    /// Adds a rule: unless one of these holds, an object is a failure.
+    pub fn success_if(mut self, condition: Condition) -> Self {
+        self.success_if.push(condition);
+        self
+    }
+
+    /// Turns a returned value into the outcome it means.
+    pub fn classify(&self, value: Value) -> Outcome {
+        let failed = self.failure_if.iter().any(|condition| condition.holds(&value));
+        let succeeded =
+            self.success_if.is_empty() || self.success_if.iter().any(|condition| condition.holds(&value));
+        if succeeded && !failed {
+            return Outcome::Success(value);
+        }
+        let text = ["error", "message", "detail", "error_message"]
+            .iter()
+            .find_map(|key| value.get(key).and_then(Value::as_str))
+            .map_or_else(|| celeriac_wire::value_repr(&value), str::to_owned);
+        Outcome::Failure(Failure::new(ExceptionInfo::new(
+            "celeriac.exceptions",
+            "TaskReturnedError",
+            vec![Value::from(text.as_str())],
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(classifier: &Classifier, json: &str) -> &'static str {
+        match classifier.classify(Value::parse(json.as_bytes()).unwrap()) {
+            Outcome::Success(_) => "success",
+            Outcome::Failure(_) => "failure",
+            _ => "other",
+        }
+    }
+
+    #[test]
+    fn a_returned_error_is_a_failure() {
+        // covers: S1-24 T-12 T-13
+        let default = Classifier::default();
+        for (json, expected) in [
+            (r#"{"status": "error", "error": "no rows"}"#, "failure"),
+            (r#"{"status": "ok"}"#, "success"),
+            ("null", "success"),
+            ("[1, 2]", "success"),
+            (r#""error""#, "success"),
+        ] {
+            assert_eq!(verdict(&default, json), expected, "{json}");
+        }
+        assert_eq!(verdict(&Classifier::celery(), r#"{"status": "error"}"#), "success");
+    }
+
+    #[test]
+    fn rules_reach_into_nested_members() {
+        let classifier = Classifier::celery()
+            .failure_if(Condition::new("meta.code", [Value::from(5), Value::from(6)]))
+            .success_if(Condition::new("state", [Value::from("done")]));
+        for (json, expected) in [
+            (r#"{"state": "done", "meta": {"code": 5}}"#, "failure"),
+            (r#"{"state": "done", "meta": {"code": 4}}"#, "success"),
+            (r#"{"state": "half"}"#, "failure"),
+        ] {
+            assert_eq!(verdict(&classifier, json), expected, "{json}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What a store offers, split by role; `celeriac-stores` implements it.
+//!
+//! Every method is safe to cancel: a dropped future may leave the write done or not done, never
+//! half done. Every method has a deadline inside the store and answers with an error of kind
+//! `Unavailable` (nothing written) or `Unknown` (perhaps written) when it passes.
+
+mod admin;
+mod broker;
+mod control;
+mod results;
+mod view;
+
+pub use admin::{DeadFilter, DeadLetters, Page, Queues, Replay, Stored};
+pub use broker::{
+    Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Fate, FetchRequest, Outgoing,
+    Place, Plan, Settled, Settlement,
+};
+pub use control::{
+    Control, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke, StampedEvent, Sweep,
+};
+pub use results::{ResultRecord, Results};
+pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
+
+use crate::limits::StoreLimits;
+
+/// What a store can do. What it cannot is refused at start, never ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Other processes see the same data.
+    pub shared_between_processes: bool,
+    /// Data survives the death of every process.
+    pub durable: bool,
+    /// Result, workflow advance and settlement are one atomic step.
+    pub atomic_settle: bool,
+    /// Chords are counted by the store.
+    pub chords: bool,
+}
+
+/// A store that plays every role; the embedded ones do.
+pub trait Store: Broker + Results + DeadLetters + Queues + Control + Nodes + Events + Inspect {
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+    /// What it refuses, and how long it keeps things.
+    fn limits(&self) -> &StoreLimits;
+    /// Where it is, with secrets masked, for people.
+    fn location(&self) -> String;
+}

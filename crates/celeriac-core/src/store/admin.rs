@@ -1,0 +1,85 @@
+//! What operators do to queues and dead letters.
+
+use super::broker::Outgoing;
+use crate::dead::{DeadLetter, DeadReason};
+use crate::error::StoreError;
+use crate::queue::QueueName;
+use async_trait::async_trait;
+use std::fmt;
+
+/// A slice of a long list: entries with a number above `after`, at most `count_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The last number of the page before, 0 for the first page.
+    pub after: i64,
+    /// The most entries.
+    pub count_max: usize,
+}
+
+/// Which dead letters are meant; every given part must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadFilter {
+    /// Numbers or task ids; empty means any.
+    pub ids: Vec<String>,
+    /// The queue they came from.
+    pub queue: Option<QueueName>,
+    /// The task's name, or a prefix of it that ends in `*`.
+    pub task: Option<String>,
+    /// Why they were set aside.
+    pub reason: Option<DeadReason>,
+    /// Text inside the detail.
+    pub detail: Option<String>,
+}
+
+/// How a dead letter goes back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Another queue than its own.
+    pub queue: Option<QueueName>,
+    /// Keep the retry count instead of starting at 0.
+    pub keep_retries: bool,
+}
+
+/// Messages set aside.
+#[async_trait]
+pub trait DeadLetters: fmt::Debug + Send + Sync {
+    /// Lists dead letters by number.
+    async fn dead_list(&self, filter: &DeadFilter, page: Page) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// Counts them.
+    async fn dead_count(&self, filter: &DeadFilter) -> Result<u64, StoreError>;
+
+    /// Puts them back into their queues, at most `count_max` of them, and forgets their failed
+    /// result; each goes exactly once. Returns the numbers that went.
+    async fn dead_replay(
+        &self,
+        filter: &DeadFilter,
+        replay: &Replay,
+        count_max: usize,
+    ) -> Result<Vec<i64>, StoreError>;
+
+    /// Replaces the message of one dead letter.
+    async fn dead_edit(&self, number: i64, outgoing: Outgoing) -> Result<(), StoreError>;
+
+    /// Deletes those with these numbers; returns how many there were.
+    async fn dead_discard(&self, numbers: &[i64]) -> Result<u64, StoreError>;
+}
+
+/// A waiting message with its row, for pages and purges.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The row, to ask for the next page and to remove.
+    pub row: i64,
+    /// The message.
+    pub outgoing: Outgoing,
+}
+
+/// What operators do to whole queues.
+#[async_trait]
+pub trait Queues: fmt::Debug + Send + Sync {
+    /// Waiting and scheduled messages of a queue by row; leased ones are not shown.
+    async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError>;
+
+    /// Removes waiting messages by row; returns the rows that were still waiting and are gone now.
+    async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError>;
+}

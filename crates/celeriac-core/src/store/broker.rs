@@ -1,0 +1,235 @@
+//! The broker role: publish, fetch, settle.
+
+use super::{NodeId, ResultRecord};
+use crate::dead::{Attempt, DeadReason};
+use crate::error::StoreError;
+use crate::lease::{Lease, Suspicion};
+use crate::queue::QueueName;
+use async_trait::async_trait;
+use celeriac_wire::{Message, Signature, State, Value};
+use jiff::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A message on its way into a queue.
+///
+/// `eta`, `expires` and priority are read from the message itself, so that they survive every move.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    /// Where it goes.
+    pub queue: QueueName,
+    /// What goes.
+    pub message: Message,
+    /// Its runs so far; not empty for retries and replays.
+    pub history: Vec<Attempt>,
+    /// When its life began, for a retry or a load; `None` is now.
+    pub enqueued_at: Option<Timestamp>,
+}
+
+impl Outgoing {
+    /// A new message.
+    pub fn new(queue: QueueName, message: Message) -> Self {
+        Self { queue, message, history: Vec::new(), enqueued_at: None }
+    }
+}
+
+/// The start of a chord: so many parts, then its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChordStart {
+    /// The group of the header.
+    pub group: String,
+    /// How many parts complete it.
+    pub size: u32,
+}
+
+/// One finished member of a chord's header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChordPart {
+    /// The group of the header.
+    pub group: String,
+    /// Its place in the results.
+    pub index: i64,
+    /// The member's task id; a second part of the same id counts once.
+    pub task_id: String,
+    /// How the member ended.
+    pub state: State,
+    /// Its value, or its exception document.
+    pub result: Value,
+    /// The body, as the member's message carried it.
+    pub body: Signature,
+}
+
+/// A chord that just became complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChordDone {
+    /// Its parts in the order of their indices.
+    pub parts: Vec<ChordPart>,
+}
+
+/// Makes the plan that follows a complete chord. Called inside the store's atomic step, so it must
+/// be quick and must not call the store.
+pub type ChordFinisher = Arc<dyn Fn(&ChordDone) -> Plan + Send + Sync>;
+
+/// Writes that belong together: all are done or none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Messages to enqueue.
+    pub publish: Vec<Outgoing>,
+    /// Results to store, each only where `state::may_overwrite` allows it.
+    pub results: Vec<ResultRecord>,
+    /// Chords that begin.
+    pub chords: Vec<ChordStart>,
+    /// Members of chords that ended.
+    pub parts: Vec<ChordPart>,
+}
+
+impl Plan {
+    /// Adds everything of another plan.
+    pub fn extend(&mut self, other: Self) {
+        self.publish.extend(other.publish);
+        self.results.extend(other.results);
+        self.chords.extend(other.chords);
+        self.parts.extend(other.parts);
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.publish.is_empty()
+            && self.results.is_empty()
+            && self.chords.is_empty()
+            && self.parts.is_empty()
+    }
+}
+
+/// Where a message goes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Its old place, before everything that came later.
+    Head,
+    /// Behind everything that waits.
+    Tail,
+}
+
+/// What becomes of a delivered message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It leaves the queue.
+    Done,
+    /// It goes back.
+    Release {
+        /// Where to.
+        place: Place,
+        /// What to note in its history, if it had begun.
+        attempt: Option<Attempt>,
+    },
+    /// It is set aside.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// The error in one line.
+        detail: String,
+        /// The run that ended it.
+        attempt: Option<Attempt>,
+    },
+}
+
+/// The end of one delivery: its fate and everything that must be written with it.
+#[derive(Clone)]
+pub struct Settlement {
+    /// The proof of ownership.
+    pub lease: Lease,
+    /// What becomes of the message.
+    pub fate: Fate,
+    /// What is written in the same atomic step.
+    pub plan: Plan,
+    /// Makes the plan for a chord that this settlement completes.
+    pub finisher: Option<ChordFinisher>,
+}
+
+impl fmt::Debug for Settlement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settlement")
+            .field("lease", &self.lease)
+            .field("fate", &self.fate)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the store made of a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a fenced settlement wrote nothing"]
+pub enum Settled {
+    /// Written.
+    Done,
+    /// The lease is no longer ours: nothing of the settlement was written.
+    Fenced,
+}
+
+/// A request for messages.
+#[derive(Clone, Debug)]
+pub struct FetchRequest {
+    /// The node that will own them.
+    pub node: NodeId,
+    /// The queues, each priority step of all of them before the next step of any.
+    pub queues: Vec<QueueName>,
+    /// The most messages to take: the free slots.
+    pub count_max: usize,
+    /// Whether a suspect may be among them; at most one is.
+    pub suspects: bool,
+}
+
+/// A message held by one node until it settles.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The proof of ownership.
+    pub lease: Lease,
+    /// Where it came from.
+    pub queue: QueueName,
+    /// What came.
+    pub message: Message,
+    /// When it was first enqueued.
+    pub enqueued_at: Timestamp,
+    /// Whether an earlier owner lost it.
+    pub redelivered: bool,
+    /// What its earlier owners' deaths say about it.
+    pub suspicion: Suspicion,
+    /// Its earlier runs.
+    pub history: Vec<Attempt>,
+    /// Whether it was revoked before it was fetched.
+    pub revoked: bool,
+}
+
+/// Moves messages.
+#[async_trait]
+pub trait Broker: fmt::Debug + Send + Sync {
+    /// Enqueues and writes everything of the plan, or nothing. On `Ok` it is as durable as the store.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Full` (depth limit, disk), `Invalid`: refused, nothing written.
+    async fn publish(&self, plan: Plan, finisher: Option<ChordFinisher>) -> Result<(), StoreError>;
+
+    /// Takes ready messages and leases them in one atomic step; returns at once, perhaps empty.
+    /// Due scheduled messages become ready first. Order: priority step, then queue in rotation,
+    /// then arrival.
+    async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError>;
+
+    /// Notes that deliveries began to run, so that others can see it. Not durable.
+    async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError>;
+
+    /// Settles deliveries, each on its own: answers in the order of the requests.
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError>;
+
+    /// How many changes this process has seen. Grows when anything may have become ready, done,
+    /// revoked or paused, here or in another process.
+    fn changes(&self) -> u64;
+
+    /// Waits until [`Broker::changes`] is not `seen` any more, at most for `timeout`; returns it.
+    /// False alarms happen; a missed change is noticed within 100 ms.
+    async fn wait_change(&self, seen: u64, timeout: Duration) -> u64;
+
+    /// The earliest time at which a scheduled message of these queues becomes due.
+    async fn next_due(&self, queues: &[QueueName]) -> Result<Option<Timestamp>, StoreError>;
+}

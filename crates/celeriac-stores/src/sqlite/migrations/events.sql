@@ -1,0 +1,6 @@
+CREATE TABLE IF NOT EXISTS event (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  task_id TEXT,
+  body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS event_task ON event (task_id) WHERE task_id IS NOT NULL;

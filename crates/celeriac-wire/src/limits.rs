@@ -1,0 +1,40 @@
+//! Named bounds of everything this crate reads or builds.
+//!
+//! A bound is checked where input enters; printing needs none because nothing deeper than
+//! [`JSON_DEPTH_MAX`] can be parsed or serialized.
+
+/// Deepest nesting of arrays and objects a JSON text or serialized value may have.
+///
+/// Python 3.11 stops at its recursion limit (about 1000); 256 keeps parse, print, compare and
+/// drop far below the stack of a 512 KiB thread.
+pub const JSON_DEPTH_MAX: usize = 256;
+
+/// Number of keys above which a [`Map`](crate::json::Map) keeps a hash index.
+///
+/// Task headers have about 20 keys; a scan of so few beats hashing them.
+pub const MAP_SCAN_MAX: usize = 32;
+
+/// Longest headers text, in bytes, that [`Headers::parse`](crate::message::Headers::parse) accepts.
+///
+/// `RabbitMQ` refuses a header frame above its `frame_max` (131072 by default); this leaves room
+/// for large stamps on Redis.
+pub const HEADERS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Characters of a value shown in an error message.
+pub const FOUND_CHARS_MAX: usize = 60;
+
+/// Length at which an argument text is cut.
+///
+/// celery 5.7.0 app/amqp.py `argsrepr_maxsize = 1024`.
+pub const REPR_CHARS_MAX: usize = 1024;
+
+/// Container levels shown in an argument text.
+///
+/// celery 5.7.0 setting `task_repr_maxlevels`, default 3.
+pub const REPR_LEVELS_MAX: usize = 3;
+
+/// Most events accepted in one message.
+///
+/// celery 5.7.0 flushes its buffer at 24 (`events_buffer_limit` of a worker is far lower in
+/// practice); the bound only stops nonsense.
+pub const EVENTS_PER_MESSAGE_MAX: usize = 100_000;
