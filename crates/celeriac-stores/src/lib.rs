@@ -1,1 +1,18 @@
-//! The stores of celeriac: memory and SQLite, with one conformance suite
+//! The stores of celeriac.
+//!
+//! A store keeps messages, leases, results, dead letters, revocations, pauses, nodes and events
+//! behind the traits of `celeriac_core::store`. [`connect`] is the only place that looks at a URL's
+//! scheme; everybody else asks for `Capabilities`.
+
+#[cfg(windows)]
+compile_error!("celeriac runs on Linux and macOS; on Windows use it inside WSL 2");
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod connect;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub use connect::{Resources, connect, redacted};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;

@@ -79,12 +79,11 @@ impl Envelope {
             _ => std::str::from_utf8(body).ok(),
         };
         let mut properties = properties.clone();
-        let body = match plain {
-            Some(text) => text.to_owned(),
-            None => {
-                properties.set_body_encoding("base64");
-                BASE64.encode(body)
-            }
+        let body = if let Some(text) = plain {
+            text.to_owned()
+        } else {
+            properties.set_body_encoding("base64");
+            BASE64.encode(body)
         };
         let mut map = Map::from([
             ("body", Value::from(body)),

@@ -46,8 +46,8 @@ impl Event {
             ("clock", Value::from(base.clock)),
         ]);
         map.extend(fields);
-        // Python's time.time() is a float of microseconds in practice.
-        map.insert("timestamp", base.timestamp.as_microsecond() as f64 / 1e6);
+        // Python 3.11 pytime.c `_PyTime_AsSecondsDouble`: nanoseconds divided as floats.
+        map.insert("timestamp", base.timestamp.as_nanosecond() as f64 / 1e9);
         map.insert("type", kind);
         Self(map)
     }

@@ -176,11 +176,12 @@ impl ResultMeta {
     /// Sets a field at the place Celery gives it: `task_id` stays last.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
         let rank = |name: &str| {
-            let unknown = KEY_ORDER.len() - 2;
+            // Doubled, so that unknown keys have a place between the last two.
+            let unknown = 2 * KEY_ORDER.len() - 3;
             KEY_ORDER
                 .iter()
                 .position(|key| *key == name)
-                .unwrap_or(unknown)
+                .map_or(unknown, |at| 2 * at)
         };
         let place = self.0.keys().position(|key| rank(key) > rank(name));
         drop(self.0.insert_at(place.unwrap_or(self.0.len()), name, value));

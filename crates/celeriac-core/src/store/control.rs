@@ -64,7 +64,7 @@ pub struct Sweep {
     pub dead_nodes: Vec<String>,
     /// Messages returned to their queues.
     pub requeued: u64,
-    /// Messages set aside as poison.
+    /// How many of these are poison; the worker that fetches one sets it aside.
     pub poisoned: u64,
 }
 

@@ -108,9 +108,9 @@ pub(super) fn connect(path: &Path, read_only: bool) -> Result<Connection, StoreE
     };
     let context = format!("open the store {}", path.display());
     let fail = |error: rusqlite::Error| commit(&context, &error);
-    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    let mut connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(fail)?;
-    tune(&connection).map_err(fail)?;
+    tune(&mut connection).map_err(fail)?;
     if !read_only {
         let mode: String = connection
             .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
@@ -128,12 +128,12 @@ pub(super) fn connect(path: &Path, read_only: bool) -> Result<Connection, StoreE
 /// Opens a database that lives and dies with this process.
 pub(super) fn in_memory() -> Result<Connection, StoreError> {
     let fail = |error: rusqlite::Error| commit("open a store in memory", &error);
-    let connection = Connection::open_in_memory().map_err(fail)?;
-    tune(&connection).map_err(fail)?;
+    let mut connection = Connection::open_in_memory().map_err(fail)?;
+    tune(&mut connection).map_err(fail)?;
     Ok(connection)
 }
 
-fn tune(connection: &Connection) -> rusqlite::Result<()> {
+fn tune(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(128);
     connection.busy_handler(Some(wait_for_lock))?;
     connection.pragma_update(None, "cache_size", -16_384)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::FieldError;
+use crate::error::{FieldError, ParseError};
 use crate::field::{self, raw_map};
 use crate::json::{Map, Value};
 
@@ -32,6 +32,16 @@ impl Properties {
             ("delivery_mode", Value::from(2)),
             ("priority", Value::from(0)),
         ]))
+    }
+
+    /// Parses a JSON object.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        field::parse_object(bytes, "properties").map(Self)
+    }
+
+    /// Prints the properties as a JSON object.
+    pub fn to_json(&self) -> String {
+        self.0.to_string()
     }
 
     /// Returns the task id the message belongs to.

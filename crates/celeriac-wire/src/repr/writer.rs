@@ -1,5 +1,7 @@
 //! The writer with its budget of characters.
 
+use std::fmt::Write as _;
+
 use crate::json::{Map, Special, Value};
 use crate::limits::REPR_LEVELS_MAX;
 use crate::time::{DateParts, Parts, TimeParts};
@@ -71,7 +73,11 @@ impl Writer {
         let token = if let Ok(text) = std::str::from_utf8(shown) {
             format!("b'{text}{dots}'")
         } else {
-            let hex: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = shown.iter().fold(String::new(), |mut hex, byte| {
+                // Writing to a String cannot fail.
+                _ = write!(hex, "{byte:02x}");
+                hex
+            });
             format!("b'{hex}{dots}'")
         };
         self.token(&token);
@@ -192,24 +198,28 @@ fn special_repr(special: &Special) -> Option<String> {
 
 /// Python 3.11 Lib/datetime.py `__repr__`: seconds and microseconds only if needed.
 fn clock_repr(time: TimeParts) -> String {
-    let mut text = format!("{}, {}", time.hour, time.minute);
-    if time.second != 0 || time.micros != 0 {
-        text += &format!(", {}", time.second);
-    }
-    if time.micros != 0 {
-        text += &format!(", {}", time.micros);
-    }
-    match time.offset {
-        None => {}
-        Some(0) => text += ", tzinfo=datetime.timezone.utc",
+    let TimeParts {
+        hour,
+        minute,
+        second,
+        micros,
+        offset,
+    } = time;
+    let clock = match (second, micros) {
+        (0, 0) => format!("{hour}, {minute}"),
+        (_, 0) => format!("{hour}, {minute}, {second}"),
+        _ => format!("{hour}, {minute}, {second}, {micros}"),
+    };
+    let zone = match offset {
+        None => String::new(),
+        Some(0) => ", tzinfo=datetime.timezone.utc".to_owned(),
         Some(offset) => {
             let days = if offset < 0 { "days=-1, " } else { "" };
             let seconds = offset.rem_euclid(86_400);
-            text +=
-                &format!(", tzinfo=datetime.timezone(datetime.timedelta({days}seconds={seconds}))");
+            format!(", tzinfo=datetime.timezone(datetime.timedelta({days}seconds={seconds}))")
         }
-    }
-    text + ")"
+    };
+    format!("{clock}{zone})")
 }
 
 /// Prints the arguments of an exception as Python's `BaseException.__repr__` does.

@@ -15,6 +15,8 @@ Comparison rule, for each column in order:
   `median`, `q3`, the mean length, fences and examples of outliers) differs by at most 1e-9
   relatively, or by 1e-12 absolutely where either one is smaller than 1e-3 (`close` below).
 
+Numbers beyond 1e300 are not compared: Python's own statistics overflow there, Rust's do not.
+
 Definitions:
 
 * A cell is trimmed of Unicode White_Space. It is null if it then is one of NULL_TOKENS.

@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Write as _};
 
 /// Writes a text so that it is safe between tags and inside quoted attributes.
 ///
-/// Control characters become their pictures (U+2400…), for a line break in a cell must be seen
-/// and an escape character must not reach a terminal that shows the source.
+/// Control characters become signs: a line break in a cell must be seen, and an escape character
+/// must not reach a terminal that shows the source.
 pub(super) fn escape(text: &str) -> impl Display {
     fmt::from_fn(move |out| {
         for character in text.chars() {
@@ -15,6 +15,8 @@ pub(super) fn escape(text: &str) -> impl Display {
                 '>' => out.write_str("&gt;")?,
                 '"' => out.write_str("&quot;")?,
                 '\'' => out.write_str("&#39;")?,
+                '\n' | '\r' => out.write_char('↵')?,
+                '\t' => out.write_char('⇥')?,
                 '\u{7f}' => out.write_char('\u{2421}')?,
                 '\0'..='\u{1f}' => {
                     out.write_char(char::from_u32(0x2400 + u32::from(character)).unwrap_or(' '))?;
@@ -34,18 +36,19 @@ pub(super) fn foreign(text: &str) -> impl Display {
 /// Writes a whole number with commas between thousands from 10 000 on, so that years stay years.
 pub(super) fn integer(value: i64) -> impl Display {
     fmt::from_fn(move |out| {
-        let digits = value.unsigned_abs().to_string();
-        if value < 0 {
-            out.write_char('−')?;
-        }
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && digits.len() > 4 && (digits.len() - index).is_multiple_of(3) {
-                out.write_char(',')?;
-            }
-            out.write_char(digit)?;
-        }
-        Ok(())
+        out.write_str(if value < 0 { "−" } else { "" })?;
+        grouped(&value.unsigned_abs().to_string(), out)
     })
+}
+
+fn grouped(digits: &str, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && digits.len() > 4 && (digits.len() - index).is_multiple_of(3) {
+            out.write_char(',')?;
+        }
+        out.write_char(digit)?;
+    }
+    Ok(())
 }
 
 /// Writes a count like [`integer`].
@@ -53,7 +56,7 @@ pub(super) fn count(value: usize) -> impl Display {
     integer(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
-/// Writes a number with about five significant digits, very large and small ones as powers.
+/// Writes a number with five significant digits or so, very large and small ones as powers.
 pub(super) fn number(value: f64) -> impl Display {
     fmt::from_fn(move |out| {
         let size = value.abs();
@@ -64,15 +67,20 @@ pub(super) fn number(value: f64) -> impl Display {
             return out.write_str(&format!("{value:.3e}").replace('-', "−"));
         }
         let decimals = match size {
-            1000.0.. => 1,
+            100_000.0.. => 0,
             100.0.. => 2,
             1.0.. => 3,
             0.01.. => 4,
             _ => 6,
         };
-        let text = format!("{value:.decimals$}");
-        let text = text.trim_end_matches('0').trim_end_matches('.');
-        out.write_str(&text.replace('-', "−"))
+        let rounded = format!("{size:.decimals$}");
+        let (whole, fraction) = rounded.split_once('.').unwrap_or((&rounded, ""));
+        out.write_str(if value < 0.0 { "−" } else { "" })?;
+        grouped(whole, out)?;
+        match fraction.trim_end_matches('0') {
+            "" => Ok(()),
+            digits => write!(out, ".{digits}"),
+        }
     })
 }
 
@@ -120,7 +128,7 @@ mod tests {
             escape("<a b='c' d=\"e\">&").to_string(),
             "&lt;a b=&#39;c&#39; d=&quot;e&quot;&gt;&amp;"
         );
-        assert_eq!(escape("a\nb\u{1b}[0m").to_string(), "a␊b␛[0m");
+        assert_eq!(escape("a\nb\u{1b}[0m").to_string(), "a↵b␛[0m");
     }
 
     #[test]
@@ -129,7 +137,8 @@ mod tests {
             (0.0, "0"),
             (2007.0, "2007"),
             (-1_234_567.0, "−1,234,567"),
-            (4_201.754_386, "4201.8"),
+            (4_201.754_386, "4201.75"),
+            (44_383_145_499.3, "44,383,145,499"),
             (-24.694_54, "−24.695"),
             (0.5, "0.5"),
             (0.001_234_5, "0.001234"),

@@ -99,7 +99,7 @@ impl Report {
                 "<div><dt>{label}</dt><dd>{value}<small>{note}</small></dd></div>"
             )
         };
-        tile("Rows", &count(self.rows), &"")?;
+        tile("Rows", &count(self.rows), &"below the header")?;
         tile("Columns", &count(self.columns.len()), &self.kind_counts())?;
         let of_cells =
             fmt::from_fn(|out| write!(out, "{} of {} cells", count(nulls), count(cells)));

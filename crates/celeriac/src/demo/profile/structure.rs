@@ -128,11 +128,13 @@ pub(super) fn skip_line_ends(text: &str, start: usize) -> usize {
 
 /// Returns the 1-based number of the line that holds `offset`; `\n`, `\r\n` and `\r` end lines.
 pub(super) fn line_at(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    let following = before.iter().skip(1).chain([&b'\n']);
-    1 + before
+    let bytes = text.as_bytes();
+    1 + bytes
         .iter()
-        .zip(following)
-        .filter(|&(&byte, &next)| byte == b'\n' || (byte == b'\r' && next != b'\n'))
+        .enumerate()
+        .take(offset)
+        .filter(|&(at, &byte)| {
+            byte == b'\n' || (byte == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
+        })
         .count()
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use super::super::chart::{LARGE_PLOT, box_plot, missing_bar, value_bars};
 use super::super::column::ColumnProfile;
 use super::super::html::{count, foreign, number};
+use super::super::kind::ColumnKind;
 use super::super::numbers::Outliers;
 use super::{badge, scalar};
 
@@ -41,7 +42,13 @@ pub(super) fn card(index: usize, column: &ColumnProfile) -> impl Display {
 }
 
 fn write_figures(column: &ColumnProfile, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-    out.write_str("<dl class=\"figures\">")?;
+    let is_dated = matches!(column.kind, ColumnKind::Date | ColumnKind::Datetime);
+    let layout = match column.outliers {
+        _ if is_dated => " long",
+        Some(_) if has_wide_numbers(column) => " wide",
+        _ => "",
+    };
+    write!(out, "<dl class=\"figures{layout}\">")?;
     let mut figure = |label: &str, value: &dyn Display| {
         write!(out, "<div><dt>{label}</dt><dd>{value}</dd></div>")
     };
@@ -61,12 +68,20 @@ fn write_figures(column: &ColumnProfile, out: &mut fmt::Formatter<'_>) -> fmt::R
         figure("Shortest", &count(lengths.min))?;
         figure("Mean length", &number(lengths.mean))?;
         figure("Longest", &count(lengths.max))?;
-    } else if column.min.is_some() {
+    } else if is_dated {
         figure("First", &scalar(column.min.as_ref()))?;
         figure("Last", &scalar(column.max.as_ref()))?;
     }
     figure("Distinct", &count(column.distinct))?;
     out.write_str("</dl>")
+}
+
+/// Returns whether the figures need two columns instead of four.
+fn has_wide_numbers(column: &ColumnProfile) -> bool {
+    [column.mean, column.standard_deviation, column.q1, column.q3]
+        .into_iter()
+        .flatten()
+        .any(|value| number(value).to_string().chars().count() > 9)
 }
 
 fn optional(value: Option<f64>) -> impl Display {

@@ -37,7 +37,7 @@ pub(super) fn findings(columns: &[ColumnProfile]) -> Vec<Finding<'_>> {
         collect("The same value everywhere", &|column| {
             (column.distinct == 1 && column.present() > 1).then(String::new)
         }),
-        collect("Every value different, a possible key", &|column| {
+        collect("Possible key: no two alike", &|column| {
             let is_key = column.distinct == column.rows && column.rows > 1;
             (is_key && !is_measured(column)).then(String::new)
         }),

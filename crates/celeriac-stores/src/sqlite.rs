@@ -1,0 +1,502 @@
+//! The embedded store: SQLite in a file, or the same engine in memory.
+//!
+//! Writes go through one writer ([`writer`]) that commits in groups; reads use connections of their
+//! own and see a snapshot. `queue.db` holds messages and results, `queue.db-events` the history,
+//! `queue.db-bell` wakes other processes. Tested by the conformance suite and `tests/stores`.
+
+mod admin;
+mod bell;
+mod control;
+mod dead;
+mod error;
+mod events;
+mod fetch;
+mod nodes;
+mod open;
+mod plan;
+mod results;
+mod rows;
+mod settle;
+mod view;
+mod writer;
+
+use async_trait::async_trait;
+use bell::{Bell, Listener};
+use celeriac_core::dead::DeadLetter;
+use celeriac_core::lease::Lease;
+use celeriac_core::limits::StoreLimits;
+use celeriac_core::store::{
+    Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery, Events,
+    FetchRequest, Heartbeat, Inspect, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan,
+    QueueView, Queues, Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store,
+    Stored, Sweep, TaskFilter, TaskView,
+};
+use celeriac_core::{Clock, Entropy, ErrorKind, QueueName, StoreError};
+use celeriac_wire::Event;
+use jiff::Timestamp;
+use open::Files;
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use writer::Durability::{Relaxed, Synced};
+use writer::{Committed, Durability, Writer};
+
+/// The most reading connections that are kept open.
+const READERS_MAX: usize = 4;
+
+/// What the statements need besides the connection.
+struct Context {
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    limits: StoreLimits,
+    boot_id: String,
+}
+
+/// Where reads go.
+enum Reader {
+    File { path: std::path::PathBuf, idle: Mutex<Vec<Connection>> },
+    Shared(Arc<Mutex<Connection>>),
+}
+
+/// The embedded store.
+pub struct SqliteStore {
+    context: Arc<Context>,
+    writer: Writer,
+    event_writer: Writer,
+    reader: Arc<Reader>,
+    event_reader: Arc<Reader>,
+    bell: Bell,
+    turn: AtomicUsize,
+    location: String,
+    durable: bool,
+    _listener: Option<Listener>,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SqliteStore").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens or makes the store at `path` and migrates it if it is older than this program.
+    ///
+    /// # Errors
+    /// `Invalid` for a network file system, a foreign database, a newer format or a place that
+    /// cannot be written.
+    pub fn open(
+        path: &Path,
+        limits: StoreLimits,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let files = Files::at(path);
+        let bell = Bell::new(Some(open::prepare(&files)?));
+        let connection = open::connect(&files.main, false)?;
+        open::migrate(&connection)?;
+        let events = open::connect(&files.events, false)?;
+        open::prepare_events(&events)?;
+        let listener = Listener::spawn(open::connect(&files.main, true)?, &files.bell, bell.clone())
+            .map_err(thread_error)?;
+        let rung = bell.clone();
+        let committed: Committed = Box::new(move |durability| {
+            if durability == Synced {
+                rung.ring_everywhere();
+            }
+        });
+        Ok(Self {
+            context: Arc::new(Context { clock, entropy, limits, boot_id: open::boot_id() }),
+            writer: Writer::spawn(connection, committed).map_err(thread_error)?,
+            event_writer: Writer::spawn(events, Box::new(|_| ())).map_err(thread_error)?,
+            reader: Arc::new(Reader::File { path: files.main, idle: Mutex::default() }),
+            event_reader: Arc::new(Reader::File { path: files.events, idle: Mutex::default() }),
+            bell,
+            turn: AtomicUsize::new(0),
+            location: format!("sqlite://{}", path.display()),
+            durable: true,
+            _listener: Some(listener),
+        })
+    }
+
+    /// Makes a store that lives as long as this value: `memory://`, for tests and simulation.
+    ///
+    /// # Errors
+    /// `Internal` if SQLite has no memory left.
+    pub fn in_memory(
+        limits: StoreLimits,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let connection = open::in_memory()?;
+        open::migrate(&connection)?;
+        let events = open::in_memory()?;
+        open::prepare_events(&events)?;
+        let (connection, events) = (Arc::new(Mutex::new(connection)), Arc::new(Mutex::new(events)));
+        let bell = Bell::new(None);
+        let rung = bell.clone();
+        let committed: Committed = Box::new(move |durability| {
+            if durability == Synced {
+                rung.ring();
+            }
+        });
+        Ok(Self {
+            context: Arc::new(Context { clock, entropy, limits, boot_id: "memory".to_owned() }),
+            writer: Writer::Inline(Arc::clone(&connection), committed),
+            event_writer: Writer::Inline(Arc::clone(&events), Box::new(|_| ())),
+            reader: Arc::new(Reader::Shared(connection)),
+            event_reader: Arc::new(Reader::Shared(events)),
+            bell,
+            turn: AtomicUsize::new(0),
+            location: "memory://".to_owned(),
+            durable: false,
+            _listener: None,
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        durability: Durability,
+        work: impl FnOnce(&Connection, &Context) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let context = Arc::clone(&self.context);
+        self.writer.write(what, durability, move |connection| work(connection, &context)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Connection, &Context) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let context = Arc::clone(&self.context);
+        read(&self.reader, what, move |connection| work(connection, &context)).await
+    }
+}
+
+fn thread_error(error: std::io::Error) -> StoreError {
+    StoreError::new(ErrorKind::Unavailable, "start the store's threads").because(error)
+}
+
+/// Runs `work` on a reading connection inside one snapshot, away from the async threads.
+async fn read<T: Send + 'static>(
+    reader: &Arc<Reader>,
+    what: &'static str,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let reader = match &**reader {
+        Reader::Shared(connection) => {
+            return work(&connection.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        Reader::File { .. } => Arc::clone(reader),
+    };
+    let job = tokio::task::spawn_blocking(move || {
+        let Reader::File { path, idle } = &*reader else { unreachable!("shared readers ran above") };
+        let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => open::connect(path, true)?,
+        };
+        connection.execute_batch("BEGIN").map_err(error::wrap(what))?;
+        let outcome = work(&connection);
+        connection.execute_batch("COMMIT").map_err(error::wrap(what))?;
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < READERS_MAX {
+            idle.push(connection);
+        }
+        outcome
+    });
+    match tokio::time::timeout(writer::DEADLINE, job).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(join)) => Err(StoreError::new(ErrorKind::Internal, what).because(join)),
+        Err(_elapsed) => {
+            let seconds = writer::DEADLINE.as_secs();
+            let text = format!("{what}: no answer within {seconds} s");
+            Err(StoreError::new(ErrorKind::Unavailable, text).hint("the disk is slow"))
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for SqliteStore {
+    async fn publish(&self, plan: Plan, finisher: Option<ChordFinisher>) -> Result<(), StoreError> {
+        self.write("publish", Synced, move |connection, context| {
+            plan::write(connection, context, plan, finisher.as_ref(), plan::Limits::Enforced)
+        })
+        .await
+    }
+
+    async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.write("fetch", Relaxed, move |connection, context| {
+            fetch::fetch(connection, context, &request, turn)
+        })
+        .await
+    }
+
+    async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError> {
+        self.write("note that tasks run", Relaxed, move |connection, _| {
+            fetch::mark_started(connection, &started)
+        })
+        .await
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
+        self.write("settle", Synced, move |connection, context| {
+            settlements.into_iter().map(|one| settle::settle(connection, context, one)).collect()
+        })
+        .await
+    }
+
+    fn changes(&self) -> u64 {
+        self.bell.count()
+    }
+
+    async fn wait_change(&self, seen: u64, timeout: Duration) -> u64 {
+        self.bell.wait(seen, timeout).await
+    }
+
+    async fn next_due(&self, queues: &[QueueName]) -> Result<Option<Timestamp>, StoreError> {
+        let queues = queues.to_vec();
+        self.read("look for scheduled messages", move |connection, _| fetch::next_due(connection, &queues))
+            .await
+    }
+}
+
+#[async_trait]
+impl Results for SqliteStore {
+    async fn store_state(&self, lease: Lease, record: ResultRecord) -> Result<bool, StoreError> {
+        self.write("store a state", Relaxed, move |connection, context| {
+            results::store_state(connection, context, lease, &record)
+        })
+        .await
+    }
+
+    async fn result(&self, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
+        let id = task_id.to_owned();
+        self.read("read a result", move |connection, _| results::read(connection, &id)).await
+    }
+
+    async fn wait_result(
+        &self,
+        task_id: &str,
+        timeout: Duration,
+    ) -> Result<Option<ResultRecord>, StoreError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let seen = self.bell.count();
+            let record = self.result(task_id).await?;
+            let ready = record.as_ref().is_some_and(|record| record.meta.state().is_ready());
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if ready || left.is_zero() {
+                return Ok(record);
+            }
+            self.bell.wait(seen, left).await;
+        }
+    }
+
+    async fn forget(&self, task_id: &str) -> Result<bool, StoreError> {
+        let id = task_id.to_owned();
+        self.write("forget a result", Synced, move |connection, _| results::forget(connection, &id)).await
+    }
+
+    async fn expire_results(&self, count_max: usize) -> Result<usize, StoreError> {
+        self.write("expire results", Relaxed, move |connection, context| {
+            results::expire(connection, context, count_max)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for SqliteStore {
+    async fn dead_list(&self, filter: &DeadFilter, page: Page) -> Result<Vec<DeadLetter>, StoreError> {
+        let filter = filter.clone();
+        self.read("list dead letters", move |connection, _| dead::list(connection, &filter, page)).await
+    }
+
+    async fn dead_count(&self, filter: &DeadFilter) -> Result<u64, StoreError> {
+        let filter = filter.clone();
+        self.read("count dead letters", move |connection, _| dead::count(connection, &filter)).await
+    }
+
+    async fn dead_replay(
+        &self,
+        filter: &DeadFilter,
+        replay: &Replay,
+        count_max: usize,
+    ) -> Result<Vec<i64>, StoreError> {
+        let (filter, replay) = (filter.clone(), replay.clone());
+        self.write("replay dead letters", Synced, move |connection, context| {
+            dead::replay(connection, context, &filter, &replay, count_max)
+        })
+        .await
+    }
+
+    async fn dead_edit(&self, number: i64, outgoing: Outgoing) -> Result<(), StoreError> {
+        self.write("edit a dead letter", Synced, move |connection, context| {
+            dead::edit(connection, context, number, &outgoing)
+        })
+        .await
+    }
+
+    async fn dead_discard(&self, numbers: &[i64]) -> Result<u64, StoreError> {
+        let numbers = numbers.to_vec();
+        self.write("discard dead letters", Synced, move |connection, _| {
+            dead::discard(connection, &numbers)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Queues for SqliteStore {
+    async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError> {
+        let queue = queue.clone();
+        self.read("look into a queue", move |connection, _| admin::peek(connection, &queue, page)).await
+    }
+
+    async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let rows = rows.to_vec();
+        self.write("remove messages", Synced, move |connection, _| admin::remove(connection, &rows)).await
+    }
+}
+
+#[async_trait]
+impl Control for SqliteStore {
+    async fn revoke(&self, task_ids: &[String], terminate: bool) -> Result<(), StoreError> {
+        let ids = task_ids.to_vec();
+        self.write("revoke tasks", Synced, move |connection, context| {
+            control::revoke(connection, context, &ids, terminate)
+        })
+        .await
+    }
+
+    async fn unrevoke(&self, task_ids: &[String]) -> Result<u64, StoreError> {
+        let ids = task_ids.to_vec();
+        self.write("withdraw revocations", Synced, move |connection, _| {
+            control::unrevoke(connection, &ids)
+        })
+        .await
+    }
+
+    async fn revokes_since(&self, after: i64) -> Result<Vec<Revoke>, StoreError> {
+        self.read("read the revocations", move |connection, _| control::revokes_since(connection, after))
+            .await
+    }
+
+    async fn pause(&self, queue: &QueueName, reason: &str) -> Result<(), StoreError> {
+        let (queue, reason) = (queue.clone(), reason.to_owned());
+        self.write("pause a queue", Synced, move |connection, context| {
+            control::pause(connection, context, &queue, &reason)
+        })
+        .await
+    }
+
+    async fn resume(&self, queue: &QueueName) -> Result<bool, StoreError> {
+        let queue = queue.clone();
+        self.write("resume a queue", Synced, move |connection, _| control::resume(connection, &queue)).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        self.read("read the pauses", |connection, _| control::pauses(connection)).await
+    }
+}
+
+#[async_trait]
+impl Nodes for SqliteStore {
+    async fn register(&self, info: NodeInfo) -> Result<NodeId, StoreError> {
+        self.write("register a worker", Synced, move |connection, context| {
+            nodes::register(connection, context, &info)
+        })
+        .await
+    }
+
+    async fn heartbeat(&self, node: NodeId, heartbeat: Heartbeat) -> Result<bool, StoreError> {
+        self.write("renew leases", Relaxed, move |connection, context| {
+            nodes::heartbeat(connection, context, node, heartbeat)
+        })
+        .await
+    }
+
+    async fn deregister(&self, node: NodeId) -> Result<u64, StoreError> {
+        self.write("sign a worker off", Synced, move |connection, context| {
+            nodes::deregister(connection, context, node)
+        })
+        .await
+    }
+
+    async fn sweep(&self) -> Result<Sweep, StoreError> {
+        self.write("look for dead workers", Relaxed, nodes::sweep).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeView>, StoreError> {
+        self.read("list the workers", nodes::list).await
+    }
+}
+
+#[async_trait]
+impl Events for SqliteStore {
+    async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError> {
+        let max = self.context.limits.events_max;
+        self.event_writer
+            .write("store events", Relaxed, move |connection| events::emit(connection, &events, max))
+            .await
+    }
+
+    async fn events_since(
+        &self,
+        after: i64,
+        count_max: usize,
+    ) -> Result<Vec<StampedEvent>, StoreError> {
+        read(&self.event_reader, "read events", move |connection| {
+            events::since(connection, after, count_max)
+        })
+        .await
+    }
+
+    async fn events_of(&self, task_id: &str) -> Result<Vec<StampedEvent>, StoreError> {
+        let id = task_id.to_owned();
+        read(&self.event_reader, "read a task's events", move |connection| {
+            events::of_task(connection, &id)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Inspect for SqliteStore {
+    async fn task(&self, task_id: &str) -> Result<TaskView, StoreError> {
+        let id = task_id.to_owned();
+        self.read("look for a task", move |connection, _| view::task(connection, &id)).await
+    }
+
+    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+        let filter = filter.clone();
+        self.read("list tasks", move |connection, _| view::tasks(connection, &filter)).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueView>, StoreError> {
+        self.read("list the queues", view::queues).await
+    }
+}
+
+impl Store for SqliteStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            shared_between_processes: self.durable,
+            durable: self.durable,
+            atomic_settle: true,
+            chords: true,
+        }
+    }
+
+    fn limits(&self) -> &StoreLimits {
+        &self.context.limits
+    }
+
+    fn location(&self) -> String {
+        self.location.clone()
+    }
+}

@@ -1,0 +1,100 @@
+//! Durable revocations and pauses.
+
+use super::Context;
+use super::error::wrap;
+use super::rows::{instant, micros, queue_of};
+use celeriac_core::store::{Pause, Revoke};
+use celeriac_core::{QueueName, StoreError, clock};
+use rusqlite::Connection;
+
+/// The most revocations in one answer.
+const REVOKES_MAX: i64 = 10_000;
+
+pub(super) fn revoke(
+    connection: &Connection,
+    context: &Context,
+    task_ids: &[String],
+    terminate: bool,
+) -> Result<(), StoreError> {
+    let fail = wrap("revoke tasks");
+    let now = context.clock.wall();
+    let expires = micros(clock::after(now, context.limits.revoke_expires));
+    connection
+        .prepare_cached("DELETE FROM revoked WHERE expires_at < ?1")
+        .and_then(|mut statement| statement.execute([micros(now)]))
+        .map_err(&fail)?;
+    for id in task_ids {
+        // REPLACE gives a new number, so that workers that have read the old one read it again.
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO revoked (task_id, terminate, expires_at) VALUES (?1, ?2, ?3)",
+            )
+            .and_then(|mut statement| statement.execute((id, terminate, expires)))
+            .map_err(&fail)?;
+    }
+    Ok(())
+}
+
+pub(super) fn unrevoke(connection: &Connection, task_ids: &[String]) -> Result<u64, StoreError> {
+    let mut withdrawn = 0;
+    for id in task_ids {
+        withdrawn += connection
+            .prepare_cached("DELETE FROM revoked WHERE task_id = ?1")
+            .and_then(|mut statement| statement.execute([id]))
+            .map_err(wrap("withdraw a revocation"))? as u64;
+    }
+    Ok(withdrawn)
+}
+
+pub(super) fn revokes_since(connection: &Connection, after: i64) -> Result<Vec<Revoke>, StoreError> {
+    connection
+        .prepare_cached(
+            "SELECT number, task_id, terminate FROM revoked WHERE number > ?1 ORDER BY number LIMIT ?2",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_map((after, REVOKES_MAX), |row| {
+                    Ok(Revoke { number: row.get(0)?, task_id: row.get(1)?, terminate: row.get(2)? })
+                })?
+                .collect()
+        })
+        .map_err(wrap("read the revocations"))
+}
+
+pub(super) fn pause(
+    connection: &Connection,
+    context: &Context,
+    queue: &QueueName,
+    reason: &str,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO pause VALUES (?1, ?2, ?3) \
+             ON CONFLICT (queue) DO UPDATE SET reason = excluded.reason",
+        )
+        .and_then(|mut statement| {
+            statement.execute((queue.as_str(), micros(context.clock.wall()), reason))
+        })
+        .map_err(wrap("pause a queue"))?;
+    Ok(())
+}
+
+pub(super) fn resume(connection: &Connection, queue: &QueueName) -> Result<bool, StoreError> {
+    connection
+        .prepare_cached("DELETE FROM pause WHERE queue = ?1")
+        .and_then(|mut statement| statement.execute([queue.as_str()]))
+        .map(|gone| gone > 0)
+        .map_err(wrap("resume a queue"))
+}
+
+pub(super) fn pauses(connection: &Connection) -> Result<Vec<Pause>, StoreError> {
+    let rows: Vec<(String, i64, String)> = connection
+        .prepare_cached("SELECT queue, since, reason FROM pause ORDER BY queue")
+        .and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        })
+        .map_err(wrap("read the pauses"))?;
+    rows.into_iter()
+        .map(|(queue, since, reason)| Ok(Pause { queue: queue_of(queue)?, since: instant(since), reason }))
+        .collect()
+}

@@ -1,0 +1,178 @@
+//! Dead letters: list, replay, edit, discard.
+
+use super::error::{corrupt, wrap};
+use super::plan::{self, Limits};
+use super::rows::{history_of, instant, message_of, queue_of};
+use super::Context;
+use celeriac_core::dead::DeadLetter;
+use celeriac_core::store::{DeadFilter, Outgoing, Page, Plan, Replay};
+use celeriac_core::{ErrorKind, StoreError};
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{Connection, params_from_iter};
+
+const COLUMNS: &str = "number, queue, reason, detail, died_at, enqueued_at, history, headers, \
+                       properties, content_type, content_encoding, body";
+
+/// A filter as SQL: the condition and its parameters.
+fn condition(filter: &DeadFilter) -> (String, Vec<SqlValue>) {
+    let mut sql = String::from("1");
+    let mut values = Vec::new();
+    let mut and = |text: &str, value: String| {
+        sql.push_str(" AND ");
+        sql.push_str(text);
+        values.push(SqlValue::Text(value));
+    };
+    if let Some(queue) = &filter.queue {
+        and("queue = ?", queue.to_string());
+    }
+    if let Some(reason) = filter.reason {
+        and("reason = ?", reason.as_str().to_owned());
+    }
+    if let Some(detail) = &filter.detail {
+        and("instr(detail, ?) > 0", detail.clone());
+    }
+    match filter.task.as_deref().map(|task| (task, task.strip_suffix('*'))) {
+        Some((_, Some(prefix))) => and("instr(task, ?) = 1", prefix.to_owned()),
+        Some((task, None)) => and("task = ?", task.to_owned()),
+        None => {}
+    }
+    if !filter.ids.is_empty() {
+        let marks = vec!["?"; filter.ids.len()].join(", ");
+        sql.push_str(&format!(" AND (CAST(number AS TEXT) IN ({marks}) OR task_id IN ({marks}))"));
+        let ids = filter.ids.iter().map(|id| SqlValue::Text(id.clone()));
+        values.extend(ids.clone().chain(ids));
+    }
+    (sql, values)
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    filter: &DeadFilter,
+    page: Page,
+) -> Result<Vec<DeadLetter>, StoreError> {
+    let fail = wrap("list dead letters");
+    let (condition, mut values) = condition(filter);
+    values.push(SqlValue::Integer(page.after));
+    values.push(SqlValue::Integer(page.count_max as i64));
+    let sql =
+        format!("SELECT {COLUMNS} FROM dead WHERE {condition} AND number > ? ORDER BY number LIMIT ?");
+    let mut statement = connection.prepare(&sql).map_err(&fail)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
+    let mut letters = Vec::new();
+    while let Some(row) = rows.next().map_err(&fail)? {
+        let reason: String = row.get(2).map_err(&fail)?;
+        let history: String = row.get(6).map_err(&fail)?;
+        letters.push(DeadLetter {
+            number: row.get(0).map_err(&fail)?,
+            queue: queue_of(row.get(1).map_err(&fail)?)?,
+            reason: reason.parse().map_err(|error: String| corrupt(error))?,
+            detail: row.get(3).map_err(&fail)?,
+            died_at: instant(row.get(4).map_err(&fail)?),
+            enqueued_at: instant(row.get(5).map_err(&fail)?),
+            history: history_of(Some(&history))?,
+            message: message_of(row, 7)?,
+        });
+    }
+    Ok(letters)
+}
+
+pub(super) fn count(connection: &Connection, filter: &DeadFilter) -> Result<u64, StoreError> {
+    let (condition, values) = condition(filter);
+    let sql = format!("SELECT count(*) FROM dead WHERE {condition}");
+    let count: i64 = connection
+        .query_row(&sql, params_from_iter(values), |row| row.get(0))
+        .map_err(wrap("count dead letters"))?;
+    Ok(count.unsigned_abs())
+}
+
+pub(super) fn replay(
+    connection: &Connection,
+    context: &Context,
+    filter: &DeadFilter,
+    replay: &Replay,
+    count_max: usize,
+) -> Result<Vec<i64>, StoreError> {
+    let letters = list(connection, filter, Page { after: 0, count_max })?;
+    let mut plan = Plan::default();
+    let mut numbers = Vec::with_capacity(letters.len());
+    for letter in letters {
+        numbers.push(letter.number);
+        let mut message = letter.message;
+        if !replay.keep_retries {
+            message.headers.set_retries(0);
+        }
+        // Its time and its expiry were those of the first life.
+        message.headers.set_eta(None).set_expires(None);
+        message.properties.set_expiration(None);
+        forget_failure(connection, message.headers.id().unwrap_or_default())?;
+        plan.publish.push(Outgoing {
+            queue: replay.queue.clone().unwrap_or(letter.queue),
+            message,
+            history: letter.history,
+            enqueued_at: None,
+        });
+    }
+    plan::write(connection, context, plan, None, Limits::Enforced)?;
+    discard(connection, &numbers)?;
+    Ok(numbers)
+}
+
+/// A replayed task may succeed after all, so the result of its first life must not stand in the way.
+fn forget_failure(connection: &Connection, task_id: &str) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM result WHERE task_id = ?1 AND status <> 'SUCCESS'",
+        "DELETE FROM revoked WHERE task_id = ?1",
+    ] {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([task_id]))
+            .map_err(wrap("forget a failed result"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn edit(
+    connection: &Connection,
+    context: &Context,
+    number: i64,
+    outgoing: &Outgoing,
+) -> Result<(), StoreError> {
+    let message = &outgoing.message;
+    let (headers, properties) = (message.headers.to_json(), message.properties.to_json());
+    let bytes = headers.len() + properties.len() + message.body.len();
+    if bytes > context.limits.message_bytes_max {
+        let what = format!("the edited message has {bytes} bytes");
+        return Err(StoreError::new(ErrorKind::TooLarge, what));
+    }
+    let changed = connection
+        .execute(
+            "UPDATE dead SET queue = ?2, headers = ?3, properties = ?4, content_type = ?5, \
+             content_encoding = ?6, body = ?7 WHERE number = ?1",
+            rusqlite::params![
+                number,
+                outgoing.queue.as_str(),
+                headers,
+                properties,
+                message.content_type,
+                message.content_encoding,
+                &message.body[..],
+            ],
+        )
+        .map_err(wrap("edit a dead letter"))?;
+    if changed == 0 {
+        let what = format!("there is no dead letter {number}");
+        return Err(StoreError::new(ErrorKind::NotFound, what).hint("see `celeriac dead list`"));
+    }
+    Ok(())
+}
+
+pub(super) fn discard(connection: &Connection, numbers: &[i64]) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    for number in numbers {
+        gone += connection
+            .prepare_cached("DELETE FROM dead WHERE number = ?1")
+            .and_then(|mut statement| statement.execute([number]))
+            .map_err(wrap("discard a dead letter"))? as u64;
+    }
+    Ok(gone)
+}

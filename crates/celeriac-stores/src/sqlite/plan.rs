@@ -1,0 +1,322 @@
+//! Writes a plan: messages, results, chord starts and chord parts, in one transaction.
+
+use super::Context;
+use super::error::wrap;
+use super::rows::{READY, SCHEDULED, change_depth, history_text, micros, take_numbers};
+use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
+use celeriac_core::store::{ChordDone, ChordFinisher, ChordPart, Outgoing, Plan, ResultRecord};
+use celeriac_core::{ErrorKind, StoreError, priority, state};
+use celeriac_wire::{Signature, State, Value};
+use rusqlite::{Connection, OptionalExtension as _};
+use std::collections::BTreeMap;
+
+/// Writes everything of a plan, and what follows the chords it completes.
+pub(super) fn write(
+    connection: &Connection,
+    context: &Context,
+    plan: Plan,
+    finisher: Option<&ChordFinisher>,
+    limits: Limits,
+) -> Result<(), StoreError> {
+    let mut next = Some(plan);
+    for _level in 0..CHORD_CASCADE_MAX {
+        let Some(mut plan) = next.take() else { return Ok(()) };
+        publish(connection, context, &plan.publish, limits)?;
+        for record in &plan.results {
+            store_result(connection, context, record)?;
+        }
+        for chord in &plan.chords {
+            start_chord(connection, context, &chord.group, chord.size)?;
+        }
+        for part in std::mem::take(&mut plan.parts) {
+            if let Some(done) = count_part(connection, context, &part)? {
+                let follows = finisher.map(|finish| finish(&done)).unwrap_or_default();
+                next.get_or_insert_with(Plan::default).extend(follows);
+            }
+        }
+    }
+    match next {
+        None => Ok(()),
+        Some(_) => Err(StoreError::new(
+            ErrorKind::Internal,
+            format!("more than {CHORD_CASCADE_MAX} nested chords completed at once"),
+        )),
+    }
+}
+
+/// Whether the limits of a publisher are enforced: what a worker sends on behalf of work that was
+/// accepted already (retries, next steps) must not be lost to a depth limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limits {
+    Enforced,
+    SizeOnly,
+}
+
+fn publish(
+    connection: &Connection,
+    context: &Context,
+    batch: &[Outgoing],
+    limits: Limits,
+) -> Result<(), StoreError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let mut per_queue: BTreeMap<&str, i64> = BTreeMap::new();
+    for outgoing in batch {
+        *per_queue.entry(outgoing.queue.as_str()).or_default() += 1;
+    }
+    if limits == Limits::Enforced {
+        check_depth(connection, context, &per_queue)?;
+    }
+    let first = take_numbers(connection, batch.len())?;
+    for (row, outgoing) in (first..).zip(batch) {
+        insert(connection, context, row, outgoing)?;
+    }
+    for (queue, count) in per_queue {
+        change_depth(connection, queue, count)?;
+    }
+    Ok(())
+}
+
+fn check_depth(
+    connection: &Connection,
+    context: &Context,
+    per_queue: &BTreeMap<&str, i64>,
+) -> Result<(), StoreError> {
+    for (queue, count) in per_queue {
+        let depth: i64 = connection
+            .prepare_cached("SELECT messages FROM depth WHERE queue = ?1")
+            .and_then(|mut statement| statement.query_row([queue], |row| row.get(0)).optional())
+            .map_err(wrap("read a queue's depth"))?
+            .unwrap_or(0);
+        let max = context.limits.queue_depth_max;
+        if u64::try_from(depth.saturating_add(*count)).unwrap_or(0) > max {
+            return Err(StoreError::new(
+                ErrorKind::Full,
+                format!("queue {queue} holds {depth} messages, its limit is {max}"),
+            )
+            .hint("start more workers, purge the queue, or raise queue_depth_max"));
+        }
+    }
+    Ok(())
+}
+
+fn insert(
+    connection: &Connection,
+    context: &Context,
+    row: i64,
+    outgoing: &Outgoing,
+) -> Result<(), StoreError> {
+    let message = &outgoing.message;
+    let headers = message.headers.to_json();
+    let properties = message.properties.to_json();
+    let id = message.headers.id().unwrap_or_default();
+    let task = message.headers.task().unwrap_or_default();
+    let bytes = headers.len() + properties.len() + message.body.len();
+    check_size(context, id, bytes)?;
+    // An unreadable eta is found by the worker, which sets the message aside with its bytes.
+    let due = message.headers.eta().ok().flatten().filter(|eta| *eta > context.clock.wall());
+    let state = if due.is_some() { SCHEDULED } else { READY };
+    let enqueued_at = outgoing.enqueued_at.unwrap_or_else(|| context.clock.wall());
+    let fail = wrap("enqueue a message");
+    connection
+        .prepare_cached(
+            "INSERT INTO message (row, queue, step, rank, state, due_at, enqueued_at, task_id, \
+             task, retries, history) VALUES (?1, ?2, ?3, ?1, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )
+        .and_then(|mut statement| {
+            statement.execute(rusqlite::params![
+                row,
+                outgoing.queue.as_str(),
+                priority::step(message.properties.priority()),
+                state,
+                due.map(micros),
+                micros(enqueued_at),
+                id,
+                task,
+                message.headers.retries(),
+                history_text(&outgoing.history).unwrap_or_default(),
+            ])
+        })
+        .map_err(&fail)?;
+    connection
+        .prepare_cached("INSERT INTO message_body VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+        .and_then(|mut statement| {
+            statement.execute(rusqlite::params![
+                row,
+                headers,
+                properties,
+                message.content_type,
+                message.content_encoding,
+                &message.body[..],
+            ])
+        })
+        .map_err(&fail)?;
+    Ok(())
+}
+
+fn check_size(context: &Context, id: &str, bytes: usize) -> Result<(), StoreError> {
+    if id.len() > TASK_ID_BYTES_MAX {
+        return Err(StoreError::invalid(format!(
+            "a task id has {} bytes, at most {TASK_ID_BYTES_MAX} are allowed",
+            id.len()
+        )));
+    }
+    let max = context.limits.message_bytes_max;
+    if bytes > max {
+        return Err(StoreError::new(
+            ErrorKind::TooLarge,
+            format!("the message of task {id} has {bytes} bytes, the limit is {max}"),
+        )
+        .hint("store large data elsewhere and send its address, or raise message_bytes_max"));
+    }
+    Ok(())
+}
+
+/// Stores a result where its state may stand; `false` where it may not.
+pub(super) fn store_result(
+    connection: &Connection,
+    context: &Context,
+    record: &ResultRecord,
+) -> Result<bool, StoreError> {
+    let id = record.meta.task_id().unwrap_or_default();
+    let fail = wrap("store a result");
+    let current: Option<String> = connection
+        .prepare_cached("SELECT status FROM result WHERE task_id = ?1")
+        .and_then(|mut statement| statement.query_row([id], |row| row.get(0)).optional())
+        .map_err(&fail)?;
+    let next = record.meta.state();
+    if current.is_some_and(|current| !state::may_overwrite(&State::parse(&current), &next)) {
+        return Ok(false);
+    }
+    let text = String::from_utf8(record.meta.to_bytes())
+        .map_err(|error| StoreError::invalid(format!("the result of {id} is not text: {error}")))?;
+    let max = context.limits.result_bytes_max;
+    if text.len() > max {
+        return Err(StoreError::new(
+            ErrorKind::TooLarge,
+            format!("the result of task {id} has {} bytes, the limit is {max}", text.len()),
+        )
+        .hint("store large data elsewhere and return its address, or raise result_bytes_max"));
+    }
+    let expires = context.limits.result_expires.filter(|_| next.is_ready());
+    let expires = expires.map(|span| micros(celeriac_core::clock::after(record.written_at, span)));
+    connection
+        .prepare_cached(
+            "INSERT INTO result (task_id, status, meta, task, queue, worker, enqueued_at, \
+             started_at, written_at, retries, expires_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+             ON CONFLICT (task_id) DO UPDATE SET status = excluded.status, meta = excluded.meta, \
+             task = coalesce(excluded.task, task), queue = coalesce(excluded.queue, queue), \
+             worker = excluded.worker, enqueued_at = coalesce(excluded.enqueued_at, enqueued_at), \
+             started_at = excluded.started_at, written_at = excluded.written_at, \
+             retries = excluded.retries, expires_at = excluded.expires_at",
+        )
+        .and_then(|mut statement| {
+            statement.execute(rusqlite::params![
+                id,
+                next.as_str(),
+                text,
+                record.task,
+                record.queue,
+                record.worker,
+                record.enqueued_at.map(micros),
+                record.started_at.map(micros),
+                micros(record.written_at),
+                record.retries,
+                expires,
+            ])
+        })
+        .map_err(&fail)?;
+    Ok(true)
+}
+
+fn start_chord(
+    connection: &Connection,
+    context: &Context,
+    group: &str,
+    size: u32,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO chord VALUES (?1, ?2, 0, ?3) \
+             ON CONFLICT (grp) DO UPDATE SET size = excluded.size",
+        )
+        .and_then(|mut statement| statement.execute((group, size, micros(context.clock.wall()))))
+        .map_err(wrap("start a chord"))?;
+    Ok(())
+}
+
+/// Counts a finished member, once per task id; returns the parts when it was the last.
+fn count_part(
+    connection: &Connection,
+    context: &Context,
+    part: &ChordPart,
+) -> Result<Option<ChordDone>, StoreError> {
+    let fail = wrap("count a chord's part");
+    let chord: Option<(Option<i64>, bool)> = connection
+        .prepare_cached("SELECT size, done FROM chord WHERE grp = ?1")
+        .and_then(|mut statement| {
+            statement.query_row([&part.group], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(&fail)?;
+    if let Some((_, true)) = chord {
+        return Ok(None);
+    }
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO chord VALUES (?1, NULL, 0, ?2)")
+        .and_then(|mut statement| statement.execute((&part.group, micros(context.clock.wall()))))
+        .map_err(&fail)?;
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO chord_part VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+        .and_then(|mut statement| {
+            statement.execute(rusqlite::params![
+                part.group,
+                part.task_id,
+                part.index,
+                part.state.as_str(),
+                part.result.to_string(),
+                Value::Object(part.body.clone().into_map()).to_string(),
+            ])
+        })
+        .map_err(&fail)?;
+    let counted: i64 = connection
+        .prepare_cached("SELECT count(*) FROM chord_part WHERE grp = ?1")
+        .and_then(|mut statement| statement.query_row([&part.group], |row| row.get(0)))
+        .map_err(&fail)?;
+    let complete = chord.and_then(|(size, _)| size).is_some_and(|size| counted >= size);
+    if complete { finish_chord(connection, &part.group).map(Some) } else { Ok(None) }
+}
+
+fn finish_chord(connection: &Connection, group: &str) -> Result<ChordDone, StoreError> {
+    let fail = wrap("complete a chord");
+    let corrupt = |error: &dyn std::fmt::Display| {
+        super::error::corrupt(format!("read a part of chord {group}: {error}"))
+    };
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT task_id, idx, state, result, body FROM chord_part WHERE grp = ?1 ORDER BY idx",
+        )
+        .map_err(&fail)?;
+    let mut rows = statement.query([group]).map_err(&fail)?;
+    let mut parts = Vec::new();
+    while let Some(row) = rows.next().map_err(&fail)? {
+        let text = |index: usize| row.get::<_, String>(index).map_err(&fail);
+        let value = |text: String| Value::parse(text.as_bytes()).map_err(|error| corrupt(&error));
+        parts.push(ChordPart {
+            group: group.to_owned(),
+            task_id: text(0)?,
+            index: row.get(1).map_err(&fail)?,
+            state: State::parse(&text(2)?),
+            result: value(text(3)?)?,
+            body: Signature::from_value(value(text(4)?)?).map_err(|error| corrupt(&error))?,
+        });
+    }
+    for sql in ["DELETE FROM chord_part WHERE grp = ?1", "UPDATE chord SET done = 1 WHERE grp = ?1"] {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([group]))
+            .map_err(&fail)?;
+    }
+    Ok(ChordDone { parts })
+}

@@ -1,0 +1,299 @@
+//! What is true of tasks and queues, read in one snapshot.
+
+use super::Context;
+use super::error::wrap;
+use super::nodes;
+use super::rows::{
+    LEASED, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, record_of,
+};
+use celeriac_core::StoreError;
+use celeriac_core::store::{DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView};
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{Connection, Row, params_from_iter};
+use std::collections::BTreeMap;
+
+/// Positions beyond this are not counted.
+const POSITION_MAX: i64 = 10_000;
+
+/// The columns of a message that [`of_message`] reads.
+const MESSAGE: &str = "m.row, m.queue, m.step, m.rank, m.state, m.due_at, m.enqueued_at, m.task_id, \
+                       m.task, m.retries, m.node, m.started_at, m.history, b.headers, b.properties, \
+                       b.content_type, b.content_encoding, b.body";
+
+pub(super) fn task(connection: &Connection, task_id: &str) -> Result<TaskView, StoreError> {
+    let fail = wrap("look for a task");
+    let result = super::results::read(connection, task_id)?;
+    let sql = format!(
+        "SELECT {MESSAGE} FROM message m JOIN message_body b USING (row) \
+         WHERE m.task_id = ?1 ORDER BY m.row DESC LIMIT 1"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(&fail)?;
+    let mut rows = statement.query([task_id]).map_err(&fail)?;
+    if let Some(row) = rows.next().map_err(&fail)? {
+        let mut view = of_message(connection, row, true)?;
+        view.result = result;
+        return Ok(view);
+    }
+    let filter = DeadFilter { ids: vec![task_id.to_owned()], ..DeadFilter::default() };
+    let dead = super::dead::list(connection, &filter, Page { after: 0, count_max: 1000 })?;
+    let dead = dead.into_iter().rfind(|letter| letter.message.headers.id() == Some(task_id));
+    Ok(match (dead, result) {
+        (Some(letter), result) => TaskView {
+            task_id: task_id.to_owned(),
+            phase: Phase::Dead { number: letter.number, reason: letter.reason },
+            task: letter.message.headers.task().map(str::to_owned),
+            queue: Some(letter.queue.to_string()),
+            enqueued_at: Some(letter.enqueued_at),
+            retries: letter.message.headers.retries(),
+            message: Some(letter.message),
+            result,
+            history: letter.history,
+        },
+        (None, Some(record)) => of_result(record),
+        (None, None) => TaskView {
+            task_id: task_id.to_owned(),
+            phase: Phase::Unknown,
+            task: None,
+            queue: None,
+            enqueued_at: None,
+            retries: 0,
+            message: None,
+            result: None,
+            history: Vec::new(),
+        },
+    })
+}
+
+fn of_result(record: ResultRecord) -> TaskView {
+    TaskView {
+        task_id: record.meta.task_id().unwrap_or_default().to_owned(),
+        phase: if record.meta.state().is_ready() { Phase::Done } else { Phase::Unknown },
+        task: record.task.clone(),
+        queue: record.queue.clone(),
+        enqueued_at: record.enqueued_at,
+        retries: record.retries,
+        message: None,
+        result: Some(record),
+        history: Vec::new(),
+    }
+}
+
+fn of_message(connection: &Connection, row: &Row<'_>, position: bool) -> Result<TaskView, StoreError> {
+    let fail = wrap("read a task");
+    let queue: String = row.get(1).map_err(&fail)?;
+    let task_id: String = row.get(7).map_err(&fail)?;
+    let retries: u32 = row.get(9).map_err(&fail)?;
+    let history: Option<String> = row.get(12).map_err(&fail)?;
+    let phase = match row.get::<_, i64>(4).map_err(&fail)? {
+        SCHEDULED => {
+            let due: Option<i64> = row.get(5).map_err(&fail)?;
+            Phase::Scheduled { until: instant(due.unwrap_or_default()), retry: retries > 0 }
+        }
+        LEASED => {
+            let worker = nodes::name_of(connection, row.get(10).map_err(&fail)?)?;
+            match row.get::<_, Option<i64>>(11).map_err(&fail)? {
+                Some(since) => Phase::Running { worker, since: instant(since) },
+                None => Phase::Reserved { worker },
+            }
+        }
+        _ => Phase::Queued {
+            position: position.then(|| place(connection, row, &queue)).transpose()?.flatten(),
+            paused: exists(connection, "SELECT EXISTS (SELECT 1 FROM pause WHERE queue = ?1)", &queue)?,
+            revoked: exists(
+                connection,
+                "SELECT EXISTS (SELECT 1 FROM revoked WHERE task_id = ?1)",
+                &task_id,
+            )?,
+        },
+    };
+    Ok(TaskView {
+        task_id,
+        phase,
+        task: Some(row.get(8).map_err(&fail)?),
+        queue: Some(queue),
+        enqueued_at: Some(instant(row.get(6).map_err(&fail)?)),
+        retries,
+        message: Some(message_of(row, 13)?),
+        result: None,
+        history: history_of(history.as_deref())?,
+    })
+}
+
+/// How many messages of the queue run before this one.
+fn place(connection: &Connection, row: &Row<'_>, queue: &str) -> Result<Option<u64>, StoreError> {
+    let fail = wrap("find a task's place");
+    let (step, rank): (i64, i64) = (row.get(2).map_err(&fail)?, row.get(3).map_err(&fail)?);
+    let before: i64 = connection
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM message WHERE state = 0 AND queue = ?1 \
+             AND (step < ?2 OR (step = ?2 AND rank < ?3)) LIMIT ?4)",
+        )
+        .and_then(|mut statement| {
+            statement.query_row((queue, step, rank, POSITION_MAX + 1), |row| row.get(0))
+        })
+        .map_err(&fail)?;
+    Ok((before <= POSITION_MAX).then_some(before.unsigned_abs()))
+}
+
+fn exists(connection: &Connection, sql: &str, name: &str) -> Result<bool, StoreError> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([name], |row| row.get(0)))
+        .map_err(wrap("read a task's state"))
+}
+
+/// Messages, dead letters and results that match, newest first.
+pub(super) fn tasks(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    let mut views = Vec::new();
+    let wants = |words: &[&str]| filter.state.as_deref().is_none_or(|state| words.contains(&state));
+    if wants(&["queued", "scheduled", "retry", "reserved", "running"]) {
+        views.extend(waiting(connection, filter)?);
+    }
+    if wants(&["dead"]) {
+        views.extend(dead(connection, filter)?);
+    }
+    let is_state = filter.state.as_deref().is_some_and(|s| s.chars().any(char::is_uppercase));
+    if wants(&["done"]) || is_state {
+        views.extend(finished(connection, filter)?);
+    }
+    views.sort_by_key(|view| {
+        let written = view.result.as_ref().map(|record| record.written_at);
+        std::cmp::Reverse(written.or(view.enqueued_at))
+    });
+    // A dead letter's failed result is the same task: the dead letter says more.
+    let mut seen = std::collections::BTreeSet::new();
+    views.sort_by_key(|view| matches!(view.phase, Phase::Done));
+    views.retain(|view| seen.insert(view.task_id.clone()));
+    views.sort_by_key(|view| {
+        let written = view.result.as_ref().map(|record| record.written_at);
+        std::cmp::Reverse(written.or(view.enqueued_at))
+    });
+    views.truncate(filter.count_max);
+    Ok(views)
+}
+
+/// Name and queue of a filter as SQL.
+fn name_condition(filter: &TaskFilter, prefix: &str) -> (String, Vec<SqlValue>) {
+    let mut sql = String::new();
+    let mut values = Vec::new();
+    if let Some(queue) = &filter.queue {
+        sql.push_str(&format!(" AND {prefix}queue = ?"));
+        values.push(SqlValue::Text(queue.clone()));
+    }
+    if let Some(task) = &filter.task {
+        let (text, name) = match task.strip_suffix('*') {
+            Some(start) => (format!(" AND instr({prefix}task, ?) = 1"), start),
+            None => (format!(" AND {prefix}task = ?"), task.as_str()),
+        };
+        sql.push_str(&text);
+        values.push(SqlValue::Text(name.to_owned()));
+    }
+    (sql, values)
+}
+
+fn waiting(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    let fail = wrap("list tasks");
+    let state = match filter.state.as_deref() {
+        Some("queued") => " AND m.state IN (0, 3)",
+        Some("scheduled") => " AND m.state = 1 AND m.retries = 0",
+        Some("retry") => " AND m.state = 1 AND m.retries > 0",
+        Some("reserved") => " AND m.state = 2 AND m.started_at IS NULL",
+        Some("running") => " AND m.state = 2 AND m.started_at IS NOT NULL",
+        _ => "",
+    };
+    let (names, mut values) = name_condition(filter, "m.");
+    values.push(SqlValue::Integer(filter.count_max as i64));
+    let sql = format!(
+        "SELECT {MESSAGE} FROM message m JOIN message_body b USING (row) \
+         WHERE 1{state}{names} ORDER BY m.row DESC LIMIT ?"
+    );
+    let mut statement = connection.prepare(&sql).map_err(&fail)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
+    let mut views = Vec::new();
+    while let Some(row) = rows.next().map_err(&fail)? {
+        views.push(of_message(connection, row, false)?);
+    }
+    Ok(views)
+}
+
+fn dead(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    let fail = wrap("list dead tasks");
+    let (names, mut values) = name_condition(filter, "");
+    values.push(SqlValue::Integer(filter.count_max as i64));
+    let sql = format!("SELECT task_id FROM dead WHERE 1{names} ORDER BY number DESC LIMIT ?");
+    let mut statement = connection.prepare(&sql).map_err(&fail)?;
+    let ids: Vec<String> = statement
+        .query_map(params_from_iter(values), |row| row.get(0))
+        .and_then(Iterator::collect)
+        .map_err(&fail)?;
+    ids.iter().map(|id| task(connection, id)).collect()
+}
+
+fn finished(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    let fail = wrap("list results");
+    let (names, mut values) = name_condition(filter, "");
+    let status = match filter.state.as_deref() {
+        None | Some("done") => " AND status IN ('SUCCESS', 'FAILURE', 'REVOKED')",
+        Some(state) => {
+            values.push(SqlValue::Text(state.to_owned()));
+            " AND status = ?"
+        }
+    };
+    values.push(SqlValue::Integer(filter.count_max as i64));
+    let sql = format!("SELECT {RECORD} FROM result WHERE 1{names}{status} ORDER BY row DESC LIMIT ?");
+    let mut statement = connection.prepare(&sql).map_err(&fail)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
+    let mut views = Vec::new();
+    while let Some(row) = rows.next().map_err(&fail)? {
+        views.push(of_result(record_of(row)?));
+    }
+    Ok(views)
+}
+
+pub(super) fn queues(connection: &Connection, context: &Context) -> Result<Vec<QueueView>, StoreError> {
+    let fail = wrap("list the queues");
+    let mut queues: BTreeMap<String, QueueView> = BTreeMap::new();
+    let counts: Vec<(String, i64, i64, i64)> = connection
+        .prepare_cached("SELECT queue, state, count(*), min(enqueued_at) FROM message GROUP BY 1, 2")
+        .and_then(|mut statement| {
+            statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect()
+        })
+        .map_err(&fail)?;
+    for (queue, state, count, oldest) in counts {
+        let view = queues.entry(queue).or_default();
+        let count = count.unsigned_abs();
+        match state {
+            READY | SUSPECT => {
+                view.ready += count;
+                let oldest = instant(oldest);
+                view.oldest = Some(view.oldest.map_or(oldest, |known| known.min(oldest)));
+            }
+            SCHEDULED => view.scheduled += count,
+            _ => view.leased += count,
+        }
+    }
+    let dead: Vec<(String, i64)> = connection
+        .prepare_cached("SELECT queue, count(*) FROM dead GROUP BY 1")
+        .and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+        .map_err(&fail)?;
+    for (queue, count) in dead {
+        queues.entry(queue).or_default().dead = count.unsigned_abs();
+    }
+    for pause in super::control::pauses(connection)? {
+        queues.entry(pause.queue.to_string()).or_default().paused = true;
+    }
+    let nodes = nodes::list(connection, context)?;
+    for node in nodes.iter().filter(|node| node.alive) {
+        for queue in &node.info.queues {
+            queues.entry(queue.to_string()).or_default();
+        }
+    }
+    Ok(queues
+        .into_iter()
+        .map(|(name, view)| QueueView { consumers: nodes::consumers(&nodes, &name), name, ..view })
+        .collect())
+}

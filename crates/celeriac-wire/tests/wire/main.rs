@@ -1,0 +1,9 @@
+//! What Celery wrote must be read and printed again byte by byte, and nothing may panic.
+
+mod fixtures;
+mod golden;
+mod golden_events;
+mod parts;
+mod python;
+mod random;
+mod serde_types;
