@@ -1,1 +1,19 @@
-//! The long-running roles of celeriac: worker and pools
+//! The long-running roles of celeriac.
+//!
+//! Today that is the worker: it fetches, runs, stores, advances and settles. It knows stores only
+//! by their traits and tasks only as [`Handler`]s; the command line and the configuration live in
+//! the crate `celeriac`.
+
+#[cfg(windows)]
+compile_error!("celeriac runs on Linux and macOS; on Windows use it inside WSL 2");
+
+mod clock;
+
+pub mod cancel;
+pub mod handler;
+pub mod worker;
+
+pub use cancel::{CancelReason, Cancellation};
+pub use clock::{OsEntropy, SystemClock};
+pub use handler::{Handler, Registry, RunContext, TaskPolicy};
+pub use worker::{Stop, StopHandle, Worker, WorkerError, WorkerOptions, WorkerReport};

@@ -1,0 +1,126 @@
+//! What the worker knows of a task: its name, its policy and how to run it.
+
+use crate::cancel::Cancellation;
+use celeriac_core::outcome::{Classifier, Outcome};
+use celeriac_core::record::Recorder;
+use celeriac_core::retry::RetryPolicy;
+use celeriac_core::store::{Delivery, Store};
+use celeriac_core::{Clock, StoreError};
+use celeriac_wire::{Body, State, Value};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a task is run when its message does not say otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct TaskPolicy {
+    /// When and how often it is retried.
+    pub retry: RetryPolicy,
+    /// Its soft time limit: it is told to stop.
+    pub soft_time_limit: Option<Duration>,
+    /// Its hard time limit: it is stopped.
+    pub time_limit: Option<Duration>,
+    /// Results are not wanted.
+    pub ignore_result: bool,
+    /// Which returned values are failures.
+    pub classifier: Classifier,
+}
+
+/// One run of a task, as its handler sees it.
+#[derive(Clone)]
+pub struct RunContext {
+    /// What is run.
+    pub delivery: Arc<Delivery>,
+    /// The store it came from.
+    pub store: Arc<dyn Store>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Tells the task to stop.
+    pub cancellation: Cancellation,
+    /// The node that runs it.
+    pub node: Arc<str>,
+    /// When the run began.
+    pub started_at: Timestamp,
+    /// When the soft limit passes.
+    pub soft_deadline: Option<tokio::time::Instant>,
+    /// When the hard limit passes.
+    pub hard_deadline: Option<tokio::time::Instant>,
+}
+
+impl fmt::Debug for RunContext {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RunContext").field("delivery", &self.delivery).finish_non_exhaustive()
+    }
+}
+
+impl RunContext {
+    /// Stores a custom state with its metadata, readable while the task runs (Celery's
+    /// `update_state`). `false`: the lease is lost and nothing was stored.
+    ///
+    /// # Errors
+    /// The store's error; the task may go on.
+    pub async fn store_state(&self, state: State, meta: Value) -> Result<bool, StoreError> {
+        let recorder = Recorder {
+            worker: &self.node,
+            queue: self.delivery.queue.as_str(),
+            enqueued_at: Some(self.delivery.enqueued_at),
+            started_at: Some(self.started_at),
+            now: self.clock.wall(),
+        };
+        let record = recorder.of(&self.delivery.message.headers, state, meta, None);
+        self.store.store_state(self.delivery.lease, record).await
+    }
+}
+
+/// A registered task.
+pub trait Handler: Send + Sync {
+    /// The name on the wire.
+    fn name(&self) -> &str;
+    /// How it is run.
+    fn policy(&self) -> &TaskPolicy;
+    /// Binds the arguments and runs the body. Never panics for bad arguments; a panic of the body
+    /// is caught by the pool.
+    fn run(&self, run: RunContext, body: Body) -> BoxFuture<'static, Outcome>;
+}
+
+/// The tasks that a worker knows, by name.
+#[derive(Clone, Default)]
+pub struct Registry(BTreeMap<String, Arc<dyn Handler>>);
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Registry {
+    /// Adds a task; a second one of the same name is refused, it would replace the first silently.
+    ///
+    /// # Errors
+    /// `Conflict` with the name.
+    pub fn add(&mut self, handler: Arc<dyn Handler>) -> Result<(), StoreError> {
+        let name = handler.name().to_owned();
+        if self.0.contains_key(&name) {
+            return Err(StoreError::new(
+                celeriac_core::ErrorKind::Conflict,
+                format!("two tasks are named {name:?}"),
+            )
+            .hint("give one of them another name with #[task(name = \"…\")]"));
+        }
+        self.0.insert(name, handler);
+        Ok(())
+    }
+
+    /// The task of a name.
+    pub fn find(&self, name: &str) -> Option<&Arc<dyn Handler>> {
+        self.0.get(name)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}

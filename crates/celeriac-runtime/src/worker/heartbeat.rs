@@ -1,0 +1,186 @@
+//! Keeps the leases: a thread with a runtime and a store connection of its own, so that neither a
+//! busy task nor a slow write can starve it. It also sweeps dead nodes.
+
+use celeriac_core::lease::{SweepGuard, must_fence_itself};
+use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
+use celeriac_core::{Clock, StoreError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Expired results are deleted so many at a time, once a heartbeat.
+const EXPIRE_MAX: usize = 1000;
+
+/// What the worker and its heartbeat thread share.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// The node, 0 before the first registration.
+    node: AtomicI64,
+    /// Tasks running now.
+    pub(super) active: AtomicU64,
+    /// Tasks ended since start.
+    pub(super) processed: AtomicU64,
+    /// Set by the worker: stop renewing.
+    ended: AtomicBool,
+}
+
+impl Pulse {
+    pub(super) fn node(&self) -> NodeId {
+        NodeId(self.node.load(Ordering::Acquire))
+    }
+}
+
+/// The heartbeat thread of one worker.
+#[derive(Debug)]
+pub(super) struct HeartbeatThread {
+    pub(super) pulse: Arc<Pulse>,
+    /// Grows whenever the leases were lost.
+    pub(super) losses: watch::Receiver<u64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    wake: Arc<tokio::sync::Notify>,
+}
+
+impl HeartbeatThread {
+    /// Registers the node and starts renewing.
+    pub(super) async fn start(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        info: NodeInfo,
+    ) -> Result<Self, StoreError> {
+        let pulse = Arc::new(Pulse::default());
+        let renewed = clock.boot();
+        pulse.node.store(store.register(info.clone()).await?.0, Ordering::Release);
+        let (loss, losses) = watch::channel(0);
+        let wake = Arc::new(tokio::sync::Notify::new());
+        let guard = SweepGuard::new(info.times);
+        let keeper = Keeper {
+            store, clock, info, pulse: Arc::clone(&pulse), loss, renewed, guard, lost: false,
+        };
+        let woken = Arc::clone(&wake);
+        let thread = std::thread::Builder::new()
+            .name("heartbeat".to_owned())
+            .spawn(move || keeper.run(&woken))
+            .map_err(|error| {
+                StoreError::new(celeriac_core::ErrorKind::Unavailable, "start the heartbeat thread")
+                    .because(error)
+            })?;
+        Ok(Self { pulse, losses, thread: Some(thread), wake })
+    }
+
+    /// Stops renewing and signs the node off; what it still holds goes back.
+    pub(super) async fn stop(mut self, store: &dyn Store) -> Result<u64, StoreError> {
+        self.pulse.ended.store(true, Ordering::Release);
+        self.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was logged by the panic hook; signing off is still right.
+            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        store.deregister(self.pulse.node()).await
+    }
+}
+
+struct Keeper {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    info: NodeInfo,
+    pulse: Arc<Pulse>,
+    loss: watch::Sender<u64>,
+    renewed: Duration,
+    guard: SweepGuard,
+    lost: bool,
+}
+
+impl Keeper {
+    fn run(mut self, wake: &tokio::sync::Notify) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "the heartbeat cannot start; leases will be lost");
+                return;
+            }
+        };
+        runtime.block_on(async {
+            while !self.pulse.ended.load(Ordering::Acquire) {
+                // Woken early only to end.
+                let _elapsed = tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
+                if self.pulse.ended.load(Ordering::Acquire) {
+                    return;
+                }
+                self.beat().await;
+            }
+        });
+    }
+
+    async fn beat(&mut self) {
+        let asked = self.clock.boot();
+        let heartbeat = Heartbeat {
+            active: self.pulse.active.load(Ordering::Relaxed) as u32,
+            processed: self.pulse.processed.load(Ordering::Relaxed),
+        };
+        let answer = tokio::time::timeout(
+            self.info.times.expiry,
+            self.store.heartbeat(self.pulse.node(), heartbeat),
+        )
+        .await
+        .unwrap_or_else(|_| {
+            let text = "no answer within one lease";
+            Err(StoreError::new(celeriac_core::ErrorKind::Unavailable, text))
+        });
+        match answer {
+            Ok(true) => {
+                self.lost = false;
+                self.renewed = asked;
+                self.guard.reached(self.clock.boot());
+                self.sweep().await;
+            }
+            Ok(false) => {
+                self.guard.reached(self.clock.boot());
+                self.lose("another node declared this one dead");
+                self.register_anew().await;
+            }
+            Err(error) => {
+                self.guard.failed();
+                tracing::warn!(%error, "cannot renew the leases");
+                let silent = self.clock.boot().saturating_sub(self.renewed);
+                if must_fence_itself(silent, self.info.times) && !self.lost {
+                    self.lose("the store has not answered for one lease");
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, why: &str) {
+        tracing::error!(why, "leases lost; running tasks are dropped and run again elsewhere");
+        self.lost = true;
+        self.loss.send_modify(|count| *count += 1);
+    }
+
+    async fn register_anew(&mut self) {
+        let asked = self.clock.boot();
+        match self.store.register(self.info.clone()).await {
+            Ok(node) => {
+                self.pulse.node.store(node.0, Ordering::Release);
+                self.renewed = asked;
+                self.lost = false;
+            }
+            Err(error) => tracing::warn!(%error, "cannot register anew, trying again"),
+        }
+    }
+
+    async fn sweep(&mut self) {
+        if self.guard.may_sweep(self.clock.boot()) {
+            match self.store.sweep().await {
+                Ok(swept) if swept.dead_nodes.is_empty() => {}
+                Ok(swept) => tracing::warn!(
+                    dead = swept.dead_nodes.join(", "), requeued = swept.requeued,
+                    poisoned = swept.poisoned, "messages of dead workers returned"
+                ),
+                Err(error) => tracing::warn!(%error, "cannot look for dead workers"),
+            }
+        }
+        if let Err(error) = self.store.expire_results(EXPIRE_MAX).await {
+            tracing::warn!(%error, "cannot expire results");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The worker's state machine: which deliveries run, and what happens to them. Pure.
+//!
+//! Everything that can happen is an [`Event`]; [`Machine::step`] answers with [`Action`]s, which
+//! `worker::run` performs. Times are of the boot clock.
+
+use super::decide::{Decision, Refusal, decide};
+use crate::cancel::CancelReason;
+use crate::handler::Registry;
+use celeriac_core::lease::{Lease, POISON_AFTER};
+use celeriac_core::outcome::{Failure, Outcome};
+use celeriac_core::store::Delivery;
+use celeriac_wire::{Body, ExceptionInfo};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a cancelled task may go on to clean up before its future is dropped.
+pub const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long interrupted tasks may take to notice the end of the grace period.
+pub const INTERRUPT_PATIENCE: Duration = Duration::from_millis(250);
+/// Tasks shorter than this are never shown as running: marking them would cost a write each.
+pub const MARK_AFTER: Duration = Duration::from_millis(50);
+
+/// How a worker is asked to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// It runs.
+    #[default]
+    No,
+    /// No new tasks; the running ones have the grace period.
+    Grace,
+    /// Interrupt everything now.
+    Now,
+}
+
+/// Everything that can happen to a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// Messages arrived.
+    Fetched(Vec<Delivery>),
+    /// A task ended by itself, or its future was dropped.
+    Ended(Lease, Outcome),
+    /// Tasks were revoked; only these ids are to be terminated.
+    Terminated(Vec<String>),
+    /// The lease of this node is lost: others may run its tasks.
+    LeaseLost,
+    /// A stop was asked for.
+    Stop(Stop),
+    /// Time passed.
+    Tick,
+}
+
+/// What the worker has to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Run it.
+    Start(Box<Start>),
+    /// Settle a delivery that did not run.
+    Refuse(Box<Delivery>, Body, Refusal),
+    /// Tell a task to stop.
+    Cancel(Lease, CancelReason),
+    /// Drop its future.
+    Abort(Lease),
+    /// Write what a run came to.
+    Settle(Lease, Outcome),
+    /// Forget a run whose lease is lost.
+    Forget(Lease),
+    /// Let others see that these run.
+    MarkStarted(Vec<(Lease, Timestamp)>),
+    /// Give messages back that were fetched but not begun.
+    Return(Vec<Lease>),
+}
+
+/// A delivery to run.
+#[derive(Debug)]
+pub struct Start {
+    /// What to run.
+    pub delivery: Delivery,
+    /// Its decoded body.
+    pub body: Body,
+    /// Its soft limit.
+    pub soft: Option<Duration>,
+    /// Its hard limit.
+    pub hard: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Running {
+    task_id: String,
+    suspect: bool,
+    since: Duration,
+    started_at: Timestamp,
+    marked: bool,
+    soft_at: Option<Duration>,
+    hard_at: Option<Duration>,
+    hard: Option<Duration>,
+    cancelled: Option<CancelReason>,
+    abort_at: Option<Duration>,
+    aborted: bool,
+    timed_out: bool,
+}
+
+/// The slots of a worker and what is in them.
+#[derive(Debug)]
+pub struct Machine {
+    registry: Arc<Registry>,
+    slots: usize,
+    grace: Duration,
+    running: BTreeMap<Lease, Running>,
+    stop: Stop,
+    grace_ends: Option<Duration>,
+}
+
+impl Machine {
+    /// A machine with free slots.
+    pub fn new(registry: Arc<Registry>, slots: usize, grace: Duration) -> Self {
+        Self { registry, slots, grace, running: BTreeMap::new(), stop: Stop::No, grace_ends: None }
+    }
+
+    /// How many messages may be fetched now: the free slots.
+    pub fn free(&self) -> usize {
+        if self.stop == Stop::No { self.slots.saturating_sub(self.running.len()) } else { 0 }
+    }
+
+    /// Whether a suspect may be among them.
+    pub fn takes_suspects(&self) -> bool {
+        self.running.values().all(|run| !run.suspect)
+    }
+
+    /// How many tasks run.
+    pub fn active(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether the worker may end.
+    pub fn is_finished(&self) -> bool {
+        self.stop != Stop::No && self.running.is_empty()
+    }
+
+    /// When the next [`Event::Tick`] has something to do.
+    pub fn next_tick(&self) -> Option<Duration> {
+        let of_run = |run: &Running| {
+            let soft = run.soft_at.filter(|_| run.cancelled.is_none());
+            let mark = (!run.marked).then(|| run.since + MARK_AFTER);
+            let hard = run.hard_at.filter(|_| !run.aborted);
+            let abort = run.abort_at.filter(|_| !run.aborted);
+            [soft, mark, hard, abort].into_iter().flatten().min()
+        };
+        self.running.values().filter_map(of_run).chain(self.grace_ends).min()
+    }
+
+    /// What an event leads to.
+    pub fn step(&mut self, event: Event, now: Duration, wall: Timestamp) -> Vec<Action> {
+        match event {
+            Event::Fetched(deliveries) if self.stop != Stop::No => {
+                vec![Action::Return(deliveries.into_iter().map(|delivery| delivery.lease).collect())]
+            }
+            Event::Fetched(deliveries) => {
+                deliveries.into_iter().map(|delivery| self.begin(delivery, now, wall)).collect()
+            }
+            Event::Ended(lease, outcome) => self.end(lease, outcome),
+            Event::Terminated(ids) => self.terminate(&ids, now),
+            Event::LeaseLost => self.lose_leases(),
+            Event::Stop(stop) => self.stop(stop, now),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn begin(&mut self, delivery: Delivery, now: Duration, wall: Timestamp) -> Action {
+        let decision = if delivery.suspicion.counted >= POISON_AFTER {
+            Decision::Refuse(Body::default(), Refusal::Poison)
+        } else {
+            decide(&delivery, &self.registry, wall)
+        };
+        match decision {
+            Decision::Refuse(body, refusal) => Action::Refuse(Box::new(delivery), body, refusal),
+            Decision::Run { body, soft, hard } => {
+                let run = Running {
+                    task_id: delivery.message.headers.id().unwrap_or_default().to_owned(),
+                    suspect: delivery.suspicion.is_suspect(),
+                    since: now,
+                    started_at: wall,
+                    marked: false,
+                    soft_at: soft.map(|limit| now + limit),
+                    hard_at: hard.map(|limit| now + limit),
+                    hard,
+                    cancelled: None,
+                    abort_at: None,
+                    aborted: false,
+                    timed_out: false,
+                };
+                self.running.insert(delivery.lease, run);
+                Action::Start(Box::new(Start { delivery, body, soft, hard }))
+            }
+        }
+    }
+
+    fn end(&mut self, lease: Lease, outcome: Outcome) -> Vec<Action> {
+        let Some(run) = self.running.remove(&lease) else { return Vec::new() };
+        if run.cancelled == Some(CancelReason::LeaseLost) {
+            return vec![Action::Forget(lease)];
+        }
+        let outcome = match (&outcome, run.timed_out, run.cancelled) {
+            // It beat the abort: what it made counts.
+            (Outcome::Success(_), ..) => outcome,
+            (_, true, _) => {
+                let limit = run.hard.unwrap_or_default();
+                Outcome::Failure(Failure::permanent(ExceptionInfo::time_limit_exceeded(limit)))
+            }
+            (Outcome::Failure(_) | Outcome::Cancelled, _, Some(CancelReason::Revoked)) => Outcome::Cancelled,
+            (Outcome::Cancelled | Outcome::Interrupted, _, Some(CancelReason::Shutdown)) => {
+                Outcome::Interrupted
+            }
+            _ => outcome,
+        };
+        vec![Action::Settle(lease, outcome)]
+    }
+
+    fn terminate(&mut self, ids: &[String], now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (lease, run) in &mut self.running {
+            if run.cancelled.is_none() && ids.contains(&run.task_id) {
+                run.cancelled = Some(CancelReason::Revoked);
+                run.abort_at = Some(now + CANCEL_PATIENCE);
+                actions.push(Action::Cancel(*lease, CancelReason::Revoked));
+            }
+        }
+        actions
+    }
+
+    fn lose_leases(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (lease, run) in &mut self.running {
+            run.cancelled = Some(CancelReason::LeaseLost);
+            run.aborted = true;
+            actions.push(Action::Cancel(*lease, CancelReason::LeaseLost));
+            actions.push(Action::Abort(*lease));
+        }
+        actions
+    }
+
+    fn stop(&mut self, stop: Stop, now: Duration) -> Vec<Action> {
+        if stop <= self.stop {
+            return Vec::new();
+        }
+        self.stop = stop;
+        if stop == Stop::Grace {
+            self.grace_ends = Some(now + self.grace);
+            return Vec::new();
+        }
+        self.interrupt(now)
+    }
+
+    fn interrupt(&mut self, now: Duration) -> Vec<Action> {
+        self.grace_ends = None;
+        let mut actions = Vec::new();
+        for (lease, run) in &mut self.running {
+            if run.cancelled.is_none() {
+                run.cancelled = Some(CancelReason::Shutdown);
+            }
+            run.abort_at = Some(now + INTERRUPT_PATIENCE);
+            actions.push(Action::Cancel(*lease, CancelReason::Shutdown));
+        }
+        actions
+    }
+
+    fn tick(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.grace_ends.is_some_and(|end| now >= end) {
+            self.stop = Stop::Now;
+            actions.extend(self.interrupt(now));
+        }
+        let mut marked = Vec::new();
+        for (lease, run) in &mut self.running {
+            if !run.marked && now >= run.since + MARK_AFTER {
+                run.marked = true;
+                marked.push((*lease, run.started_at));
+            }
+            if run.soft_at.is_some_and(|at| now >= at) && run.cancelled.is_none() {
+                run.cancelled = Some(CancelReason::SoftLimit);
+                actions.push(Action::Cancel(*lease, CancelReason::SoftLimit));
+            }
+            let over = run.hard_at.is_some_and(|at| now >= at);
+            if !run.aborted && (over || run.abort_at.is_some_and(|at| now >= at)) {
+                run.timed_out = over;
+                run.aborted = true;
+                actions.push(Action::Abort(*lease));
+            }
+        }
+        if !marked.is_empty() {
+            actions.push(Action::MarkStarted(marked));
+        }
+        actions
+    }
+}
