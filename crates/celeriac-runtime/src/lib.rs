@@ -16,4 +16,4 @@ pub mod worker;
 pub use cancel::{CancelReason, Cancellation};
 pub use clock::{OsEntropy, SystemClock};
 pub use handler::{Handler, Registry, RunContext, TaskPolicy};
-pub use worker::{Stop, StopHandle, Worker, WorkerError, WorkerOptions, WorkerReport};
+pub use worker::{Stop, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport};

@@ -19,8 +19,8 @@ pub(super) enum Written {
     Done,
     /// The lease was lost; nothing was written.
     Fenced,
-    /// The store refuses it for good; the settlement comes back to be made smaller.
-    Refused(Box<Settlement>, StoreError),
+    /// The store refuses it for good.
+    Refused(StoreError),
 }
 
 /// A settlement and where its outcome is reported.
@@ -54,7 +54,7 @@ async fn write(store: &dyn Store, batch: Vec<Request>) {
         }
         Err(error) if !error.is_retryable() => {
             for request in batch {
-                (request.report)(Written::Refused(Box::new(request.settlement), error_of(&error)));
+                (request.report)(Written::Refused(error_of(&error)));
             }
         }
         Err(error) => persist(store, batch, &error).await,

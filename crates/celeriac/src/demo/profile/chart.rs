@@ -38,27 +38,11 @@ pub(super) fn box_plot(column: &ColumnProfile, size: PlotSize) -> impl Display {
         let (Some(q1), Some(median), Some(q3)) = (column.q1, column.median, column.q3) else {
             return Ok(());
         };
-        let (middle, pad) = (size.height / 2.0, size.radius + 1.0);
-        let place = move |value: f64| {
-            let span = high / 2.0 - low / 2.0;
-            let share = if span > 0.0 {
-                (value / 2.0 - low / 2.0) / span
-            } else {
-                0.5
-            };
-            pad + share.clamp(0.0, 1.0) * (size.width - 2.0 * pad)
-        };
-        let fences = column.outliers.as_ref();
-        let left = place(fences.map_or(low, |it| it.lower_fence.max(low)));
-        let right = place(fences.map_or(high, |it| it.upper_fence.min(high)));
-        let (box_left, box_right) = (place(q1), place(q3));
-        let (top, bottom) = (size.height * 0.2, size.height * 0.8);
+        let (width, height) = (size.width, size.height);
         write!(
             out,
-            "<svg class=\"plot\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Box plot of {}: \
-             {} to {}, quartiles {}, {}, {}\">",
-            size.width,
-            size.height,
+            "<svg class=\"plot\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
+             aria-label=\"Box plot of {}: {} to {}, quartiles {}, {}, {}\">",
             escape(&column.name),
             number(low),
             number(high),
@@ -66,45 +50,82 @@ pub(super) fn box_plot(column: &ColumnProfile, size: PlotSize) -> impl Display {
             number(median),
             number(q3)
         )?;
-        write!(
-            out,
-            "<path class=\"whisker\" d=\"M{left:.1} {middle:.1}H{box_left:.1}M{box_right:.1} \
-             {middle:.1}H{right:.1}M{left:.1} {:.1}V{:.1}M{right:.1} {:.1}V{:.1}\"/>",
-            size.height * 0.32,
-            size.height * 0.68,
-            size.height * 0.32,
-            size.height * 0.68
-        )?;
-        write!(
-            out,
-            "<rect class=\"box\" x=\"{box_left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" \
-             height=\"{:.1}\" rx=\"2\"/>",
-            (box_right - box_left).max(1.0),
-            bottom - top
-        )?;
-        let median = place(median);
-        write!(
-            out,
-            "<path class=\"median\" d=\"M{median:.1} {top:.1}V{bottom:.1}\"/>"
-        )?;
-        if let Some(mean) = column.mean.map(place) {
-            let r = size.radius;
-            write!(
-                out,
-                "<path class=\"mean\" d=\"M{:.1} {middle:.1}l{r} {r}l{r} -{r}l-{r} -{r}z\"/>",
-                mean - r
-            )?;
-        }
-        for &value in fences.map_or(&[][..], |it| &it.examples) {
-            write!(
-                out,
-                "<circle class=\"outlier\" cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"{}\"/>",
-                place(value),
-                size.radius
-            )?;
-        }
+        let axis = Axis { low, high, size };
+        let (left, right) = column.outliers.as_ref().map_or((low, high), |outliers| {
+            (
+                outliers.lower_fence.max(low),
+                outliers.upper_fence.min(high),
+            )
+        });
+        axis.write_box([left, q1, median, q3, right], out)?;
+        axis.write_marks(column, out)?;
         out.write_str("</svg>")
     })
+}
+
+/// Where the numbers of a column lie in its picture.
+struct Axis {
+    low: f64,
+    high: f64,
+    size: PlotSize,
+}
+
+impl Axis {
+    fn place(&self, value: f64) -> f64 {
+        // Halves, because the span of the widest columns is larger than the largest number.
+        let span = self.high / 2.0 - self.low / 2.0;
+        let share = if span > 0.0 {
+            (value / 2.0 - self.low / 2.0) / span
+        } else {
+            0.5
+        };
+        let pad = self.size.radius + 1.0;
+        pad + share.clamp(0.0, 1.0) * (self.size.width - 2.0 * pad)
+    }
+
+    /// Writes the whiskers' ends, the box and the median from five ascending numbers.
+    fn write_box(&self, numbers: [f64; 5], out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [left, q1, median, q3, right] = numbers.map(|value| self.place(value));
+        let at = |share: f64| self.size.height * share;
+        write!(
+            out,
+            "<path class=\"whisker\" d=\"M{left:.1} {middle:.1}H{q1:.1}M{q3:.1} {middle:.1}\
+             H{right:.1}M{left:.1} {top:.1}V{bottom:.1}M{right:.1} {top:.1}V{bottom:.1}\"/>",
+            middle = at(0.5),
+            top = at(0.32),
+            bottom = at(0.68)
+        )?;
+        write!(
+            out,
+            "<rect class=\"box\" x=\"{q1:.1}\" y=\"{top:.1}\" width=\"{:.1}\" \
+             height=\"{:.1}\" rx=\"2\"/><path class=\"median\" d=\"M{median:.1} \
+             {top:.1}V{:.1}\"/>",
+            (q3 - q1).max(1.0),
+            at(0.6),
+            at(0.8),
+            top = at(0.2)
+        )
+    }
+
+    /// Writes the mean and the outliers.
+    fn write_marks(&self, column: &ColumnProfile, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (middle, r) = (self.size.height / 2.0, self.size.radius);
+        if let Some(mean) = column.mean {
+            let left = self.place(mean) - r;
+            write!(
+                out,
+                "<path class=\"mean\" d=\"M{left:.1} {middle:.1}l{r} {r}l{r} -{r}l-{r} -{r}z\"/>"
+            )?;
+        }
+        for &value in column.outliers.as_ref().map_or(&[][..], |it| &it.examples) {
+            let x = self.place(value);
+            write!(
+                out,
+                "<circle class=\"outlier\" cx=\"{x:.1}\" cy=\"{middle:.1}\" r=\"{r}\"/>"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 fn bound(scalar: Option<&Scalar>) -> Option<f64> {

@@ -41,7 +41,7 @@ pub enum TableError {
     Empty,
     /// The file ends behind its header.
     #[error(
-        "the file has a header ({columns} columns) but no records: add data below line {line}, or \
+        "the file has a header (columns: {columns}) but no records: add data below line {line}, or \
          a header line above it if that line is data"
     )]
     NoRows {
@@ -66,8 +66,9 @@ pub enum TableError {
     },
     /// A record has another number of fields than the header.
     #[error(
-        "line {line} has {fields} fields, the header has {columns} (delimiter {}): put values \
+        "line {line} has {fields} field{}, the header has {columns} (delimiter {}): put values \
          that contain the delimiter in double quotes, and remove titles above the header{}",
+        if *fields == 1 { "" } else { "s" },
         delimiter_name(*delimiter),
         if *lines > 1 { format!("; the record spans {lines} lines, so a quote may be missing") }
         else { String::new() }

@@ -118,7 +118,7 @@ fn refuses_what_is_no_table() {
         (refuse(b"\xef\xbb\xbf"), "the file is empty"),
         (
             refuse(b"\na,b\n"),
-            "2 columns) but no records: add data below line 2",
+            "columns: 2) but no records: add data below line 2",
         ),
         (refuse(b"a,b\n1,\0\n"), "a binary file (it has NUL bytes)"),
         (
@@ -135,7 +135,7 @@ fn refuses_what_is_no_table() {
         ),
         (
             refuse(b"a\tb\r1\t2\r1\r"),
-            "line 3 has 1 fields, the header has 2 (delimiter tab)",
+            "line 3 has 1 field, the header has 2 (delimiter tab)",
         ),
         (
             refuse(b"a,b\n\"1\n2\n3\"\n"),

@@ -1,0 +1,194 @@
+//! The worker: fetch, decide, run, store, advance, settle.
+//!
+//! [`Worker::run`] is the loop; what to do is decided by the pure [`machine::Machine`], writes go
+//! through [`settler`], leases are kept by [`heartbeat`], events by [`emitter`]. Tested in
+//! `tests/worker` against real stores, with kills in `crates/celeriac/tests/e2e`.
+
+pub mod decide;
+mod emitter;
+mod heartbeat;
+pub mod machine;
+mod run;
+mod settler;
+
+pub use machine::Stop;
+
+use crate::handler::Registry;
+use celeriac_core::lease::LeaseTimes;
+use celeriac_core::route::Router;
+use celeriac_core::store::Store;
+use celeriac_core::{Clock, Entropy, QueueName, StoreError};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How a worker runs.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// Celery's node name, `celery@host`.
+    pub name: String,
+    /// The queues to consume; not empty.
+    pub queues: Vec<QueueName>,
+    /// How many tasks run at once; at least 1.
+    pub concurrency: usize,
+    /// How long running tasks may finish after a stop was asked for.
+    pub grace: Duration,
+    /// How leases are kept.
+    pub lease_times: LeaseTimes,
+    /// Whether task events are recorded (history, monitors).
+    pub task_events: bool,
+    /// Stop by itself when nothing is ready, leased or due within this time; `None` runs on.
+    pub idle_stop: Option<Duration>,
+}
+
+/// What a worker did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerReport {
+    /// Tasks that ended: succeeded, failed, retried, revoked.
+    pub processed: u64,
+    /// Of these, how many succeeded.
+    pub succeeded: u64,
+    /// Of these, how many failed for good.
+    pub failed: u64,
+    /// Messages that went back to their queues at the end.
+    pub returned: u64,
+    /// Events that could not be recorded in time.
+    pub events_dropped: u64,
+}
+
+/// Why a worker could not start or go on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// An option has no meaning; the text says which and why.
+    Options(String),
+    /// The store failed at start or at the end.
+    Store(StoreError),
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Options(text) => write!(formatter, "worker options: {text}"),
+            Self::Store(error) => write!(formatter, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for WorkerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Options(_) => None,
+            Self::Store(error) => Some(error),
+        }
+    }
+}
+
+impl From<StoreError> for WorkerError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Asks a worker to stop; clones ask the same worker. Asking twice, or before the start, is fine.
+#[derive(Clone, Debug)]
+pub struct StopHandle(Arc<watch::Sender<Stop>>);
+
+impl StopHandle {
+    /// Takes no new tasks and lets the running ones finish within the grace period.
+    pub fn grace(&self) {
+        self.raise(Stop::Grace);
+    }
+
+    /// Interrupts the running tasks; they go back to their queues.
+    pub fn now(&self) {
+        self.raise(Stop::Now);
+    }
+
+    fn raise(&self, stop: Stop) {
+        self.0.send_if_modified(|current| {
+            let raised = stop > *current;
+            *current = (*current).max(stop);
+            raised
+        });
+    }
+}
+
+/// A worker that has not started yet.
+pub struct Worker {
+    options: WorkerOptions,
+    registry: Arc<Registry>,
+    router: Arc<Router>,
+    store: Arc<dyn Store>,
+    heartbeat_store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    stop: StopHandle,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Worker").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What a worker needs besides its options.
+#[derive(Clone)]
+pub struct WorkerParts {
+    /// The tasks it knows.
+    pub registry: Arc<Registry>,
+    /// Where what its tasks send goes.
+    pub router: Arc<Router>,
+    /// The store it works on.
+    pub store: Arc<dyn Store>,
+    /// The connection of the heartbeat thread; the same store, for one in memory.
+    pub heartbeat_store: Arc<dyn Store>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids and jitter come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl fmt::Debug for WorkerParts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("WorkerParts").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// `Options` when there is no queue, no slot, or a lease too short to be renewed.
+    pub fn new(options: WorkerOptions, parts: WorkerParts) -> Result<Self, WorkerError> {
+        let fault = if options.queues.is_empty() {
+            Some("no queue to consume; give at least one with -Q")
+        } else if options.concurrency == 0 {
+            Some("concurrency 0 runs nothing; give at least 1 with -c")
+        } else if options.lease_times.expiry < options.lease_times.heartbeat * 2 {
+            Some("a lease must be at least two heartbeats long")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return Err(WorkerError::Options(fault.to_owned()));
+        }
+        let WorkerParts { registry, router, store, heartbeat_store, clock, entropy } = parts;
+        let stop = StopHandle(Arc::new(watch::Sender::new(Stop::No)));
+        Ok(Self { options, registry, router, store, heartbeat_store, clock, entropy, stop })
+    }
+
+    /// A handle that stops this worker.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// Runs until it is stopped and everything it started has ended.
+    ///
+    /// # Errors
+    /// `Store` when the worker cannot register, or cannot sign off at the end.
+    pub async fn run(self) -> Result<WorkerReport, WorkerError> {
+        run::run(self).await
+    }
+}

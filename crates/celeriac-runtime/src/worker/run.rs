@@ -1,0 +1,616 @@
+//! The worker's loop: turns what happens into events, and the machine's actions into deeds.
+
+use super::decide::Refusal;
+use super::emitter::Emitter;
+use super::heartbeat::HeartbeatThread;
+use super::machine::{Action, Event, Machine, Start};
+use super::settler::{self, Request, Written};
+use super::{Worker, WorkerError, WorkerReport};
+use crate::cancel::Cancellation;
+use crate::handler::RunContext;
+use celeriac_core::clock;
+use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
+use celeriac_core::dead::DeadReason;
+use celeriac_core::lease::Lease;
+use celeriac_core::outcome::{Failure, Outcome};
+use celeriac_core::record::Recorder;
+use celeriac_core::retry::RetryPolicy;
+use celeriac_core::store::{
+    ChordFinisher, Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Settlement, Store,
+};
+use celeriac_core::workflow::{self, Sender};
+use celeriac_core::StoreError;
+use celeriac_wire::{Body, Embed, ExceptionInfo, Value};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+
+/// Settlements that wait for the store; at the bound no new work is fetched.
+const SETTLING_MAX: usize = 1024;
+/// How long the worker waits for news before it looks at the store again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often revocations are looked for while tasks run.
+const REVOKES_EVERY: Duration = Duration::from_millis(100);
+/// How long a failed fetch waits before the next.
+const FETCH_PAUSE: Duration = Duration::from_millis(500);
+/// How long the last settlements may take before the worker leaves without them; their messages
+/// run again elsewhere.
+const LAST_WRITES: Duration = Duration::from_secs(15);
+
+/// A task that runs, and what is needed when it ends.
+struct InFlight {
+    delivery: Arc<Delivery>,
+    embed: Embed,
+    cancellation: Cancellation,
+    abort: AbortHandle,
+    started_at: Timestamp,
+    began: Duration,
+}
+
+/// What every settlement needs.
+struct Shared {
+    worker: Worker,
+    node: Arc<str>,
+    origin: Arc<str>,
+    finisher: ChordFinisher,
+    emitter: Emitter,
+}
+
+struct Loop {
+    shared: Arc<Shared>,
+    machine: Machine,
+    tasks: JoinSet<Outcome>,
+    by_task: BTreeMap<Id, Lease>,
+    in_flight: BTreeMap<Lease, InFlight>,
+    settler: mpsc::Sender<Request>,
+    heartbeat: HeartbeatThread,
+    revokes_read: i64,
+    idle_since: Duration,
+    report: WorkerReport,
+}
+
+type Fetched = Result<Vec<Delivery>, StoreError>;
+
+/// How the worker looks for messages while it has free slots.
+enum Look {
+    /// At once.
+    Now,
+    /// The store is asked; `seen` is its count of changes before.
+    Fetching { seen: u64, answer: BoxFuture<'static, Fetched> },
+    /// There was nothing: when something changes, or at this time.
+    Waiting { seen: u64, until: tokio::time::Instant },
+    /// The store failed: at this time.
+    Paused { until: tokio::time::Instant },
+}
+
+impl Look {
+    /// The answer of a fetch, or `None` when a wait is over; never, while nothing is looked for.
+    async fn next(&mut self, store: &dyn Store) -> Option<(u64, Fetched)> {
+        match self {
+            Self::Fetching { seen, answer } => Some((*seen, answer.await)),
+            Self::Waiting { seen, until } => {
+                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                store.wait_change(*seen, left).await;
+                None
+            }
+            Self::Paused { until } => {
+                tokio::time::sleep_until(*until).await;
+                None
+            }
+            Self::Now => std::future::pending().await,
+        }
+    }
+}
+
+pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
+    let options = &worker.options;
+    let info = NodeInfo {
+        name: options.name.clone(),
+        pid: std::process::id(),
+        queues: options.queues.clone(),
+        concurrency: options.concurrency as u32,
+        pool: "async".to_owned(),
+        times: options.lease_times,
+        tasks: worker.registry.names().map(str::to_owned).collect(),
+    };
+    let heartbeat = HeartbeatThread::start(
+        Arc::clone(&worker.heartbeat_store),
+        Arc::clone(&worker.clock),
+        info,
+    )
+    .await?;
+    let node: Arc<str> = Arc::from(options.name.as_str());
+    let origin: Arc<str> = Arc::from(format!("gen{}@{}", std::process::id(), host_of(&options.name)));
+    let (emitter, recording) = Emitter::new(
+        Arc::clone(&worker.store),
+        Arc::clone(&worker.clock),
+        Arc::clone(&node),
+        options.task_events,
+    );
+    let mut background = JoinSet::new();
+    background.spawn(recording);
+    let (settler, requests) = mpsc::channel(SETTLING_MAX);
+    background.spawn(settler::serve(Arc::clone(&worker.store), requests));
+    let machine =
+        Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
+    let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
+    let store = Arc::clone(&worker.store);
+    let idle_since = worker.clock.boot();
+    let shared = Arc::new(Shared { worker, node, origin, finisher, emitter });
+    let mut looping = Loop {
+        shared,
+        machine,
+        tasks: JoinSet::new(),
+        by_task: BTreeMap::new(),
+        in_flight: BTreeMap::new(),
+        settler,
+        heartbeat,
+        revokes_read: newest_revoke(&*store).await?,
+        idle_since,
+        report: WorkerReport::default(),
+    };
+    looping.serve().await;
+    looping.finish(background).await
+}
+
+fn host_of(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(_, host)| host)
+}
+
+async fn newest_revoke(store: &dyn Store) -> Result<i64, StoreError> {
+    let mut newest = 0;
+    loop {
+        let page = store.revokes_since(newest).await?;
+        match page.last() {
+            Some(last) => newest = last.number,
+            None => return Ok(newest),
+        }
+    }
+}
+
+/// Chords that a settlement completes send their body from inside the store's atomic step.
+fn finisher(worker: &Worker, node: Arc<str>, origin: Arc<str>) -> ChordFinisher {
+    let (clock, entropy) = (Arc::clone(&worker.clock), Arc::clone(&worker.entropy));
+    let router = Arc::clone(&worker.router);
+    Arc::new(move |done| {
+        let now = clock.wall();
+        let recorder =
+            Recorder { worker: &node, queue: "", enqueued_at: None, started_at: None, now };
+        let mut new_id = || clock::task_id(&*clock, &*entropy);
+        let mut sender = Sender { router: &router, new_id: &mut new_id, now, origin: &origin };
+        workflow::after_chord(done, &recorder, &mut sender)
+    })
+}
+
+impl Loop {
+    fn worker(&self) -> &Worker {
+        &self.shared.worker
+    }
+
+    async fn serve(&mut self) {
+        let mut stop = self.worker().stop.0.subscribe();
+        let mut losses = self.heartbeat.losses.clone();
+        let store = Arc::clone(&self.worker().store);
+        let mut look = Look::Now;
+        let mut revokes_at = tokio::time::Instant::now();
+        loop {
+            let asked = *stop.borrow_and_update();
+            self.perform(Event::Stop(asked)).await;
+            if self.machine.is_finished() && !matches!(look, Look::Fetching { .. }) {
+                return;
+            }
+            if matches!(look, Look::Now) && self.machine.free() > 0 {
+                look = Look::Fetching { seen: store.changes(), answer: self.fetch() };
+            }
+            let tick = self.next_tick();
+            let running = self.machine.active() > 0;
+            tokio::select! {
+                biased;
+                // All branches are cancel safe: watch and bell keep their state, the JoinSet and
+                // the fetch in `look` live outside the select, sleeps are to fixed instants.
+                _ = stop.changed() => {}
+                Ok(()) = losses.changed() => self.perform(Event::LeaseLost).await,
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    self.ended(ended).await;
+                    self.idle_since = self.worker().clock.boot();
+                }
+                next = look.next(&*store) => look = match next {
+                    Some((seen, fetched)) => self.fetched(seen, fetched).await,
+                    None => {
+                        self.read_revokes().await;
+                        Look::Now
+                    }
+                },
+                () = tokio::time::sleep_until(revokes_at), if running => {
+                    self.read_revokes().await;
+                    revokes_at = tokio::time::Instant::now() + REVOKES_EVERY;
+                }
+                () = tokio::time::sleep_until(tick) => self.perform(Event::Tick).await,
+            }
+        }
+    }
+
+    /// When the machine has something to do even if nothing happens.
+    fn next_tick(&self) -> tokio::time::Instant {
+        let boot = self.worker().clock.boot();
+        let wait = self.machine.next_tick().map_or(LOOK_AGAIN, |at| at.saturating_sub(boot));
+        tokio::time::Instant::now() + wait
+    }
+
+    /// When to look again although nothing rang: at the next scheduled message.
+    async fn look_again(&self) -> tokio::time::Instant {
+        let latest = tokio::time::Instant::now() + LOOK_AGAIN;
+        let worker = self.worker();
+        match worker.store.next_due(&worker.options.queues).await {
+            Ok(Some(due)) => {
+                latest.min(tokio::time::Instant::now() + clock::between(worker.clock.wall(), due))
+            }
+            Ok(None) => latest,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for scheduled messages");
+                latest
+            }
+        }
+    }
+
+    fn fetch(&self) -> BoxFuture<'static, Fetched> {
+        let request = FetchRequest {
+            node: self.heartbeat.pulse.node(),
+            queues: self.worker().options.queues.clone(),
+            count_max: self.machine.free(),
+            suspects: self.machine.takes_suspects(),
+        };
+        let store = Arc::clone(&self.worker().store);
+        Box::pin(async move { store.fetch(request).await })
+    }
+
+    /// Takes over fetched messages and says when to look again.
+    async fn fetched(&mut self, seen: u64, fetched: Fetched) -> Look {
+        let deliveries = match fetched {
+            Ok(deliveries) => deliveries,
+            Err(error) => {
+                tracing::warn!(%error, "cannot fetch, trying again");
+                return Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE };
+            }
+        };
+        if deliveries.is_empty() {
+            let until = self.look_again().await;
+            self.stop_when_idle();
+            return Look::Waiting { seen, until };
+        }
+        for delivery in &deliveries {
+            self.shared.emitter.received(delivery);
+        }
+        self.perform(Event::Fetched(deliveries)).await;
+        Look::Now
+    }
+
+    /// A worker with `idle_stop` ends when nothing came for so long.
+    fn stop_when_idle(&self) {
+        let idle = self.worker().clock.boot().saturating_sub(self.idle_since);
+        let over = self.worker().options.idle_stop.is_some_and(|limit| idle >= limit);
+        if over && self.machine.active() == 0 {
+            self.worker().stop.grace();
+        }
+    }
+
+    async fn read_revokes(&mut self) {
+        match self.worker().store.revokes_since(self.revokes_read).await {
+            Ok(revokes) => {
+                if let Some(last) = revokes.last() {
+                    self.revokes_read = last.number;
+                    let ids = revokes.into_iter().filter(|one| one.terminate).map(|one| one.task_id);
+                    self.perform(Event::Terminated(ids.collect())).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the revocations, trying again"),
+        }
+    }
+
+    async fn perform(&mut self, event: Event) {
+        let (now, wall) = (self.worker().clock.boot(), self.worker().clock.wall());
+        for action in self.machine.step(event, now, wall) {
+            match action {
+                Action::Start(start) => self.start(*start, now, wall),
+                Action::Refuse(delivery, body, refusal) => self.refuse(*delivery, &body, refusal).await,
+                Action::Cancel(lease, reason) => {
+                    if let Some(task) = self.in_flight.get(&lease) {
+                        task.cancellation.cancel(reason);
+                    }
+                }
+                Action::Abort(lease) => {
+                    if let Some(task) = self.in_flight.get(&lease) {
+                        task.abort.abort();
+                    }
+                }
+                Action::Settle(lease, outcome) => self.conclude(lease, outcome).await,
+                Action::Forget(lease) => drop(self.in_flight.remove(&lease)),
+                Action::MarkStarted(started) => {
+                    if let Err(error) = self.worker().store.mark_started(started).await {
+                        tracing::debug!(%error, "cannot note that tasks run");
+                    }
+                }
+                Action::Return(leases) => self.give_back(leases).await,
+            }
+        }
+        self.heartbeat.pulse.active.store(self.machine.active() as u64, Ordering::Relaxed);
+    }
+
+    fn start(&mut self, start: Start, began: Duration, started_at: Timestamp) {
+        let delivery = Arc::new(start.delivery);
+        let name = delivery.message.headers.task().unwrap_or_default();
+        let Some(handler) = self.worker().registry.find(name).cloned() else { return };
+        let cancellation = Cancellation::default();
+        let now = tokio::time::Instant::now();
+        let context = RunContext {
+            delivery: Arc::clone(&delivery),
+            store: Arc::clone(&self.worker().store),
+            clock: Arc::clone(&self.worker().clock),
+            cancellation: cancellation.clone(),
+            node: Arc::clone(&self.shared.node),
+            started_at,
+            soft_deadline: start.soft.map(|limit| now + limit),
+            hard_deadline: start.hard.map(|limit| now + limit),
+        };
+        let embed = start.body.embed.clone();
+        let id = delivery.message.headers.id().unwrap_or_default();
+        tracing::debug!(task_id = id, task = name, queue = %delivery.queue, "task received");
+        self.shared.emitter.started(id);
+        let abort = self.tasks.spawn(handler.run(context, start.body));
+        let lease = delivery.lease;
+        self.by_task.insert(abort.id(), lease);
+        let task = InFlight { delivery, embed, cancellation, abort, started_at, began };
+        self.in_flight.insert(lease, task);
+    }
+
+    async fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => {
+                let id = error.id();
+                (id, outcome_of_join_error(error))
+            }
+        };
+        if let Some(lease) = self.by_task.remove(&id) {
+            self.perform(Event::Ended(lease, outcome)).await;
+        }
+    }
+
+    async fn conclude(&mut self, lease: Lease, outcome: Outcome) {
+        let Some(task) = self.in_flight.remove(&lease) else { return };
+        let delivery = Arc::clone(&task.delivery);
+        let conclusion = self.conclusion(&delivery, &task.embed, Some(task.started_at), |run, sender| {
+            conclude::conclude(run, outcome, sender)
+        });
+        let runtime = self.worker().clock.boot().saturating_sub(task.began);
+        self.settle(delivery, task.embed, conclusion, runtime).await;
+    }
+
+    async fn refuse(&mut self, delivery: Delivery, body: &Body, refusal: Refusal) {
+        // A poison message was not decoded: what hangs on it must be told all the same.
+        let embed = match refusal {
+            Refusal::Poison => Body::parse(&delivery.message.body).unwrap_or_default().embed,
+            _ => body.embed.clone(),
+        };
+        let conclusion = self.conclusion(&delivery, &embed, None, |run, sender| match refusal {
+            Refusal::Revoked => conclude::revoke(run, false, false, sender),
+            Refusal::Expired => conclude::revoke(run, false, true, sender),
+            Refusal::Dead(reason, failure) => conclude::set_aside(run, reason, failure, sender),
+            Refusal::Poison => {
+                let deaths = run.delivery.suspicion.seen;
+                let text = format!("{deaths} workers died while they ran it");
+                let failure = Failure::permanent(ExceptionInfo::worker_lost(&text));
+                conclude::set_aside(run, DeadReason::Poison, failure, sender)
+            }
+        });
+        self.settle(Arc::new(delivery), embed, conclusion, Duration::ZERO).await;
+    }
+
+    fn conclusion(
+        &self,
+        delivery: &Delivery,
+        embed: &Embed,
+        started_at: Option<Timestamp>,
+        conclude: impl FnOnce(&Run<'_>, &mut Sender<'_>) -> Conclusion,
+    ) -> Conclusion {
+        self.shared.conclusion(delivery, embed, started_at, conclude)
+    }
+
+    async fn settle(
+        &mut self,
+        delivery: Arc<Delivery>,
+        embed: Embed,
+        conclusion: Conclusion,
+        runtime: Duration,
+    ) {
+        self.count(&conclusion.verdict);
+        log_end(&delivery, &conclusion.verdict, runtime);
+        let settlement = self.shared.settlement(delivery.lease, conclusion.fate, conclusion.plan);
+        let shared = Arc::clone(&self.shared);
+        let verdict = conclusion.verdict;
+        let settler = self.settler.downgrade();
+        let report = Box::new(move |written: Written| {
+            shared.written(&delivery, &embed, &verdict, runtime, written, &settler);
+        });
+        if self.settler.send(Request { settlement, report }).await.is_err() {
+            tracing::error!("the settler has ended; the message runs again elsewhere");
+        }
+    }
+
+    fn count(&mut self, verdict: &Verdict) {
+        if !matches!(verdict, Verdict::Returned) {
+            self.report.processed += 1;
+            self.heartbeat.pulse.processed.fetch_add(1, Ordering::Relaxed);
+        }
+        match verdict {
+            Verdict::Succeeded(_) => self.report.succeeded += 1,
+            Verdict::Failed(_) => self.report.failed += 1,
+            Verdict::Returned => self.report.returned += 1,
+            _ => {}
+        }
+    }
+
+    /// Messages that were fetched while a stop came in.
+    async fn give_back(&mut self, leases: Vec<Lease>) {
+        self.report.returned += leases.len() as u64;
+        for lease in leases {
+            let fate = Fate::Release { place: Place::Head, attempt: None };
+            let settlement = self.shared.settlement(lease, fate, Plan::default());
+            let report = Box::new(|_written: Written| ());
+            if self.settler.send(Request { settlement, report }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Writes what is left and signs off.
+    async fn finish(self, mut background: JoinSet<()>) -> Result<WorkerReport, WorkerError> {
+        let Self { shared, settler, heartbeat, mut report, .. } = self;
+        drop(settler);
+        let emitter = shared.emitter.clone();
+        let store = Arc::clone(&shared.worker.store);
+        drop(shared);
+        report.events_dropped = emitter.dropped();
+        drop(emitter);
+        let written = async { while background.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
+            tracing::error!("the store does not take the last results; their tasks run again");
+        }
+        report.returned += heartbeat.stop(&*store).await?;
+        Ok(report)
+    }
+}
+
+impl Shared {
+    fn conclusion(
+        &self,
+        delivery: &Delivery,
+        embed: &Embed,
+        started_at: Option<Timestamp>,
+        conclude: impl FnOnce(&Run<'_>, &mut Sender<'_>) -> Conclusion,
+    ) -> Conclusion {
+        let worker = &self.worker;
+        let now = worker.clock.wall();
+        let recorder = Recorder {
+            worker: &self.node,
+            queue: delivery.queue.as_str(),
+            enqueued_at: Some(delivery.enqueued_at),
+            started_at,
+            now,
+        };
+        let headers = &delivery.message.headers;
+        let policy = headers.task().and_then(|task| worker.registry.find(task)).map(|task| task.policy());
+        let never = RetryPolicy::never();
+        let run = Run {
+            delivery,
+            embed,
+            retry: policy.map_or(&never, |policy| &policy.retry),
+            ignore_result: headers.ignore_result().unwrap_or(false)
+                || policy.is_some_and(|policy| policy.ignore_result),
+            recorder: &recorder,
+            random: worker.entropy.next_u64(),
+        };
+        let mut new_id = || clock::task_id(&*worker.clock, &*worker.entropy);
+        let mut sender =
+            Sender { router: &worker.router, new_id: &mut new_id, now, origin: &self.origin };
+        conclude(&run, &mut sender)
+    }
+
+    fn settlement(&self, lease: Lease, fate: Fate, plan: Plan) -> Settlement {
+        let finisher = (!plan.parts.is_empty()).then(|| Arc::clone(&self.finisher));
+        Settlement { lease, fate, plan, finisher }
+    }
+
+    /// After the store answered: the event, or a smaller settlement.
+    fn written(
+        self: &Arc<Self>,
+        delivery: &Arc<Delivery>,
+        embed: &Embed,
+        verdict: &Verdict,
+        runtime: Duration,
+        written: Written,
+        settler: &mpsc::WeakSender<Request>,
+    ) {
+        let id = delivery.message.headers.id().unwrap_or_default();
+        match written {
+            Written::Done => self.emitter.ended(id, verdict, runtime),
+            Written::Fenced => {
+                tracing::warn!(task_id = id, "the lease was lost; nothing of this run was stored");
+            }
+            Written::Refused(error) => {
+                tracing::error!(task_id = id, %error, "the store refuses the task's outcome");
+                self.store_refusal(delivery, embed, &error, settler);
+            }
+        }
+    }
+
+    /// What the store will not take (a result that is too large) makes the task fail instead.
+    fn store_refusal(
+        self: &Arc<Self>,
+        delivery: &Arc<Delivery>,
+        embed: &Embed,
+        error: &StoreError,
+        settler: &mpsc::WeakSender<Request>,
+    ) {
+        let text = format!("the outcome cannot be stored: {error}");
+        let exception =
+            ExceptionInfo::new("celeriac.exceptions", "StoreRefused", vec![Value::from(text)]);
+        let conclusion = self.conclusion(delivery, embed, None, |run, sender| {
+            conclude::set_aside(run, DeadReason::Failed, Failure::permanent(exception), sender)
+        });
+        let settlement = self.settlement(delivery.lease, conclusion.fate, conclusion.plan);
+        let (shared, id) = (Arc::clone(self), delivery.message.headers.id().unwrap_or_default().to_owned());
+        let report = Box::new(move |written: Written| match written {
+            Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
+            other => tracing::error!(task_id = id, ?other, "the task runs again after this worker"),
+        });
+        let sent = settler.upgrade().map(|settler| settler.try_send(Request { settlement, report }));
+        if !matches!(sent, Some(Ok(()))) {
+            tracing::error!("the settler is busy; the task runs again after this worker");
+        }
+    }
+}
+
+fn outcome_of_join_error(error: JoinError) -> Outcome {
+    if !error.is_panic() {
+        return Outcome::Cancelled;
+    }
+    let payload = error.into_panic();
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned());
+    let exception =
+        ExceptionInfo::new("celeriac.exceptions", "TaskPanicked", vec![Value::from(text)]);
+    Outcome::Failure(Failure::new(exception))
+}
+
+/// One line for each ended task, as Celery's INFO lines.
+fn log_end(delivery: &Delivery, verdict: &Verdict, runtime: Duration) {
+    let headers = &delivery.message.headers;
+    let (task_id, task) = (headers.id().unwrap_or_default(), headers.task().unwrap_or_default());
+    let seconds = runtime.as_secs_f64();
+    match verdict {
+        Verdict::Succeeded(_) => tracing::info!(task_id, task, seconds, "task succeeded"),
+        Verdict::Failed(failure) => {
+            let error = failure.exception.summary();
+            tracing::error!(task_id, task, seconds, error, "task failed, its message is a dead letter");
+        }
+        Verdict::Retried { at, failure } => {
+            let error = failure.exception.summary();
+            tracing::warn!(task_id, task, seconds, error, %at, "task failed, it runs again");
+        }
+        Verdict::Revoked { terminated, expired } => {
+            tracing::info!(task_id, task, terminated, expired, "task revoked");
+        }
+        Verdict::Rejected { requeue } => tracing::info!(task_id, task, requeue, "task rejected"),
+        Verdict::Returned => tracing::info!(task_id, task, "task interrupted, it goes back"),
+        _ => tracing::debug!(task_id, task, "task ignored its result"),
+    }
+}
