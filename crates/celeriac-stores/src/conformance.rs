@@ -1,1 +1,185 @@
-//! Conformance.
+//! One suite of named clauses that every store has to pass, whatever is behind it.
+//!
+//! A clause is an async function whose name is what it claims. [`conformance_suite!`] makes one test
+//! of each, so that a store's test binary names the broken claim. Time is moved by a
+//! [`FixedClock`](celeriac_core::testing::FixedClock) and never slept; what a store cannot do it
+//! skips only by a capability that its harness has named.
+//!
+//! ```
+//! use celeriac_stores::conformance::Harness;
+//!
+//! mod memory {
+//!     use super::*;
+//!     fn harness() -> Harness {
+//!         Harness::new(|resources| celeriac_stores::connect("memory://", resources).expect("memory"))
+//!     }
+//!     celeriac_stores::conformance_suite!(harness());
+//! }
+//! # fn main() {}
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a clause fails by panicking, as every test does")]
+
+pub mod admin;
+pub mod chord;
+pub mod control;
+pub mod dead;
+pub mod events;
+pub mod fetch;
+mod fixture;
+pub mod lease;
+pub mod nodes;
+pub mod publish;
+pub mod results;
+pub mod view;
+pub mod wake;
+
+pub use fixture::{Fixture, Harness};
+
+/// Makes one `#[tokio::test]` of every clause; the argument is an expression that gives a
+/// [`Harness`] with a fresh place for a store.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($harness:expr) => {
+        $crate::conformance_theme!($harness, publish {
+            a_plan_is_written_whole
+            publish_is_all_or_nothing
+            an_empty_plan_changes_nothing
+            depth_limit_refuses_at_the_publisher
+            depth_limits_are_counted_for_each_queue
+            accepted_work_is_never_refused_for_depth
+            too_large_messages_are_refused
+            too_large_results_are_refused
+            a_message_at_its_size_limit_can_be_retried
+            long_task_ids_are_refused
+            every_byte_and_unknown_field_survives
+            a_retry_keeps_when_its_life_began
+        });
+        $crate::conformance_theme!($harness, fetch {
+            messages_come_in_the_order_they_were_sent
+            a_fetch_takes_no_more_than_it_may
+            priority_steps_go_before_queues
+            queues_take_turns
+            a_queue_named_twice_is_fetched_once
+            two_workers_never_get_the_same_message
+            scheduled_messages_become_ready_at_their_time_in_order
+            a_time_that_has_passed_is_ready_at_once
+            due_messages_rank_behind_what_waited
+            an_unreadable_eta_is_delivered_with_its_bytes
+            next_due_is_the_earliest_of_these_queues
+        });
+        $crate::conformance_theme!($harness, lease {
+            settle_done_removes_the_message
+            settle_requeue_keeps_order
+            settle_requeue_to_the_tail_goes_last
+            a_release_that_began_is_redelivered_with_its_history
+            a_release_that_never_began_leaves_no_trace
+            a_second_settlement_is_fenced
+            a_fenced_settlement_writes_nothing
+            settlements_of_one_call_stand_each_on_its_own
+            a_refused_settlement_leaves_the_lease_standing
+            a_refused_batch_writes_nothing
+        });
+        $crate::conformance_theme!($harness, nodes {
+            a_node_is_seen_as_it_said
+            two_runs_of_one_name_stay_two
+            a_dead_nodes_messages_return_in_order_with_history
+            a_returning_owner_that_renews_first_keeps_everything
+            a_swept_node_cannot_renew_or_settle
+            a_node_that_is_not_alive_gets_nothing
+            deregister_returns_everything_at_its_place
+            suspects_come_one_at_a_time
+            three_counted_deaths_make_the_poison_flag
+            a_dead_node_is_remembered_for_a_day
+        });
+        $crate::conformance_theme!($harness, results {
+            a_result_keeps_every_field
+            a_final_state_is_never_overwritten
+            among_unready_states_the_later_wins
+            fenced_owner_cannot_store_state
+            a_state_after_the_end_is_refused
+            results_expire
+            results_may_be_kept_for_ever
+            forget_deletes_a_result
+            wait_result_returns_when_ready
+            wait_result_returns_at_its_timeout
+        });
+        $crate::conformance_theme!($harness, dead {
+            a_dead_letter_keeps_message_reason_and_history
+            dead_list_pages_by_number
+            dead_filters_match_every_given_part
+            dead_replay_goes_exactly_once_and_forgets_the_failure
+            dead_replay_begins_a_new_life
+            dead_replay_can_keep_retries_and_change_the_queue
+            dead_replay_takes_no_more_than_it_may
+            a_full_queue_refuses_a_replay_whole
+            dead_edit_replaces_the_message_and_its_names
+            dead_edit_refuses_what_a_publisher_may_not_send
+            dead_discard_deletes_by_number
+            dead_letters_are_bounded
+        });
+        $crate::conformance_theme!($harness, admin {
+            peek_pages_through_a_queue
+            peek_shows_what_was_sent_but_nothing_that_is_held
+            remove_skips_what_was_fetched_meanwhile
+            removed_messages_free_their_place
+        });
+        $crate::conformance_theme!($harness, control {
+            revoked_before_fetch_is_flagged
+            an_unrevoked_task_is_not_flagged
+            revocations_are_read_by_number
+            a_second_revocation_has_a_new_number
+            revocations_are_forgotten_in_time
+            pause_stops_fetches_and_resume_continues
+            a_paused_queue_does_not_stop_its_neighbours
+            pauses_keep_their_beginning
+        });
+        $crate::conformance_theme!($harness, events {
+            events_come_back_in_order_by_number
+            events_of_a_task_are_found_by_its_id
+            events_are_bounded
+        });
+        $crate::conformance_theme!($harness, view {
+            an_unknown_task_is_unknown
+            a_task_view_is_true_in_every_phase
+            a_retry_is_seen_as_scheduled
+            a_dead_task_is_seen_with_its_letter
+            tasks_are_listed_by_phase
+            tasks_are_listed_by_name_and_queue
+            lists_are_bounded_and_newest_first
+            queues_are_seen_in_numbers
+            a_store_says_where_it_is_and_what_it_refuses
+        });
+        $crate::conformance_theme!($harness, chord {
+            a_chord_fires_once_with_ordered_results_even_with_duplicate_parts
+            a_chord_with_a_failed_part_reports_through_the_finisher
+            a_chord_that_starts_after_its_parts_fires_too
+            a_fenced_part_is_not_counted
+            chords_cascade
+            too_deep_a_cascade_is_refused_whole
+            a_panicking_finisher_writes_nothing_and_harms_nobody
+        });
+        $crate::conformance_theme!($harness, wake {
+            every_change_that_matters_wakes_a_waiter
+            wait_change_returns_at_its_timeout
+            a_waiter_is_woken_while_it_waits
+        });
+    };
+}
+
+/// One theme of [`conformance_suite!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_theme {
+    ($harness:expr, $theme:ident { $($clause:ident)* }) => {
+        mod $theme {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $clause() {
+                    $crate::conformance::$theme::$clause(&$harness).await;
+                }
+            )*
+        }
+    };
+}

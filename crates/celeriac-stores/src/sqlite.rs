@@ -382,8 +382,10 @@ impl Control for SqliteStore {
     }
 
     async fn revokes_since(&self, after: i64) -> Result<Vec<Revoke>, StoreError> {
-        self.read("read the revocations", move |connection, _| control::revokes_since(connection, after))
-            .await
+        self.read("read the revocations", move |connection, context| {
+            control::revokes_since(connection, context, after)
+        })
+        .await
     }
 
     async fn pause(&self, queue: &QueueName, reason: &str) -> Result<(), StoreError> {
@@ -428,7 +430,12 @@ impl Nodes for SqliteStore {
     }
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
-        self.write("look for dead workers", Relaxed, nodes::sweep).await
+        let swept = self.write("look for dead workers", Relaxed, nodes::sweep).await?;
+        // A relaxed commit rings no bell, and `memory://` has no safety net behind it.
+        if swept.requeued > 0 {
+            self.bell.ring_everywhere();
+        }
+        Ok(swept)
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, StoreError> {
@@ -469,12 +476,13 @@ impl Events for SqliteStore {
 impl Inspect for SqliteStore {
     async fn task(&self, task_id: &str) -> Result<TaskView, StoreError> {
         let id = task_id.to_owned();
-        self.read("look for a task", move |connection, _| view::task(connection, &id)).await
+        self.read("look for a task", move |connection, context| view::task(connection, context, &id)).await
     }
 
     async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
         let filter = filter.clone();
-        self.read("list tasks", move |connection, _| view::tasks(connection, &filter)).await
+        self.read("list tasks", move |connection, context| view::tasks(connection, context, &filter))
+            .await
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>, StoreError> {

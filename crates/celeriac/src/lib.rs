@@ -1,1 +1,81 @@
-//! A Celery-compatible task queue in one Rust binary
+//! A Celery-compatible task queue: define tasks, send them, run workers.
+//!
+//! Tasks stay ordinary functions. `#[task]` adds a value beside each, which makes calls; a client
+//! sends calls to a store (an embedded SQLite file by default), workers run them at least once.
+//!
+//! ```
+//! use celeriac::prelude::*;
+//!
+//! /// Adds two numbers.
+//! #[task(name = "tasks.add")]
+//! async fn add(x: i64, y: i64) -> Result<i64> {
+//!     Ok(x + y)
+//! }
+//!
+//! # #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+//! # async fn main() -> celeriac::Result {
+//! let app = App::at("memory://")?.tasks(tasks![add]);
+//! let client = app.client().await?;
+//! let sum = client.send(add::call(2, 3)).await?;
+//! app.worker().stop_when_idle(1.millis()).run().await?;
+//! assert_eq!(sum.get(1.secs()).await?, 5);
+//! assert_eq!(add(2, 3).await?, 5); // still a function
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(windows)]
+compile_error!("celeriac runs on Linux and macOS; on Windows use it inside WSL 2");
+
+// The macro writes paths that begin with `::celeriac`; the demo's tasks use it inside the crate.
+extern crate self as celeriac;
+
+mod app;
+mod arguments;
+mod call;
+mod canvas;
+mod client;
+pub mod config;
+mod context;
+mod durations;
+mod error;
+mod handler;
+mod job;
+mod task;
+mod worker;
+
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+pub mod demo;
+
+pub use app::App;
+pub use arguments::{Arguments, Param};
+pub use call::Call;
+pub use canvas::{Chain, Chord, Group, Header, Workflow, chain, chord, group};
+pub use celeriac_core::outcome::{Classifier, Condition};
+pub use celeriac_core::priority::Level as Priority;
+pub use celeriac_macros::task;
+pub use celeriac_runtime::{StopHandle, WorkerReport};
+pub use client::{Client, SendError};
+pub use context::{Context, FromContext, Progress, State};
+pub use durations::DurationExt;
+pub use error::{Result, TaskError};
+pub use handler::TaskDef;
+pub use job::{GroupJob, Job, JobError};
+pub use task::{Requirements, Task, TaskOptions};
+pub use worker::WorkerBuilder;
+
+/// What programs with tasks need: `use celeriac::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        App, Call, Client, Context, DurationExt, Job, Priority, Result, State, Task, TaskError, chain,
+        chord, group, task, tasks,
+    };
+}
+
+/// Lists tasks for [`App::tasks`]: `tasks![add, report]`.
+#[macro_export]
+macro_rules! tasks {
+    ($($task:path),* $(,)?) => { ::std::vec![$($crate::TaskDef::of::<$task>()),*] };
+}

@@ -20,7 +20,7 @@ pub(super) fn revoke(
     let now = context.clock.wall();
     let expires = micros(clock::after(now, context.limits.revoke_expires));
     connection
-        .prepare_cached("DELETE FROM revoked WHERE expires_at < ?1")
+        .prepare_cached("DELETE FROM revoked WHERE expires_at <= ?1")
         .and_then(|mut statement| statement.execute([micros(now)]))
         .map_err(&fail)?;
     for id in task_ids {
@@ -46,14 +46,20 @@ pub(super) fn unrevoke(connection: &Connection, task_ids: &[String]) -> Result<u
     Ok(withdrawn)
 }
 
-pub(super) fn revokes_since(connection: &Connection, after: i64) -> Result<Vec<Revoke>, StoreError> {
+pub(super) fn revokes_since(
+    connection: &Connection,
+    context: &Context,
+    after: i64,
+) -> Result<Vec<Revoke>, StoreError> {
+    let now = micros(context.clock.wall());
     connection
         .prepare_cached(
-            "SELECT number, task_id, terminate FROM revoked WHERE number > ?1 ORDER BY number LIMIT ?2",
+            "SELECT number, task_id, terminate FROM revoked \
+             WHERE number > ?1 AND expires_at > ?3 ORDER BY number LIMIT ?2",
         )
         .and_then(|mut statement| {
             statement
-                .query_map((after, REVOKES_MAX), |row| {
+                .query_map((after, REVOKES_MAX, now), |row| {
                     Ok(Revoke { number: row.get(0)?, task_id: row.get(1)?, terminate: row.get(2)? })
                 })?
                 .collect()

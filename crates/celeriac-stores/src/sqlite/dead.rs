@@ -37,10 +37,17 @@ fn condition(filter: &DeadFilter) -> (String, Vec<SqlValue>) {
         None => {}
     }
     if !filter.ids.is_empty() {
-        let marks = vec!["?"; filter.ids.len()].join(", ");
-        sql.push_str(&format!(" AND (CAST(number AS TEXT) IN ({marks}) OR task_id IN ({marks}))"));
-        let ids = filter.ids.iter().map(|id| SqlValue::Text(id.clone()));
-        values.extend(ids.clone().chain(ids));
+        // Numbers as integers, so that both halves find their rows by an index.
+        let numbers: Vec<i64> = filter.ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let marks = |count: usize| vec!["?"; count].join(", ");
+        sql.push_str(&format!(
+            " AND number IN (SELECT number FROM dead WHERE task_id IN ({}) \
+             UNION SELECT number FROM dead WHERE number IN ({}))",
+            marks(filter.ids.len()),
+            marks(numbers.len()),
+        ));
+        values.extend(filter.ids.iter().map(|id| SqlValue::Text(id.clone())));
+        values.extend(numbers.into_iter().map(SqlValue::Integer));
     }
     (sql, values)
 }
@@ -140,14 +147,13 @@ pub(super) fn edit(
     let message = &outgoing.message;
     let (headers, properties) = (message.headers.to_json(), message.properties.to_json());
     let bytes = headers.len() + properties.len() + message.body.len();
-    if bytes > context.limits.message_bytes_max {
-        let what = format!("the edited message has {bytes} bytes");
-        return Err(StoreError::new(ErrorKind::TooLarge, what));
-    }
+    let id = message.headers.id().unwrap_or_default();
+    let task = message.headers.task().unwrap_or_default();
+    plan::check_size(context, id, bytes, Limits::Enforced)?;
     let changed = connection
         .execute(
             "UPDATE dead SET queue = ?2, headers = ?3, properties = ?4, content_type = ?5, \
-             content_encoding = ?6, body = ?7 WHERE number = ?1",
+             content_encoding = ?6, body = ?7, task_id = ?8, task = ?9 WHERE number = ?1",
             rusqlite::params![
                 number,
                 outgoing.queue.as_str(),
@@ -156,6 +162,8 @@ pub(super) fn edit(
                 message.content_type,
                 message.content_encoding,
                 &message.body[..],
+                id,
+                task,
             ],
         )
         .map_err(wrap("edit a dead letter"))?;

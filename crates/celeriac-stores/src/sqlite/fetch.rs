@@ -3,13 +3,13 @@
 use super::Context;
 use super::error::wrap;
 use super::rows::{
-    LEASED, READY, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, queue_of,
+    ALIVE, LEASED, READY, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, queue_of,
     waiting_state,
 };
 use celeriac_core::lease::{Lease, Suspicion};
 use celeriac_core::priority::STEPS;
 use celeriac_core::store::{Delivery, FetchRequest};
-use celeriac_core::{QueueName, StoreError};
+use celeriac_core::{ErrorKind, QueueName, StoreError};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::BTreeSet;
@@ -24,6 +24,7 @@ pub(super) fn fetch(
     request: &FetchRequest,
     turn: usize,
 ) -> Result<Vec<Delivery>, StoreError> {
+    check_alive(connection, request)?;
     promote_due(connection, context)?;
     let queues = open_queues(connection, &request.queues, turn)?;
     let mut rows = Vec::new();
@@ -43,6 +44,19 @@ pub(super) fn fetch(
     rows.truncate(request.count_max);
     let revokes = any_revoked(connection)?;
     rows.into_iter().map(|(row, _)| lease(connection, context, request, row, revokes)).collect()
+}
+
+/// A sweep looks only at nodes that are alive: what another one leased would never come back.
+fn check_alive(connection: &Connection, request: &FetchRequest) -> Result<(), StoreError> {
+    let state: Option<i64> = connection
+        .prepare_cached("SELECT state FROM node WHERE id = ?1")
+        .and_then(|mut statement| statement.query_row([request.node.0], |row| row.get(0)).optional())
+        .map_err(wrap("look for the fetching node"))?;
+    if state == Some(ALIVE) {
+        return Ok(());
+    }
+    let what = format!("fetch for node {}, which is not alive", request.node.0);
+    Err(StoreError::new(ErrorKind::Conflict, what).hint("the worker has to register anew"))
 }
 
 /// Makes due messages ready, in the order of their times.
@@ -85,8 +99,12 @@ fn open_queues(
         .prepare_cached("SELECT queue FROM pause")
         .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
         .map_err(fail)?;
-    let mut open: Vec<_> =
-        queues.iter().filter(|queue| !paused.contains(queue.as_str())).cloned().collect();
+    let mut named = BTreeSet::new();
+    let mut open: Vec<_> = queues
+        .iter()
+        .filter(|queue| !paused.contains(queue.as_str()) && named.insert(queue.as_str()))
+        .cloned()
+        .collect();
     if !open.is_empty() {
         let by = turn % open.len();
         open.rotate_left(by);
@@ -163,14 +181,20 @@ fn lease(
         },
         history: history_of(history.as_deref())?,
         message: message_of(found, 7)?,
-        revoked: revokes && is_revoked(connection, &task_id)?,
+        revoked: revokes && is_revoked(connection, context, &task_id)?,
     })
 }
 
-fn is_revoked(connection: &Connection, task_id: &str) -> Result<bool, StoreError> {
+/// Whether a revocation of this task stands.
+pub(super) fn is_revoked(
+    connection: &Connection,
+    context: &Context,
+    task_id: &str,
+) -> Result<bool, StoreError> {
+    let now = micros(context.clock.wall());
     connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM revoked WHERE task_id = ?1)")
-        .and_then(|mut statement| statement.query_row([task_id], |row| row.get(0)))
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM revoked WHERE task_id = ?1 AND expires_at > ?2)")
+        .and_then(|mut statement| statement.query_row((task_id, now), |row| row.get(0)))
         .map_err(wrap("read a revocation"))
 }
 

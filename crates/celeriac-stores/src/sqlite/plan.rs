@@ -25,14 +25,16 @@ pub(super) fn write(
         for record in &plan.results {
             store_result(connection, context, record)?;
         }
+        let mut complete = Vec::new();
         for chord in &plan.chords {
-            start_chord(connection, context, &chord.group, chord.size)?;
+            complete.extend(start_chord(connection, context, &chord.group, chord.size)?);
         }
         for part in std::mem::take(&mut plan.parts) {
-            if let Some(done) = count_part(connection, context, &part)? {
-                let follows = finisher.map(|finish| finish(&done)).unwrap_or_default();
-                next.get_or_insert_with(Plan::default).extend(follows);
-            }
+            complete.extend(count_part(connection, context, &part)?);
+        }
+        for done in &complete {
+            let follows = finisher.map(|finish| finish(done)).unwrap_or_default();
+            next.get_or_insert_with(Plan::default).extend(follows);
         }
     }
     match next {
@@ -43,6 +45,9 @@ pub(super) fn write(
         )),
     }
 }
+
+/// How much a message may grow while it lives: a retry adds an eta and counts up.
+const RETRY_ROOM: usize = 1024;
 
 /// Whether the limits of a publisher are enforced: what a worker sends on behalf of work that was
 /// accepted already (retries, next steps) must not be lost to a depth limit.
@@ -70,7 +75,7 @@ fn publish(
     }
     let first = take_numbers(connection, batch.len())?;
     for (row, outgoing) in (first..).zip(batch) {
-        insert(connection, context, row, outgoing)?;
+        insert(connection, context, row, outgoing, limits)?;
     }
     for (queue, count) in per_queue {
         change_depth(connection, queue, count)?;
@@ -106,6 +111,7 @@ fn insert(
     context: &Context,
     row: i64,
     outgoing: &Outgoing,
+    limits: Limits,
 ) -> Result<(), StoreError> {
     let message = &outgoing.message;
     let headers = message.headers.to_json();
@@ -113,7 +119,7 @@ fn insert(
     let id = message.headers.id().unwrap_or_default();
     let task = message.headers.task().unwrap_or_default();
     let bytes = headers.len() + properties.len() + message.body.len();
-    check_size(context, id, bytes)?;
+    check_size(context, id, bytes, limits)?;
     // An unreadable eta is found by the worker, which sets the message aside with its bytes.
     let due = message.headers.eta().ok().flatten().filter(|eta| *eta > context.clock.wall());
     let state = if due.is_some() { SCHEDULED } else { READY };
@@ -155,7 +161,12 @@ fn insert(
     Ok(())
 }
 
-fn check_size(context: &Context, id: &str, bytes: usize) -> Result<(), StoreError> {
+pub(super) fn check_size(
+    context: &Context,
+    id: &str,
+    bytes: usize,
+    limits: Limits,
+) -> Result<(), StoreError> {
     if id.len() > TASK_ID_BYTES_MAX {
         return Err(StoreError::invalid(format!(
             "a task id has {} bytes, at most {TASK_ID_BYTES_MAX} are allowed",
@@ -163,7 +174,8 @@ fn check_size(context: &Context, id: &str, bytes: usize) -> Result<(), StoreErro
         )));
     }
     let max = context.limits.message_bytes_max;
-    if bytes > max {
+    let room = if limits == Limits::SizeOnly { RETRY_ROOM } else { 0 };
+    if bytes > max.saturating_add(room) {
         return Err(StoreError::new(
             ErrorKind::TooLarge,
             format!("the message of task {id} has {bytes} bytes, the limit is {max}"),
@@ -231,20 +243,24 @@ pub(super) fn store_result(
     Ok(true)
 }
 
+/// Notes a chord's size; returns its parts if all of them came before.
 fn start_chord(
     connection: &Connection,
     context: &Context,
     group: &str,
     size: u32,
-) -> Result<(), StoreError> {
-    connection
+) -> Result<Option<ChordDone>, StoreError> {
+    let complete: bool = connection
         .prepare_cached(
-            "INSERT INTO chord VALUES (?1, ?2, 0, ?3) \
-             ON CONFLICT (grp) DO UPDATE SET size = excluded.size",
+            "INSERT INTO chord (grp, size, created_at) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (grp) DO UPDATE SET size = excluded.size \
+             RETURNING done = 0 AND counted > 0 AND counted >= size",
         )
-        .and_then(|mut statement| statement.execute((group, size, micros(context.clock.wall()))))
+        .and_then(|mut statement| {
+            statement.query_row((group, size, micros(context.clock.wall())), |row| row.get(0))
+        })
         .map_err(wrap("start a chord"))?;
-    Ok(())
+    if complete { finish_chord(connection, group).map(Some) } else { Ok(None) }
 }
 
 /// Counts a finished member, once per task id; returns the parts when it was the last.
@@ -254,20 +270,23 @@ fn count_part(
     part: &ChordPart,
 ) -> Result<Option<ChordDone>, StoreError> {
     let fail = wrap("count a chord's part");
-    let chord: Option<(Option<i64>, bool)> = connection
-        .prepare_cached("SELECT size, done FROM chord WHERE grp = ?1")
-        .and_then(|mut statement| {
-            statement.query_row([&part.group], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
+    let done: Option<bool> = connection
+        .prepare_cached("SELECT done FROM chord WHERE grp = ?1")
+        .and_then(|mut statement| statement.query_row([&part.group], |row| row.get(0)).optional())
         .map_err(&fail)?;
-    if let Some((_, true)) = chord {
-        return Ok(None);
+    match done {
+        Some(true) => return Ok(None),
+        Some(false) => {}
+        None => {
+            connection
+                .prepare_cached("INSERT INTO chord (grp, created_at) VALUES (?1, ?2)")
+                .and_then(|mut statement| {
+                    statement.execute((&part.group, micros(context.clock.wall())))
+                })
+                .map_err(&fail)?;
+        }
     }
-    connection
-        .prepare_cached("INSERT OR IGNORE INTO chord VALUES (?1, NULL, 0, ?2)")
-        .and_then(|mut statement| statement.execute((&part.group, micros(context.clock.wall()))))
-        .map_err(&fail)?;
-    connection
+    let new = connection
         .prepare_cached("INSERT OR IGNORE INTO chord_part VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
         .and_then(|mut statement| {
             statement.execute(rusqlite::params![
@@ -280,11 +299,17 @@ fn count_part(
             ])
         })
         .map_err(&fail)?;
-    let counted: i64 = connection
-        .prepare_cached("SELECT count(*) FROM chord_part WHERE grp = ?1")
+    if new == 0 {
+        return Ok(None);
+    }
+    // Counted in the chord's row: counting the parts each time would take the square of their number.
+    let complete: bool = connection
+        .prepare_cached(
+            "UPDATE chord SET counted = counted + 1 WHERE grp = ?1 \
+             RETURNING size IS NOT NULL AND counted >= size",
+        )
         .and_then(|mut statement| statement.query_row([&part.group], |row| row.get(0)))
         .map_err(&fail)?;
-    let complete = chord.and_then(|(size, _)| size).is_some_and(|size| counted >= size);
     if complete { finish_chord(connection, &part.group).map(Some) } else { Ok(None) }
 }
 

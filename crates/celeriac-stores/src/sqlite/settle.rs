@@ -7,10 +7,10 @@ use super::plan::{self, Limits};
 use super::rows::{
     change_depth, delete_message, history_of, history_text, micros, take_numbers, waiting_state,
 };
-use celeriac_core::StoreError;
 use celeriac_core::dead::{Attempt, DeadReason, remember};
 use celeriac_core::lease::Suspicion;
 use celeriac_core::store::{Fate, Place, Settled, Settlement};
+use celeriac_core::{ErrorKind, StoreError};
 use rusqlite::Connection;
 
 /// Settles one delivery.
@@ -78,6 +78,31 @@ fn release(
     Ok(())
 }
 
+/// Refuses one dead letter too many: the failure waits with its lease, nothing is dropped.
+fn check_room(connection: &Connection, context: &Context) -> Result<(), StoreError> {
+    let fail = wrap("count the dead letters");
+    let max = context.limits.dead_letters_max;
+    // Two looks at the ends of the table; only near the bound are the letters counted.
+    let mut count: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce((SELECT max(number) FROM dead) - (SELECT min(number) FROM dead) + 1, 0)",
+        )
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(&fail)?;
+    if count.unsigned_abs() >= max {
+        count = connection
+            .prepare_cached("SELECT count(*) FROM dead")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(&fail)?;
+    }
+    if count.unsigned_abs() < max {
+        return Ok(());
+    }
+    let what = format!("there are {count} dead letters, the limit is {max}");
+    Err(StoreError::new(ErrorKind::Full, what)
+        .hint("replay or discard some (`celeriac dead list`), or raise dead_letters_max"))
+}
+
 /// Makes a message a dead letter.
 pub(super) fn set_aside(
     connection: &Connection,
@@ -87,6 +112,7 @@ pub(super) fn set_aside(
     detail: &str,
     attempt: Option<Attempt>,
 ) -> Result<(), StoreError> {
+    check_room(connection, context)?;
     let fail = wrap("set a message aside");
     let (queue, history): (String, Option<String>) = connection
         .prepare_cached("SELECT queue, history FROM message WHERE row = ?1")

@@ -20,7 +20,11 @@ const MESSAGE: &str = "m.row, m.queue, m.step, m.rank, m.state, m.due_at, m.enqu
                        m.task, m.retries, m.node, m.started_at, m.history, b.headers, b.properties, \
                        b.content_type, b.content_encoding, b.body";
 
-pub(super) fn task(connection: &Connection, task_id: &str) -> Result<TaskView, StoreError> {
+pub(super) fn task(
+    connection: &Connection,
+    context: &Context,
+    task_id: &str,
+) -> Result<TaskView, StoreError> {
     let fail = wrap("look for a task");
     let result = super::results::read(connection, task_id)?;
     let sql = format!(
@@ -30,7 +34,7 @@ pub(super) fn task(connection: &Connection, task_id: &str) -> Result<TaskView, S
     let mut statement = connection.prepare_cached(&sql).map_err(&fail)?;
     let mut rows = statement.query([task_id]).map_err(&fail)?;
     if let Some(row) = rows.next().map_err(&fail)? {
-        let mut view = of_message(connection, row, true)?;
+        let mut view = of_message(connection, context, row, Position::Counted)?;
         view.result = result;
         return Ok(view);
     }
@@ -78,7 +82,19 @@ fn of_result(record: ResultRecord) -> TaskView {
     }
 }
 
-fn of_message(connection: &Connection, row: &Row<'_>, position: bool) -> Result<TaskView, StoreError> {
+/// Whether a queued task's place is counted, which reads up to [`POSITION_MAX`] rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Counted,
+    Skipped,
+}
+
+fn of_message(
+    connection: &Connection,
+    context: &Context,
+    row: &Row<'_>,
+    position: Position,
+) -> Result<TaskView, StoreError> {
     let fail = wrap("read a task");
     let queue: String = row.get(1).map_err(&fail)?;
     let task_id: String = row.get(7).map_err(&fail)?;
@@ -97,13 +113,12 @@ fn of_message(connection: &Connection, row: &Row<'_>, position: bool) -> Result<
             }
         }
         _ => Phase::Queued {
-            position: position.then(|| place(connection, row, &queue)).transpose()?.flatten(),
-            paused: exists(connection, "SELECT EXISTS (SELECT 1 FROM pause WHERE queue = ?1)", &queue)?,
-            revoked: exists(
-                connection,
-                "SELECT EXISTS (SELECT 1 FROM revoked WHERE task_id = ?1)",
-                &task_id,
-            )?,
+            position: match position {
+                Position::Counted => place(connection, row, &queue)?,
+                Position::Skipped => None,
+            },
+            paused: is_paused(connection, &queue)?,
+            revoked: super::fetch::is_revoked(connection, context, &task_id)?,
         },
     };
     Ok(TaskView {
@@ -135,22 +150,26 @@ fn place(connection: &Connection, row: &Row<'_>, queue: &str) -> Result<Option<u
     Ok((before <= POSITION_MAX).then_some(before.unsigned_abs()))
 }
 
-fn exists(connection: &Connection, sql: &str, name: &str) -> Result<bool, StoreError> {
+fn is_paused(connection: &Connection, queue: &str) -> Result<bool, StoreError> {
     connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.query_row([name], |row| row.get(0)))
-        .map_err(wrap("read a task's state"))
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM pause WHERE queue = ?1)")
+        .and_then(|mut statement| statement.query_row([queue], |row| row.get(0)))
+        .map_err(wrap("read a pause"))
 }
 
 /// Messages, dead letters and results that match, newest first.
-pub(super) fn tasks(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+pub(super) fn tasks(
+    connection: &Connection,
+    context: &Context,
+    filter: &TaskFilter,
+) -> Result<Vec<TaskView>, StoreError> {
     let mut views = Vec::new();
     let wants = |words: &[&str]| filter.state.as_deref().is_none_or(|state| words.contains(&state));
     if wants(&["queued", "scheduled", "retry", "reserved", "running"]) {
-        views.extend(waiting(connection, filter)?);
+        views.extend(waiting(connection, context, filter)?);
     }
     if wants(&["dead"]) {
-        views.extend(dead(connection, filter)?);
+        views.extend(dead(connection, context, filter)?);
     }
     let is_state = filter.state.as_deref().is_some_and(|s| s.chars().any(char::is_uppercase));
     if wants(&["done"]) || is_state {
@@ -191,7 +210,11 @@ fn name_condition(filter: &TaskFilter, prefix: &str) -> (String, Vec<SqlValue>) 
     (sql, values)
 }
 
-fn waiting(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+fn waiting(
+    connection: &Connection,
+    context: &Context,
+    filter: &TaskFilter,
+) -> Result<Vec<TaskView>, StoreError> {
     let fail = wrap("list tasks");
     let state = match filter.state.as_deref() {
         Some("queued") => " AND m.state IN (0, 3)",
@@ -211,12 +234,17 @@ fn waiting(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>
     let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
     let mut views = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {
-        views.push(of_message(connection, row, false)?);
+        views.push(of_message(connection, context, row, Position::Skipped)?);
     }
     Ok(views)
 }
 
-fn dead(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+/// Tasks with dead letters; one that was sent again meanwhile is listed as what it is now.
+fn dead(
+    connection: &Connection,
+    context: &Context,
+    filter: &TaskFilter,
+) -> Result<Vec<TaskView>, StoreError> {
     let fail = wrap("list dead tasks");
     let (names, mut values) = name_condition(filter, "");
     values.push(SqlValue::Integer(filter.count_max as i64));
@@ -226,7 +254,10 @@ fn dead(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, S
         .query_map(params_from_iter(values), |row| row.get(0))
         .and_then(Iterator::collect)
         .map_err(&fail)?;
-    ids.iter().map(|id| task(connection, id)).collect()
+    let mut views: Vec<TaskView> =
+        ids.iter().map(|id| task(connection, context, id)).collect::<Result<_, _>>()?;
+    views.retain(|view| filter.state.is_none() || matches!(view.phase, Phase::Dead { .. }));
+    Ok(views)
 }
 
 fn finished(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {

@@ -5,8 +5,9 @@
 //! fsync. Nobody is answered before the commit.
 
 use celeriac_core::{ErrorKind, StoreError};
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +37,7 @@ const ABANDONED: u8 = 2;
 /// Called after every commit with the durability of its group.
 pub(super) type Committed = Box<dyn Fn(Durability) + Send + Sync>;
 
-trait Job: Send {
+pub(super) trait Job: Send {
     fn durability(&self) -> Durability;
     /// Claims the job unless its caller has given up.
     fn claim(&self) -> bool;
@@ -69,9 +70,18 @@ where
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
         connection.prepare_cached("SAVEPOINT job")?.execute([])?;
-        let outcome = work(connection);
-        if outcome.is_err() {
-            connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
+        // A chord's finisher is foreign code: its panic must not end the writer.
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(connection)))
+            .unwrap_or_else(|panic| Err(panicked(self.context, &*panic)));
+        if let Err(error) = &outcome {
+            let undone = connection
+                .prepare_cached("ROLLBACK TO job")
+                .and_then(|mut statement| statement.execute([]));
+            if undone.is_err() {
+                let ended = transaction_ended(error.kind());
+                self.outcome = Some(outcome);
+                return Err(ended);
+            }
         }
         connection.prepare_cached("RELEASE job")?.execute([])?;
         self.outcome = Some(outcome);
@@ -174,6 +184,21 @@ async fn enqueue(
     }
 }
 
+fn panicked(context: &str, panic: &(dyn std::any::Any + Send)) -> StoreError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("a panic without text");
+    StoreError::new(ErrorKind::Internal, format!("{context}: panicked: {text}"))
+}
+
+/// What the other jobs of a group are told when one ended the transaction of all: SQLite does that
+/// by itself on a full or failing disk (sqlite.org/lang_transaction.html, section 3.1).
+fn transaction_ended(kind: ErrorKind) -> rusqlite::Error {
+    let code = if kind == ErrorKind::Full { ffi::SQLITE_FULL } else { ffi::SQLITE_IOERR };
+    let text = "another write of the same group failed";
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(text.to_owned()))
+}
+
 fn gone(context: &str) -> StoreError {
     StoreError::new(ErrorKind::Unavailable, format!("{context}: the store is closed"))
 }
@@ -234,5 +259,124 @@ fn commit_group(connection: &Connection, mut group: Vec<Box<dyn Job>>) {
     }
     for job in group {
         job.finish(commit.as_ref().map(|&()| ()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, channel};
+
+    type Answer = oneshot::Receiver<Result<(), StoreError>>;
+
+    fn job(
+        work: impl FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
+    ) -> (Box<dyn Job>, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let work = Work {
+            durability: Durability::Synced,
+            context: "test",
+            claim: Arc::new(AtomicU8::new(WAITING)),
+            work: Some(work),
+            outcome: None,
+            reply,
+        };
+        (Box::new(work), answer)
+    }
+
+    fn insert(value: i64) -> impl FnOnce(&Connection) -> Result<(), StoreError> + Send {
+        move |connection| {
+            let inserted = connection.execute("INSERT INTO t VALUES (?1)", [value]);
+            inserted.map(|_| ()).map_err(super::super::error::wrap("insert"))
+        }
+    }
+
+    fn table() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
+        connection
+    }
+
+    fn values(connection: &Connection) -> Vec<i64> {
+        let mut statement = connection.prepare("SELECT v FROM t ORDER BY v").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_bad_job_is_rolled_back_alone() {
+        let connection = table();
+        let (one, first) = job(insert(1));
+        let (bad, refused) = job(|connection| {
+            insert(2)(connection)?;
+            Err(StoreError::invalid("refused"))
+        });
+        let (burst, panicked) = job(|connection| {
+            insert(3)(connection)?;
+            panic!("a bug")
+        });
+        let (four, last) = job(insert(4));
+        commit_group(&connection, vec![one, bad, burst, four]);
+        assert_eq!(values(&connection), [1, 4]);
+        assert!(first.blocking_recv().unwrap().is_ok() && last.blocking_recv().unwrap().is_ok());
+        assert_eq!(refused.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Invalid);
+        let error = panicked.blocking_recv().unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.to_string().contains("a bug")), (ErrorKind::Internal, true));
+    }
+
+    #[test]
+    fn a_transaction_that_sqlite_ends_is_written_for_nobody() {
+        let connection = table();
+        let (one, first) = job(insert(1));
+        // SQLite rolls back by itself when the disk is full.
+        let (full, refused) = job(|connection| {
+            connection.execute_batch("ROLLBACK").unwrap();
+            Err(StoreError::new(ErrorKind::Full, "the disk is full"))
+        });
+        let (three, last) = job(insert(3));
+        commit_group(&connection, vec![one, full, three]);
+        assert!(values(&connection).is_empty());
+        for answer in [first, refused, last] {
+            let error = answer.blocking_recv().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        }
+        let (four, answer) = job(insert(4));
+        commit_group(&connection, vec![four]);
+        assert!(answer.blocking_recv().unwrap().is_ok());
+        assert_eq!(values(&connection), [4]);
+    }
+
+    #[test]
+    fn a_job_whose_caller_has_given_up_is_not_run() {
+        let connection = table();
+        let claim = Arc::new(AtomicU8::new(WAITING));
+        let (reply, _answer) = oneshot::channel();
+        let late = Work {
+            durability: Durability::Synced,
+            context: "test",
+            claim: Arc::clone(&claim),
+            work: Some(insert(1)),
+            outcome: None,
+            reply,
+        };
+        assert_eq!(given_up("test", &claim).kind(), ErrorKind::Unavailable);
+        commit_group(&connection, vec![Box::new(late)]);
+        assert!(values(&connection).is_empty());
+        let taken = AtomicU8::new(TAKEN);
+        assert_eq!(given_up("test", &taken).kind(), ErrorKind::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_cannot_begin_answers_everybody() {
+        let (release, held): (_, Receiver<()>) = channel();
+        let writer = Writer::spawn(table(), Box::new(|_| ())).unwrap();
+        // The first job stops the thread until the second one waits behind it.
+        let first = writer.write("hold", Durability::Relaxed, move |connection| {
+            held.recv().unwrap();
+            connection.execute_batch("DROP TABLE t").map_err(super::super::error::wrap("drop"))
+        });
+        let second = writer.write("insert", Durability::Synced, insert(1));
+        let (first, second, ()) = tokio::join!(first, second, async move { release.send(()).unwrap() });
+        first.unwrap();
+        assert_eq!(second.unwrap_err().kind(), ErrorKind::Internal);
     }
 }

@@ -64,6 +64,7 @@ CREATE INDEX result_expires ON result (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE chord (
   grp TEXT PRIMARY KEY,
   size INTEGER,
+  counted INTEGER NOT NULL DEFAULT 0,
   done INTEGER NOT NULL DEFAULT 0,
   created_at INTEGER NOT NULL
 ) WITHOUT ROWID;

@@ -1,0 +1,282 @@
+//! Parses the options of `#[task(…)]`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use std::collections::BTreeSet;
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::{Error, Expr, ExprArray, ExprLit, Ident, Lit, Result, Token};
+
+/// Every option, for suggestions.
+const NAMES: [&str; 14] = [
+    "name", "queue", "max_retries", "backoff", "jitter", "retry_schedule", "retry_delay",
+    "soft_time_limit", "time_limit", "ignore_result", "priority", "expires", "accept_any_result",
+    "remote",
+];
+/// Options that are planned; asking for them must not be ignored.
+const PLANNED: [&str; 3] = ["rate_limit", "unique", "global_rate_limit"];
+
+/// What `#[task(…)]` says.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) name: Option<String>,
+    pub(crate) remote: bool,
+    /// Calls of `TaskOptions` methods, in order.
+    pub(crate) calls: Vec<TokenStream>,
+}
+
+/// One option: `name`, or `name = value`.
+struct Item {
+    name: Ident,
+    value: Option<Expr>,
+}
+
+impl Parse for Item {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let name = input.parse()?;
+        let value = if input.peek(Token![=]) {
+            input.parse::<Token![=]>()?;
+            Some(input.parse()?)
+        } else {
+            None
+        };
+        Ok(Self { name, value })
+    }
+}
+
+impl Parse for Options {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let items = Punctuated::<Item, Token![,]>::parse_terminated(input)?;
+        let mut options = Self::default();
+        let mut seen = BTreeSet::new();
+        let mut limits = (None, None);
+        let mut jitter = None;
+        for item in items {
+            let name = item.name.to_string();
+            if !seen.insert(name.clone()) {
+                return Err(Error::new(item.name.span(), format!("`{name}` is given twice")));
+            }
+            match name.as_str() {
+                "soft_time_limit" => limits.0 = Some(duration(&item.value()?)?),
+                "time_limit" => limits.1 = Some(duration(&item.value()?)?),
+                _ => {}
+            }
+            // The jitter belongs to the backoff, whichever of them stands first.
+            if name == "jitter" {
+                jitter = Some(options.call(&item)?);
+            } else if let Some(call) = options.call(&item)? {
+                options.calls.push(call);
+            }
+        }
+        options.calls.extend(jitter.flatten());
+        if let (Some(soft), Some(hard)) = limits
+            && soft >= hard
+        {
+            return Err(input.error("`soft_time_limit` must be shorter than `time_limit`"));
+        }
+        for both in [["backoff", "retry_schedule"], ["backoff", "retry_delay"], ["retry_schedule", "retry_delay"], ["retry_schedule", "max_retries"]] {
+            if both.iter().all(|name| seen.contains(*name)) {
+                let [one, other] = both;
+                return Err(input.error(format!("`{one}` and `{other}` exclude each other")));
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Options {
+    /// The method call that an option stands for.
+    fn call(&mut self, item: &Item) -> Result<Option<TokenStream>> {
+        let name = item.name.to_string();
+        Ok(match name.as_str() {
+            "name" => {
+                self.name = Some(text(&item.value()?)?);
+                None
+            }
+            "remote" => {
+                item.flag()?;
+                self.remote = true;
+                None
+            }
+            "queue" => {
+                let queue = text(&item.value()?)?;
+                Some(quote!(.queue(#queue)))
+            }
+            "max_retries" => Some(max_retries(&item.value()?)?),
+            "backoff" => Some(backoff(&item.value()?)?),
+            "jitter" => match item.value()? {
+                Expr::Lit(ExprLit { lit: Lit::Bool(on), .. }) => Some(quote!(.jitter(#on))),
+                other => return Err(Error::new_spanned(other, "expected true or false")),
+            },
+            "retry_schedule" => Some(schedule(&item.value()?)?),
+            "retry_delay" | "soft_time_limit" | "time_limit" | "expires" => {
+                let (method, millis) = (&item.name, duration(&item.value()?)?);
+                Some(quote!(.#method(::core::time::Duration::from_millis(#millis))))
+            }
+            "ignore_result" | "accept_any_result" => {
+                item.flag()?;
+                let method = &item.name;
+                Some(quote!(.#method()))
+            }
+            "priority" => Some(priority(&item.value()?)?),
+            _ => return Err(unknown(&item.name)),
+        })
+    }
+}
+
+impl Item {
+    fn value(&self) -> Result<Expr> {
+        let name = &self.name;
+        self.value
+            .clone()
+            .ok_or_else(|| Error::new(name.span(), format!("`{name}` needs a value: `{name} = …`")))
+    }
+
+    fn flag(&self) -> Result<()> {
+        match &self.value {
+            None => Ok(()),
+            Some(value) => Err(Error::new_spanned(value, format!("`{}` takes no value", self.name))),
+        }
+    }
+}
+
+fn unknown(name: &Ident) -> Error {
+    let text = name.to_string();
+    if PLANNED.contains(&text.as_str()) {
+        return Error::new(name.span(), format!("`{text}` is not available in this version"));
+    }
+    let near = NAMES
+        .iter()
+        .map(|known| (strsim::jaro_winkler(known, &text), *known))
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .filter(|(likeness, _)| *likeness > 0.7);
+    let hint = match near {
+        Some((_, known)) => format!("did you mean `{known}`?"),
+        None => format!("the options are {}", NAMES.join(", ")),
+    };
+    Error::new(name.span(), format!("unknown option `{text}`; {hint}"))
+}
+
+fn text(value: &Expr) -> Result<String> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if !text.value().is_empty() => Ok(text.value()),
+        other => Err(Error::new_spanned(other, "expected a text in quotes")),
+    }
+}
+
+fn max_retries(value: &Expr) -> Result<TokenStream> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if text.value() == "forever" => {
+            Ok(quote!(.retry_forever()))
+        }
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => {
+            let number: u32 = number.base10_parse()?;
+            Ok(quote!(.max_retries(#number)))
+        }
+        other => Err(Error::new_spanned(other, "expected a number, or \"forever\"")),
+    }
+}
+
+fn backoff(value: &Expr) -> Result<TokenStream> {
+    let wrong = || Error::new_spanned(value, "expected a first delay and a ceiling, e.g. \"2s..10m\"");
+    let range = text(value).map_err(|_| wrong())?;
+    let (first, max) = range.split_once("..").ok_or_else(wrong)?;
+    let (Some(first), Some(max)) = (millis(first), millis(max)) else { return Err(wrong()) };
+    if first == 0 || first % 1000 != 0 {
+        return Err(Error::new_spanned(value, "the first delay is a whole number of seconds, at least 1s"));
+    }
+    if max < first {
+        return Err(Error::new_spanned(value, "the ceiling is below the first delay"));
+    }
+    let factor = u32::try_from(first / 1000).map_err(|_| wrong())?;
+    Ok(quote!(.backoff(#factor, ::core::time::Duration::from_millis(#max))))
+}
+
+fn schedule(value: &Expr) -> Result<TokenStream> {
+    let Expr::Array(ExprArray { elems, .. }) = value else {
+        return Err(Error::new_spanned(value, "expected a list of delays, e.g. [\"60s\", \"5m\"]"));
+    };
+    let delays = elems.iter().map(duration).collect::<Result<Vec<u64>>>()?;
+    Ok(quote!(.retry_schedule(::std::vec![#(::core::time::Duration::from_millis(#delays)),*])))
+}
+
+fn priority(value: &Expr) -> Result<TokenStream> {
+    let level = match text(value)?.as_str() {
+        "critical" => quote!(Critical),
+        "high" => quote!(High),
+        "normal" => quote!(Normal),
+        "low" => quote!(Low),
+        _ => return Err(Error::new_spanned(value, "expected critical, high, normal or low")),
+    };
+    Ok(quote!(.priority(::celeriac::Priority::#level)))
+}
+
+/// A duration in milliseconds: `"500ms"`, `"10s"`, `"5m"`, `"2h"`, `"1d"`, or whole seconds.
+fn duration(value: &Expr) -> Result<u64> {
+    let wrong = || Error::new_spanned(value, "expected a duration such as \"500ms\", \"10s\", \"5m\", \"2h\" or \"1d\"");
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => millis(&text.value()).ok_or_else(wrong),
+        Expr::Lit(ExprLit { lit: Lit::Int(seconds), .. }) => {
+            seconds.base10_parse::<u64>()?.checked_mul(1000).ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn millis(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(text: &str) -> std::result::Result<String, String> {
+        let options: Options = syn::parse_str(text).map_err(|error| error.to_string())?;
+        Ok(options.calls.iter().map(ToString::to_string).collect::<String>().replace(' ', ""))
+    }
+
+    #[test]
+    fn options_become_calls() {
+        for (text, expected) in [
+            (r#"queue = "q", max_retries = 5"#, r#".queue("q").max_retries(5u32)"#),
+            (r#"max_retries = "forever""#, ".retry_forever()"),
+            (
+                r#"jitter = false, backoff = "2s..10m""#,
+                ".backoff(2u32,::core::time::Duration::from_millis(600000u64)).jitter(false)",
+            ),
+            (r#"time_limit = 60"#, ".time_limit(::core::time::Duration::from_millis(60000u64))"),
+            (r#"priority = "high", ignore_result"#, ".priority(::celeriac::Priority::High).ignore_result()"),
+        ] {
+            assert_eq!(calls(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_options_say_what_is_right() {
+        for (text, expected) in [
+            (r#"quue = "q""#, "did you mean `queue`?"),
+            (r#"rate_limit = "10/s""#, "not available in this version"),
+            (r#"time_limit = "soon""#, "expected a duration"),
+            (r#"soft_time_limit = "60s", time_limit = "60s""#, "must be shorter"),
+            (r#"backoff = "1s..1m", retry_schedule = ["1s"]"#, "exclude each other"),
+            ("ignore_result = true", "takes no value"),
+            (r#"queue = "a", queue = "b""#, "given twice"),
+            (r#"backoff = "10s""#, "2s..10m"),
+        ] {
+            let error = calls(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The event stream: in order, by task, and bounded.
+
+use super::fixture::{Harness, START};
+use celeriac_core::limits::StoreLimits;
+use celeriac_wire::{Event, EventBase, Map, Value};
+
+fn event(kind: &str, uuid: &str, clock: u64) -> Event {
+    let base = EventBase {
+        hostname: "celery@a".to_owned(),
+        pid: 4711,
+        utcoffset: 0.0,
+        clock,
+        timestamp: START.parse().unwrap(),
+    };
+    Event::new(kind, &base, Map::from([("uuid", Value::from(uuid)), ("x-odd", Value::from(1.0))]))
+}
+
+/// Numbers grow, pages follow them, and an event comes back whole.
+pub async fn events_come_back_in_order_by_number(harness: &Harness) {
+    let fixture = harness.store();
+    let sent: Vec<Event> = (0..5).map(|n| event("task-started", &format!("t{n}"), n)).collect();
+    fixture.store.emit(sent[..2].to_vec()).await.unwrap();
+    fixture.store.emit(Vec::new()).await.unwrap();
+    fixture.store.emit(sent[2..].to_vec()).await.unwrap();
+    let mut after = 0;
+    let mut read = Vec::new();
+    loop {
+        let events = fixture.store.events_since(after, 2).await.unwrap();
+        assert!(events.len() <= 2);
+        let Some(last) = events.last() else { break };
+        assert!(last.number > after);
+        after = last.number;
+        read.extend(events.into_iter().map(|stamped| stamped.event));
+    }
+    assert_eq!(read, sent);
+}
+
+/// The story of one task is found without reading the stream.
+pub async fn events_of_a_task_are_found_by_its_id(harness: &Harness) {
+    let fixture = harness.store();
+    let kinds = ["task-received", "task-started", "task-succeeded"];
+    for (clock, kind) in (0..).zip(kinds) {
+        fixture.store.emit(vec![event(kind, "a", clock), event(kind, "b", clock)]).await.unwrap();
+    }
+    let events = fixture.store.events_of("a").await.unwrap();
+    let read: Vec<_> = events.iter().map(|stamped| stamped.event.kind().unwrap()).collect();
+    assert_eq!(read, kinds);
+    assert!(fixture.store.events_of("z").await.unwrap().is_empty());
+}
+
+/// The oldest events go first; the newest are always there.
+pub async fn events_are_bounded(harness: &Harness) {
+    let limits = StoreLimits { events_max: 100, ..StoreLimits::default() };
+    let fixture = harness.store_with(limits);
+    for batch in 0..60 {
+        let events = (0..70).map(|n| event("task-started", "t", batch * 70 + n)).collect();
+        fixture.store.emit(events).await.unwrap();
+    }
+    let kept = fixture.store.events_since(0, 10_000).await.unwrap();
+    // A store may delete in steps of a thousand.
+    assert!((100..=1100).contains(&kept.len()), "{}", kept.len());
+    assert_eq!(kept.last().unwrap().event.clock(), Some(60 * 70 - 1));
+    assert!(kept.windows(2).all(|two| two[0].number < two[1].number));
+}

@@ -1,0 +1,209 @@
+//! An application: its settings, its tasks and their shared states.
+
+use crate::client::{Client, Shared};
+use crate::config::Settings;
+use crate::context::States;
+use crate::handler::TaskDef;
+use crate::worker::WorkerBuilder;
+use crate::{Result, TaskError};
+use celeriac_core::priority::Level;
+use celeriac_core::route::Router;
+use celeriac_core::store::Store;
+use celeriac_core::{Clock, Entropy, QueueName};
+use celeriac_runtime::{OsEntropy, Registry, SystemClock};
+use celeriac_stores::Resources;
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// An application: settings, tasks and states. Clients and workers are made from it.
+#[derive(Clone, Debug)]
+pub struct App {
+    settings: Arc<Settings>,
+    tasks: Vec<TaskDef>,
+    states: States,
+    store: Arc<OnceCell<Arc<dyn Store>>>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl App {
+    /// An application whose settings come from `celeriac.toml`, `.env` and the environment.
+    ///
+    /// # Errors
+    /// A setting that cannot be used; the text says which, where it stands and what is accepted.
+    pub fn from_env() -> Result<Self> {
+        Ok(Self::with_settings(Settings::load(Vec::new(), None)?))
+    }
+
+    /// An application on the store at `url`, with defaults for everything else: nothing is read
+    /// from files or the environment.
+    ///
+    /// # Errors
+    /// Never today; the URL is looked at when the store is opened.
+    pub fn at(url: &str) -> Result<Self> {
+        let flags = vec![("broker_url", url.to_owned())];
+        let inputs = crate::config::Inputs { flags, ..crate::config::Inputs::default() };
+        Ok(Self::with_settings(Settings::resolve(inputs)?))
+    }
+
+    /// An application with these settings.
+    pub fn with_settings(settings: Settings) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            tasks: Vec::new(),
+            states: States::default(),
+            store: Arc::default(),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+        }
+    }
+
+    /// Registers tasks: `app.tasks(tasks![add, report])`.
+    pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskDef>) -> Self {
+        self.tasks.extend(tasks);
+        self
+    }
+
+    /// Gives a value to all tasks that want `State<T>`; a second one of the type replaces the first.
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.states.insert(value);
+        self
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn replace_settings(mut self, settings: Settings) -> Self {
+        self.settings = Arc::new(settings);
+        self
+    }
+
+    /// The same tasks on a store of its own, with the demo's tasks and state.
+    #[cfg(feature = "cli")]
+    pub(crate) fn on_own_store(mut self, settings: Settings) -> Self {
+        self.settings = Arc::new(settings);
+        self.store = Arc::default();
+        self.tasks = crate::demo::task_defs();
+        self.state(crate::demo::Tables::default())
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn task_defs(&self) -> &[TaskDef] {
+        &self.tasks
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn entropy(&self) -> &Arc<dyn Entropy> {
+        &self.entropy
+    }
+
+    /// Opens the store once; later calls get the same.
+    ///
+    /// # Errors
+    /// The store cannot be opened; the text says why.
+    pub async fn store(&self) -> Result<Arc<dyn Store>> {
+        let store = self.store.get_or_try_init(|| async { self.connect() }).await?;
+        Ok(Arc::clone(store))
+    }
+
+    /// Opens a further connection to the store, or shares the first where there is only one.
+    pub(crate) async fn own_connection(&self) -> Result<Arc<dyn Store>> {
+        let store = self.store().await?;
+        if store.capabilities().shared_between_processes { self.connect() } else { Ok(store) }
+    }
+
+    fn connect(&self) -> Result<Arc<dyn Store>> {
+        let resources = Resources {
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            limits: self.settings.limits(),
+        };
+        Ok(celeriac_stores::connect(&self.settings.broker_url.value, resources)?)
+    }
+
+    /// A client that sends calls.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or a route is malformed.
+    pub async fn client(&self) -> Result<Client> {
+        let shared = Shared {
+            router: Arc::new(self.router()?),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            origin: format!("gen{}@{}", std::process::id(), self.host()),
+            default_level: self.settings.priority_levels.value.then_some(Level::Normal),
+        };
+        Ok(Client::new(self.store().await?, shared))
+    }
+
+    fn host(&self) -> &str {
+        let name = self.settings.node_name.value.as_str();
+        name.split_once('@').map_or(name, |(_, host)| host)
+    }
+
+    /// A worker of this application, to be configured further and run.
+    pub fn worker(&self) -> WorkerBuilder {
+        WorkerBuilder::new(self.clone())
+    }
+
+    /// Where calls go: the routes of the settings, then the tasks' own queues, then the default.
+    pub(crate) fn router(&self) -> Result<Router> {
+        let mut router = self.settings.router()?;
+        for task in &self.tasks {
+            if let Some(queue) = &task.options().queue {
+                if router.matching(task.name()).is_none() {
+                    router.add(task.name(), QueueName::parse(queue)?)?;
+                }
+            }
+        }
+        Ok(router)
+    }
+
+    /// The tasks as the worker runs them; a missing state is found here.
+    pub(crate) async fn registry(&self) -> Result<Registry> {
+        let client = self.client().await?;
+        let states = Arc::new(self.states.clone());
+        let mut registry = Registry::default();
+        for task in &self.tasks {
+            for (id, name) in task.requirements().iter() {
+                if !self.states.has(id) {
+                    let task = task.name();
+                    return Err(TaskError::fail(format!(
+                        "task {task} wants State<{name}>, which the application does not give; \
+                         add .state(…) before the worker starts"
+                    )));
+                }
+            }
+            let mut policy = task.options().policy.clone();
+            policy.soft_time_limit = policy.soft_time_limit.or(self.settings.soft_time_limit.value);
+            policy.time_limit = policy.time_limit.or(self.settings.time_limit.value);
+            registry.add(task.handler(Arc::clone(&states), client.clone(), policy))?;
+        }
+        Ok(registry)
+    }
+
+    /// The queues of a worker that is told none: the configured ones, or every queue that this
+    /// application can send to, so that a routed task is not left waiting for ever (T-37).
+    pub(crate) fn worker_queues(&self) -> Result<Vec<QueueName>> {
+        if !self.settings.queues.is_default() {
+            return self.settings.queues.value.iter().map(|name| Ok(QueueName::parse(name)?)).collect();
+        }
+        let mut names = vec![self.settings.default_queue.value.clone()];
+        names.extend(self.settings.routes.value.iter().map(|(_, queue)| queue.clone()));
+        names.extend(self.tasks.iter().filter_map(|task| task.options().queue.clone()));
+        let mut queues: Vec<QueueName> = Vec::new();
+        for name in names {
+            let queue = QueueName::parse(&name)?;
+            if !queues.contains(&queue) {
+                queues.push(queue);
+            }
+        }
+        Ok(queues)
+    }
+}

@@ -1,0 +1,171 @@
+//! The command line, for the `celeriac` binary and for every application's own.
+
+mod bench;
+mod call;
+mod completions;
+mod config;
+mod dead;
+mod exit;
+mod jsonl;
+mod logging;
+mod output;
+mod queue;
+mod result;
+mod status;
+mod task;
+mod worker;
+
+use crate::app::App;
+use crate::config::Settings;
+use clap::{Parser, Subcommand};
+use exit::Failed;
+use output::Output;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal error; 2 wrong command line; 3 wrong \
+    configuration; 4 store unavailable or full; 5 the answer is no (task failed, not found, not \
+    ready, refused).";
+
+/// Celery-compatible task queue: workers, tasks, queues and dead letters.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    /// The store, e.g. sqlite:///var/lib/app/queue.db or memory:// [default: sqlite://celeriac.db]
+    #[arg(short, long, global = true, value_name = "URL")]
+    broker: Option<String>,
+    /// Where results are kept; today only the broker's own URL
+    #[arg(long, global = true, value_name = "URL")]
+    result_backend: Option<String>,
+    /// The settings file [default: celeriac.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A Python application (module:attribute)
+    #[arg(short = 'A', long = "app", global = true, value_name = "APP")]
+    app: Option<String>,
+    /// Print JSON for programs instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log level: debug, info, warning, error, critical
+    #[arg(short = 'l', long, global = true, value_name = "LEVEL")]
+    loglevel: Option<String>,
+    /// How log lines are written: text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run tasks
+    Worker(worker::WorkerArgs),
+    /// Show a durable task queue at work: profile a CSV file
+    Demo(crate::demo::DemoArgs),
+    /// Send a task by name
+    Call(call::CallArgs),
+    /// Print the result of a task
+    Result(result::ResultArgs),
+    /// Look at tasks, retry and cancel them
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// Look at queues, pause, purge and load them
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Look at dead letters, replay, edit and discard them
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Show workers and queues
+    Status,
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Measure this machine's store and worker
+    Bench(bench::BenchArgs),
+}
+
+/// What every command gets.
+struct Session {
+    app: App,
+    output: Output,
+}
+
+impl App {
+    /// Gives this application the command line: `worker`, `call`, `task`, `queue`, `dead` and the
+    /// rest, with its tasks registered. Reads the process's arguments.
+    ///
+    /// The settings are read anew, since flags take part in them.
+    pub fn run(self) -> ExitCode {
+        let cli = match Cli::try_parse() {
+            Ok(cli) => cli,
+            Err(error) => {
+                // Help and version are answers, not errors; clap knows the stream and the code.
+                let code = u8::try_from(error.exit_code()).unwrap_or(2);
+                let _unwritable = error.print();
+                return ExitCode::from(code);
+            }
+        };
+        let output = Output::new(cli.json);
+        match start(self, cli, output) {
+            Ok(code) => code,
+            Err(failed) => output.fail(&failed),
+        }
+    }
+}
+
+fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
+    if let Some(python) = &cli.app {
+        return Err(Failed::usage(format!("-A {python}: this version does not run Python applications yet"))
+            .hint("it runs native tasks; leave -A out, or keep `celery` for this application"));
+    }
+    let settings = Settings::load(flags(&cli), cli.config.as_deref())?;
+    logging::start(&settings, matches!(cli.command, Command::Worker(_)));
+    for warning in settings.warnings() {
+        output.warn(warning);
+    }
+    let session = Session { app: app.replace_settings(settings), output };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::internal(format!("start the async runtime: {error}")))?;
+    let code = runtime.block_on(dispatch(session, cli.command));
+    // A task that blocks its thread must not keep the process alive after its lease was returned.
+    runtime.shutdown_background();
+    code
+}
+
+/// The flags that are settings, by their key.
+fn flags(cli: &Cli) -> Vec<(&'static str, String)> {
+    let mut flags = Vec::new();
+    let mut add = |key, value: &Option<String>| {
+        if let Some(value) = value {
+            flags.push((key, value.clone()));
+        }
+    };
+    add("broker_url", &cli.broker);
+    add("result_backend", &cli.result_backend);
+    add("log_level", &cli.loglevel);
+    add("log_format", &cli.log_format);
+    if let Command::Worker(args) = &cli.command {
+        args.flags(&mut flags);
+    }
+    flags
+}
+
+async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed> {
+    match command {
+        Command::Worker(args) => worker::run(&session, args).await,
+        Command::Demo(args) => crate::demo::run(&session.app, args).await.map_err(Failed::from),
+        Command::Call(args) => call::run(&session, args).await,
+        Command::Result(args) => result::run(&session, args).await,
+        Command::Task(command) => task::run(&session, command).await,
+        Command::Queue(command) => queue::run(&session, command).await,
+        Command::Dead(command) => dead::run(&session, command).await,
+        Command::Status => status::run(&session).await,
+        Command::Config(command) => Ok(config::run(&session, command)),
+        Command::Completions(args) => Ok(completions::run(args)),
+        Command::Bench(args) => bench::run(&session, args).await,
+    }
+}

@@ -1,0 +1,239 @@
+//! `celeriac bench`: measures this machine's store and worker beside the disk's own fsync rate.
+
+use super::Session;
+use super::exit::Failed;
+use super::output::object;
+use crate::app::App;
+use crate::arguments::{Arguments, Param};
+use crate::call::Call;
+use crate::client::Client;
+use crate::config::{Inputs, Settings};
+use crate::context::Context;
+use crate::error::TaskError;
+use crate::task::Task;
+use celeriac_wire::Value;
+use clap::Args;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const EXAMPLES: &str = "Examples:
+  celeriac bench
+  celeriac bench --dir /var/lib/app --tasks 50000 --json
+
+It makes a store of its own in the folder and removes it at the end. Figures depend on the disk:
+compare ratios of one run, not runs of different machines.";
+
+/// The size of a stock Celery message in the peers' benchmarks.
+const PADDING_BYTES: usize = 500;
+/// Fsyncs of the disk's own figure.
+const FSYNCS: usize = 300;
+/// Samples of the pickup latency.
+const PICKUPS: usize = 300;
+/// The longest that one measurement may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long an idle worker is watched.
+const IDLE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct BenchArgs {
+    /// The folder whose disk is measured
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// How many tasks are sent in bulk and executed
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000)]
+    tasks: usize,
+    /// How many tasks are sent one by one
+    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    single: usize,
+    /// The worker's concurrency
+    #[arg(short, long, value_name = "SLOTS", default_value_t = 64)]
+    concurrency: usize,
+    /// Measure without task events
+    #[arg(long)]
+    no_task_events: bool,
+}
+
+/// A task that does nothing.
+struct NoOp;
+
+impl Task for NoOp {
+    const NAME: &'static str = "bench.noop";
+    const PARAMS: &'static [Param] = &[Param::required("sent_at"), Param::optional("padding")];
+    type Output = i64;
+
+    async fn run(context: Context, mut arguments: Arguments) -> Result<i64, TaskError> {
+        let sent_at: i64 = arguments.required(0)?;
+        Ok(context.now().as_microsecond() - sent_at)
+    }
+}
+
+/// One measured figure.
+struct Figure {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+}
+
+pub(super) async fn run(session: &Session, args: BenchArgs) -> Result<ExitCode, Failed> {
+    let folder = args.dir.join(format!("celeriac-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| Failed::usage(format!("cannot make {}: {error}", folder.display())))?;
+    let measured = measure(session, &args, &folder).await;
+    let cleaned = std::fs::remove_dir_all(&folder);
+    let figures = measured?;
+    cleaned?;
+    let rows = figures
+        .iter()
+        .map(|figure| {
+            let value = object([
+                ("figure", Value::from(figure.name)),
+                ("value", Value::from(figure.value)),
+                ("unit", Value::from(figure.unit)),
+            ]);
+            let shown = if figure.value >= 100.0 {
+                format!("{:.0}", figure.value)
+            } else {
+                format!("{:.2}", figure.value)
+            };
+            (vec![figure.name.to_owned(), shown, figure.unit.to_owned()], value)
+        })
+        .collect();
+    session.output.list(&["FIGURE", "VALUE", "UNIT"], rows, "");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(session: &Session, args: &BenchArgs, folder: &Path) -> Result<Vec<Figure>, Failed> {
+    let note = |text: &str| session.output.note(text);
+    note("measuring the disk …");
+    let fsyncs = fsync_rate(folder)?;
+    let mut figures = vec![Figure { name: "fsync of 4 KiB appends", value: fsyncs, unit: "per s" }];
+    let url = format!("sqlite://{}", folder.join("bench.db").display());
+    let flags = vec![("broker_url", url)];
+    let app = App::with_settings(Settings::resolve(Inputs { flags, ..Inputs::default() })?)
+        .tasks([crate::TaskDef::of::<NoOp>()]);
+    let client = app.client().await?;
+
+    note("enqueue one by one …");
+    let single = one_by_one(&client, args.single).await?;
+    figures.push(Figure { name: "enqueue one by one", value: single, unit: "tasks/s" });
+    figures.push(Figure { name: "  of the disk's fsyncs", value: single / fsyncs, unit: "ratio" });
+
+    note("enqueue in bulk …");
+    let bulk = in_bulk(&client, args.tasks).await?;
+    figures.push(Figure { name: "enqueue in bulk of 500", value: bulk, unit: "tasks/s" });
+
+    note("execute …");
+    figures.extend(execute(&app, args).await?);
+
+    note("idle pickup …");
+    figures.extend(idle(&app, &client, args).await?);
+    Ok(figures)
+}
+
+/// Appends and fsyncs as the write-ahead log does.
+fn fsync_rate(folder: &Path) -> Result<f64, Failed> {
+    let file = File::create(folder.join("fsync"))?;
+    let page = [7u8; 4096];
+    // The first appends allocate; they are not the steady state.
+    for at in 0..20u64 {
+        file.write_all_at(&page, at * 4096)?;
+        file.sync_data()?;
+    }
+    let began = Instant::now();
+    for at in 0..FSYNCS as u64 {
+        file.write_all_at(&page, (20 + at) * 4096)?;
+        file.sync_data()?;
+    }
+    Ok(FSYNCS as f64 / began.elapsed().as_secs_f64())
+}
+
+fn call(client_now: i64) -> Call<i64> {
+    Call::new::<NoOp>().arg(&client_now).arg(&"x".repeat(PADDING_BYTES))
+}
+
+async fn one_by_one(client: &Client, count: usize) -> Result<f64, Failed> {
+    let began = Instant::now();
+    for _ in 0..count {
+        client.send(call(client.now().as_microsecond())).await?;
+    }
+    Ok(count as f64 / began.elapsed().as_secs_f64())
+}
+
+async fn in_bulk(client: &Client, count: usize) -> Result<f64, Failed> {
+    let began = Instant::now();
+    let mut left = count;
+    while left > 0 {
+        let batch = left.min(500);
+        let now = client.now().as_microsecond();
+        client.send_all((0..batch).map(|_| call(now))).await?;
+        left -= batch;
+    }
+    Ok(count as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Drains the backlog that the two enqueues left.
+async fn execute(app: &App, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
+    let cpu_before = cpu_seconds();
+    let began = Instant::now();
+    let worker = app
+        .worker()
+        .concurrency(args.concurrency)
+        .task_events(!args.no_task_events)
+        .stop_when_idle(Duration::from_millis(1));
+    let report = worker.run().await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - cpu_before;
+    let done = report.processed as f64;
+    Ok(vec![
+        Figure { name: "execute no-ops, results on", value: done / seconds, unit: "tasks/s" },
+        Figure { name: "  per core-second", value: done / cpu, unit: "tasks" },
+        Figure { name: "  events dropped", value: report.events_dropped as f64, unit: "events" },
+    ])
+}
+
+/// Latency from before the send to the start of the body, one task at a time on an idle worker;
+/// then what the worker costs when nothing happens.
+async fn idle(app: &App, client: &Client, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
+    let worker = app.worker().concurrency(args.concurrency).build().await?;
+    let stop = worker.stop_handle();
+    let running = tokio::spawn(worker.run());
+    let mut samples = Vec::with_capacity(PICKUPS);
+    for _ in 0..PICKUPS {
+        let job = client.send(call(client.now().as_microsecond())).await?;
+        samples.push(job.get(PATIENCE).await? as f64 / 1000.0);
+    }
+    samples.sort_by(f64::total_cmp);
+    let percentile = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize];
+    let cpu_before = cpu_seconds();
+    tokio::time::sleep(IDLE).await;
+    let cpu = (cpu_seconds() - cpu_before) / IDLE.as_secs_f64() * 100.0;
+    let memory = pss_mib();
+    stop.now();
+    running.await.map_err(|error| Failed::internal(error.to_string()))?.map_err(TaskError::from)?;
+    let mut figures = vec![
+        Figure { name: "send to start, idle, p50", value: percentile(0.5), unit: "ms" },
+        Figure { name: "send to start, idle, p99", value: percentile(0.99), unit: "ms" },
+        Figure { name: "idle CPU", value: cpu, unit: "% of a core" },
+    ];
+    figures.extend(memory.map(|value| Figure { name: "idle memory (PSS)", value, unit: "MiB" }));
+    Ok(figures)
+}
+
+/// User and system time of this process.
+fn cpu_seconds() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+/// Memory of this process, shared pages counted by share; `None` where the kernel does not tell.
+fn pss_mib() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}

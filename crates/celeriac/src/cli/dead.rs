@@ -1,0 +1,369 @@
+//! `celeriac dead`: list, show, replay, edit, discard, export.
+
+use super::Session;
+use super::exit::Failed;
+use super::jsonl;
+use super::output::{cell, clock, object, span, text, time};
+use super::queue::progress;
+use celeriac_core::QueueName;
+use celeriac_core::clock::between;
+use celeriac_core::dead::{DeadLetter, DeadReason};
+use celeriac_core::store::{DeadFilter, Outgoing, Page, Replay, Store};
+use celeriac_wire::{Body, Value, to_value};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Dead letters are handled so many at a time.
+const BATCH: usize = 200;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadCommand {
+    /// List dead letters, oldest first
+    #[command(after_help = "Examples:\n  celeriac dead list --reason failed --task 'reports.*'\n  celeriac dead list --contains 'Connection refused'")]
+    List {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// The most lines
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+        limit: usize,
+    },
+    /// Show one dead letter with its message and history
+    Show {
+        /// Its number or task id
+        id: String,
+    },
+    /// Put dead letters back into their queues
+    #[command(after_help = "Examples:\n  celeriac dead replay 17\n  celeriac dead replay --reason failed --task 'reports.*' --rate 100\n  celeriac dead replay --all --queue retry-tonight")]
+    Replay {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        /// Into this queue instead of their own
+        #[arg(long, value_name = "QUEUE")]
+        to: Option<String>,
+        /// Keep the retry count instead of starting at 0
+        #[arg(long)]
+        keep_retries: bool,
+        /// At most so many a second
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+        rate: Option<u32>,
+    },
+    /// Change the arguments or the queue of a dead letter
+    #[command(after_help = "Example:\n  celeriac dead edit 17 --args '[7, \"2026-11\"]' && celeriac dead replay 17")]
+    Edit {
+        /// Its number
+        number: i64,
+        /// New positional arguments, a JSON array
+        #[arg(short = 'a', long, value_name = "JSON")]
+        args: Option<String>,
+        /// New keyword arguments, a JSON object
+        #[arg(short = 'k', long, value_name = "JSON")]
+        kwargs: Option<String>,
+        /// The queue it returns to
+        #[arg(long, value_name = "QUEUE")]
+        queue: Option<String>,
+    },
+    /// Delete dead letters for good
+    #[command(after_help = "Examples:\n  celeriac dead discard 17 18\n  celeriac dead discard --all --reason undecodable")]
+    Discard {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// All that match
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write dead letters to a file that `queue load` can put back
+    #[command(after_help = "Example:\n  celeriac dead export --task 'reports.*' --output dead.jsonl")]
+    Export {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// The file
+        #[arg(short, long, value_name = "FILE", default_value = "dead.jsonl")]
+        output: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilterArgs {
+    /// Numbers or task ids
+    ids: Vec<String>,
+    /// Only from this queue
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// Only this task, or names that begin so and end in *
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// Only with this reason: failed, rejected, undecodable, unknown-task, bad-arguments, poison …
+    #[arg(long, value_name = "REASON")]
+    reason: Option<DeadReason>,
+    /// Only with this text in the error
+    #[arg(long, value_name = "TEXT")]
+    contains: Option<String>,
+}
+
+impl FilterArgs {
+    fn filter(self) -> Result<DeadFilter, Failed> {
+        Ok(DeadFilter {
+            ids: self.ids,
+            queue: self.queue.as_deref().map(QueueName::parse).transpose()?,
+            task: self.task,
+            reason: self.reason,
+            detail: self.contains,
+        })
+    }
+}
+
+pub(super) async fn run(session: &Session, command: DeadCommand) -> Result<ExitCode, Failed> {
+    let store = session.app.store().await?;
+    match command {
+        DeadCommand::List { filter, limit } => list(session, &*store, &filter.filter()?, limit).await,
+        DeadCommand::Show { id } => show(session, &*store, id).await,
+        DeadCommand::Replay { filter, all, to, keep_retries, rate } => {
+            let filter = narrowed(filter.filter()?, all)?;
+            let queue = to.as_deref().map(QueueName::parse).transpose()?;
+            replay(session, &*store, &filter, &Replay { queue, keep_retries }, rate).await
+        }
+        DeadCommand::Edit { number, args, kwargs, queue } => {
+            edit(session, &*store, number, Edits { args, kwargs, queue }).await
+        }
+        DeadCommand::Discard { filter, all } => {
+            discard(session, &*store, &narrowed(filter.filter()?, all)?).await
+        }
+        DeadCommand::Export { filter, output } => {
+            export(session, &*store, &filter.filter()?, &output).await
+        }
+    }
+}
+
+/// What touches every dead letter must be asked for in words.
+fn narrowed(filter: DeadFilter, all: bool) -> Result<DeadFilter, Failed> {
+    if !all && filter == DeadFilter::default() {
+        return Err(Failed::usage("which dead letters?")
+            .hint("give numbers, task ids, a filter such as --reason, or --all"));
+    }
+    Ok(filter)
+}
+
+async fn list(
+    session: &Session,
+    store: &dyn Store,
+    filter: &DeadFilter,
+    limit: usize,
+) -> Result<ExitCode, Failed> {
+    let now = session.app.clock().wall();
+    let letters = store.dead_list(filter, Page { after: 0, count_max: limit }).await?;
+    let shown = letters.len() as u64;
+    let mut rows = Vec::with_capacity(letters.len());
+    for letter in &letters {
+        let headers = &letter.message.headers;
+        let cells = vec![
+            letter.number.to_string(),
+            headers.task().unwrap_or_default().to_owned(),
+            letter.reason.to_string(),
+            letter.queue.to_string(),
+            span(between(letter.died_at, now)),
+            cell(&letter.detail, 60),
+        ];
+        rows.push((cells, json(letter)?));
+    }
+    let header = ["NUMBER", "TASK", "REASON", "QUEUE", "AGE", "ERROR"];
+    session.output.list(&header, rows, "no dead letters");
+    let total = store.dead_count(filter).await?;
+    if total > shown && !session.output.is_json() {
+        session.output.note(format!("{} more; raise -n or filter", total - shown));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn find(store: &dyn Store, id: String) -> Result<DeadLetter, Failed> {
+    let filter = DeadFilter { ids: vec![id.clone()], ..DeadFilter::default() };
+    let mut letters = store.dead_list(&filter, Page { after: 0, count_max: BATCH }).await?;
+    letters
+        .pop()
+        .ok_or_else(|| Failed::no(format!("there is no dead letter {id}")).hint("see `celeriac dead list`"))
+}
+
+async fn show(session: &Session, store: &dyn Store, id: String) -> Result<ExitCode, Failed> {
+    let letter = find(store, id).await?;
+    let headers = &letter.message.headers;
+    let history: Vec<String> = letter
+        .history
+        .iter()
+        .map(|attempt| {
+            let at = clock(attempt.ended_at);
+            format!("{at}  {}  on {}: {}", attempt.outcome, attempt.worker, cell(&attempt.detail, 120))
+        })
+        .collect();
+    let body = match std::str::from_utf8(&letter.message.body) {
+        Ok(body) => body.to_owned(),
+        Err(_) => format!("{} bytes, not text", letter.message.body.len()),
+    };
+    let facts = [
+        ("number", letter.number.to_string()),
+        ("reason", letter.reason.to_string()),
+        ("error", letter.detail.clone()),
+        ("task", headers.task().unwrap_or_default().to_owned()),
+        ("id", headers.id().unwrap_or_default().to_owned()),
+        ("queue", letter.queue.to_string()),
+        ("enqueued", clock(letter.enqueued_at)),
+        ("died", clock(letter.died_at)),
+        ("history", history.join("\n")),
+        ("body", body),
+        ("headers", headers.to_json()),
+    ];
+    session.output.facts(&facts, &json(&letter)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn replay(
+    session: &Session,
+    store: &dyn Store,
+    filter: &DeadFilter,
+    replay: &Replay,
+    rate: Option<u32>,
+) -> Result<ExitCode, Failed> {
+    let total = store.dead_count(filter).await?;
+    if total == 0 {
+        return Err(Failed::no("no such dead letter").hint("see `celeriac dead list`"));
+    }
+    let bar = progress(total);
+    let batch = rate.map_or(BATCH, |rate| (rate as usize).clamp(1, BATCH));
+    // Dead letters that arrive meanwhile, perhaps from these very tasks, are not for this replay.
+    let mut replayed = 0;
+    let mut next = tokio::time::Instant::now();
+    while replayed < total {
+        tokio::time::sleep_until(next).await;
+        let count = batch.min((total - replayed) as usize);
+        let numbers = store.dead_replay(filter, replay, count).await?;
+        if numbers.is_empty() {
+            break;
+        }
+        replayed += numbers.len() as u64;
+        bar.set_position(replayed);
+        if let Some(rate) = rate {
+            next += std::time::Duration::from_secs_f64(numbers.len() as f64 / f64::from(rate));
+        }
+    }
+    bar.finish_and_clear();
+    session.output.value(&object([("replayed", Value::from(replayed as i64))]));
+    session.output.line(format!("{replayed} dead letters are back in their queues"));
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Edits {
+    args: Option<String>,
+    kwargs: Option<String>,
+    queue: Option<String>,
+}
+
+async fn edit(
+    session: &Session,
+    store: &dyn Store,
+    number: i64,
+    edits: Edits,
+) -> Result<ExitCode, Failed> {
+    if edits.args.is_none() && edits.kwargs.is_none() && edits.queue.is_none() {
+        return Err(Failed::usage("nothing to edit").hint("give --args, --kwargs or --queue"));
+    }
+    let letter = find(store, number.to_string()).await?;
+    let mut message = letter.message;
+    if edits.args.is_some() || edits.kwargs.is_some() {
+        let mut body = Body::parse(&message.body).map_err(|error| {
+            Failed::no(format!("the body of dead letter {number} cannot be read: {error}"))
+                .hint("export it, mend the file, and load it")
+        })?;
+        if let Some(args) = &edits.args {
+            let value = super::call::parse("--args", "an array", args)?;
+            let Value::Array(values) = value else { return Err(Failed::usage("--args must be an array")) };
+            body.args = values;
+        }
+        if let Some(kwargs) = &edits.kwargs {
+            let value = super::call::parse("--kwargs", "an object", kwargs)?;
+            let Value::Object(values) = value else { return Err(Failed::usage("--kwargs must be an object")) };
+            body.kwargs = values;
+        }
+        message.headers.set_arguments_text(&body.args, &body.kwargs);
+        message.body = body.to_bytes().into();
+    }
+    let queue = edits.queue.as_deref().map(QueueName::parse).transpose()?.unwrap_or(letter.queue);
+    store.dead_edit(number, Outgoing::new(queue, message)).await?;
+    session.output.value(&object([("number", Value::from(number)), ("edited", Value::from(true))]));
+    session.output.line(format!("dead letter {number} is changed; replay it with: celeriac dead replay {number}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn discard(session: &Session, store: &dyn Store, filter: &DeadFilter) -> Result<ExitCode, Failed> {
+    let total = store.dead_count(filter).await?;
+    if total == 0 {
+        return Err(Failed::no("no such dead letter").hint("see `celeriac dead list`"));
+    }
+    let bar = progress(total);
+    let mut discarded = 0;
+    while discarded < total {
+        let page = Page { after: 0, count_max: BATCH };
+        let letters = store.dead_list(filter, page).await?;
+        let numbers: Vec<i64> = letters.iter().map(|letter| letter.number).collect();
+        let gone = store.dead_discard(&numbers).await?;
+        if gone == 0 {
+            break;
+        }
+        discarded += gone;
+        bar.set_position(discarded);
+    }
+    bar.finish_and_clear();
+    session.output.value(&object([("discarded", Value::from(discarded as i64))]));
+    session.output.line(format!("{discarded} dead letters deleted"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn export(
+    session: &Session,
+    store: &dyn Store,
+    filter: &DeadFilter,
+    path: &std::path::Path,
+) -> Result<ExitCode, Failed> {
+    let mut file = jsonl::Writer::create(path)?;
+    let bar = progress(store.dead_count(filter).await?);
+    let mut page = Page { after: 0, count_max: BATCH };
+    let mut exported = 0;
+    loop {
+        let letters = store.dead_list(filter, page).await?;
+        let Some(last) = letters.last() else { break };
+        page.after = last.number;
+        for letter in &letters {
+            file.dead_letter(letter)?;
+        }
+        exported += letters.len() as u64;
+        bar.set_position(exported);
+    }
+    file.sync()?;
+    bar.finish_and_clear();
+    let shown = path.display().to_string();
+    session.output.value(&object([
+        ("exported", Value::from(exported as i64)),
+        ("file", Value::from(shown.as_str())),
+    ]));
+    session.output.line(format!("{exported} dead letters written to {shown}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(letter: &DeadLetter) -> Result<Value, Failed> {
+    let headers = &letter.message.headers;
+    Ok(object([
+        ("number", Value::from(letter.number)),
+        ("reason", Value::from(letter.reason.as_str())),
+        ("detail", Value::from(letter.detail.as_str())),
+        ("task_id", text(headers.id())),
+        ("task", text(headers.task())),
+        ("queue", Value::from(letter.queue.as_str())),
+        ("enqueued_at", time(Some(letter.enqueued_at))),
+        ("died_at", time(Some(letter.died_at))),
+        ("history", to_value(&letter.history).map_err(|error| Failed::internal(error.to_string()))?),
+        ("headers", Value::Object(headers.as_map().clone())),
+        ("properties", Value::Object(letter.message.properties.as_map().clone())),
+        ("body", Value::from(String::from_utf8_lossy(&letter.message.body).as_ref())),
+    ]))
+}

@@ -1,0 +1,287 @@
+//! `celeriac queue`: list, peek, pause, resume, purge, load.
+
+use super::Session;
+use super::exit::Failed;
+use super::jsonl;
+use super::output::{cell, clock, object, span, time};
+use celeriac_core::QueueName;
+use celeriac_core::clock::between;
+use celeriac_core::store::{Page, Store};
+use celeriac_wire::Value;
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Messages are moved so many at a time.
+const BATCH: usize = 500;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// List queues with what waits in them
+    #[command(after_help = "Example:\n  celeriac queue list --json")]
+    List,
+    /// Show waiting messages, oldest first
+    #[command(after_help = "Example:\n  celeriac queue peek celery -n 5")]
+    Peek {
+        /// The queue
+        queue: String,
+        /// The most lines
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
+        limit: usize,
+    },
+    /// Let no worker take messages from a queue; what runs goes on
+    #[command(after_help = "Example:\n  celeriac queue pause reports --reason 'database migration'")]
+    Pause {
+        /// The queue
+        queue: String,
+        /// Why, shown to everybody who looks
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a paused queue go on
+    Resume {
+        /// The queue
+        queue: String,
+    },
+    /// Delete the waiting messages of a queue, after saving them to a file
+    #[command(after_help = "Examples:\n  celeriac queue purge reports\n  celeriac queue purge reports --yes 37 --save reports.jsonl\n  celeriac queue load reports.jsonl      # puts them back")]
+    Purge {
+        /// The queue
+        queue: String,
+        /// Do not ask; the number of messages that are expected to go
+        #[arg(long, value_name = "COUNT")]
+        yes: Option<u64>,
+        /// Where the messages are saved [default: purged-<queue>-<time>.jsonl]
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+    },
+    /// Enqueue the messages of a file that purge or `dead export` wrote
+    #[command(after_help = "Examples:\n  celeriac queue load purged-reports.jsonl\n  celeriac queue load dead.jsonl --queue retry-tonight")]
+    Load {
+        /// The file
+        file: PathBuf,
+        /// Another queue than the one in the file
+        #[arg(long, value_name = "QUEUE")]
+        queue: Option<String>,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: QueueCommand) -> Result<ExitCode, Failed> {
+    match command {
+        QueueCommand::List => list(session).await,
+        QueueCommand::Peek { queue, limit } => peek(session, &QueueName::parse(&queue)?, limit).await,
+        QueueCommand::Pause { queue, reason } => {
+            let queue = QueueName::parse(&queue)?;
+            session.app.store().await?.pause(&queue, &reason).await?;
+            done(session, &queue, "paused");
+            Ok(ExitCode::SUCCESS)
+        }
+        QueueCommand::Resume { queue } => {
+            let queue = QueueName::parse(&queue)?;
+            if !session.app.store().await?.resume(&queue).await? {
+                return Err(Failed::no(format!("queue {queue} is not paused")));
+            }
+            done(session, &queue, "resumed");
+            Ok(ExitCode::SUCCESS)
+        }
+        QueueCommand::Purge { queue, yes, save } => {
+            purge(session, &QueueName::parse(&queue)?, yes, save).await
+        }
+        QueueCommand::Load { file, queue } => {
+            let queue = queue.as_deref().map(QueueName::parse).transpose()?;
+            load(session, &file, queue).await
+        }
+    }
+}
+
+fn done(session: &Session, queue: &QueueName, what: &str) {
+    session.output.value(&object([("queue", Value::from(queue.as_str())), (what, Value::from(true))]));
+    session.output.line(format!("queue {queue} is {what}"));
+}
+
+async fn list(session: &Session) -> Result<ExitCode, Failed> {
+    let now = session.app.clock().wall();
+    let queues = session.app.store().await?.queues().await?;
+    let number = |count: u64| Value::from(count as i64);
+    let rows = queues
+        .into_iter()
+        .map(|queue| {
+            let oldest = queue.oldest.map_or(String::new(), |at| span(between(at, now)));
+            let cells = vec![
+                queue.name.clone(),
+                queue.ready.to_string(),
+                queue.scheduled.to_string(),
+                queue.leased.to_string(),
+                queue.dead.to_string(),
+                oldest,
+                queue.consumers.len().to_string(),
+                if queue.paused { "paused".to_owned() } else { String::new() },
+            ];
+            let value = object([
+                ("queue", Value::from(queue.name.as_str())),
+                ("ready", number(queue.ready)),
+                ("scheduled", number(queue.scheduled)),
+                ("leased", number(queue.leased)),
+                ("dead", number(queue.dead)),
+                ("oldest", time(queue.oldest)),
+                ("consumers", number(queue.consumers.len() as u64)),
+                ("paused", Value::from(queue.paused)),
+            ]);
+            (cells, value)
+        })
+        .collect();
+    let header = ["QUEUE", "READY", "SCHEDULED", "LEASED", "DEAD", "OLDEST", "WORKERS", ""];
+    session.output.list(&header, rows, "no queue has a message, a worker or a dead letter");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn peek(session: &Session, queue: &QueueName, limit: usize) -> Result<ExitCode, Failed> {
+    let page = Page { after: 0, count_max: limit };
+    let stored = session.app.store().await?.peek(queue, page).await?;
+    let mut rows = Vec::with_capacity(stored.len());
+    for one in stored {
+        let headers = &one.outgoing.message.headers;
+        let id = headers.id().unwrap_or_default().to_owned();
+        let task = headers.task().unwrap_or_default().to_owned();
+        let at = one.outgoing.enqueued_at.map_or(String::new(), clock);
+        let eta = headers.eta().ok().flatten().map_or(String::new(), clock);
+        let args = cell(headers.argsrepr().unwrap_or_default(), 40);
+        let value = object([
+            ("row", Value::from(one.row)),
+            ("headers", Value::Object(headers.as_map().clone())),
+            ("properties", Value::Object(one.outgoing.message.properties.as_map().clone())),
+            ("enqueued_at", time(one.outgoing.enqueued_at)),
+        ]);
+        rows.push((vec![id, task, args, at, eta], value));
+    }
+    session.output.list(&["ID", "TASK", "ARGS", "ENQUEUED", "ETA"], rows, "nothing waits in it");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn purge(
+    session: &Session,
+    queue: &QueueName,
+    yes: Option<u64>,
+    save: Option<PathBuf>,
+) -> Result<ExitCode, Failed> {
+    let store = session.app.store().await?;
+    let count = waiting(&*store, queue).await?;
+    if count == 0 {
+        session.output.value(&object([("purged", Value::from(0))]));
+        session.output.line(format!("nothing waits in queue {queue}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    confirm(queue, count, yes)?;
+    let stamp = session.app.clock().wall().strftime("%Y%m%dT%H%M%S").to_string();
+    let name: String =
+        queue.as_str().chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let path = save.unwrap_or_else(|| PathBuf::from(format!("purged-{name}-{stamp}.jsonl")));
+    let mut file = jsonl::Writer::create(&path)?;
+    let bar = progress(count);
+    let mut page = Page { after: 0, count_max: BATCH };
+    let mut purged = 0;
+    loop {
+        let stored = store.peek(queue, page).await?;
+        let Some(last) = stored.last() else { break };
+        page.after = last.row;
+        // Saved and on disk before it is deleted; a worker may be faster with some of them.
+        for one in &stored {
+            file.message(&one.outgoing)?;
+        }
+        file.sync()?;
+        let rows: Vec<i64> = stored.iter().map(|one| one.row).collect();
+        purged += store.remove(&rows).await?.len() as u64;
+        bar.set_position(purged);
+    }
+    bar.finish_and_clear();
+    let shown = path.display().to_string();
+    session.output.value(&object([
+        ("purged", Value::from(purged as i64)),
+        ("saved_to", Value::from(shown.as_str())),
+    ]));
+    session.output.line(format!(
+        "{purged} messages of queue {queue} deleted, saved to {shown}\nput them back with: celeriac queue load {shown}"
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many messages of a queue wait, ready or scheduled.
+async fn waiting(store: &dyn Store, queue: &QueueName) -> Result<u64, Failed> {
+    let queues = store.queues().await?;
+    let found = queues.into_iter().find(|view| view.name == queue.as_str());
+    Ok(found.map_or(0, |view| view.ready + view.scheduled))
+}
+
+/// Asks on a terminal; elsewhere the expected count must be given and must be right.
+fn confirm(queue: &QueueName, count: u64, yes: Option<u64>) -> Result<(), Failed> {
+    match yes {
+        Some(expected) if expected == count => Ok(()),
+        Some(expected) => Err(Failed::no(format!(
+            "{count} messages wait in queue {queue}, not {expected}; nothing was deleted"
+        ))
+        .hint(format!("look with `celeriac queue peek {queue}`, then give --yes {count}"))),
+        None if !std::io::stdin().is_terminal() => Err(Failed::no(format!(
+            "{count} messages wait in queue {queue}; nothing was deleted"
+        ))
+        .hint(format!("give --yes {count} to delete them without being asked"))),
+        None => {
+            super::output::ask(&format!("Delete {count} waiting messages of queue {queue}? [y/N] "));
+            let mut answer = String::new();
+            std::io::stdin().lock().read_line(&mut answer)?;
+            if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+                Ok(())
+            } else {
+                Err(Failed::no("nothing was deleted"))
+            }
+        }
+    }
+}
+
+async fn load(
+    session: &Session,
+    file: &std::path::Path,
+    queue: Option<QueueName>,
+) -> Result<ExitCode, Failed> {
+    let client = session.app.client().await?;
+    let bar = ProgressBar::new_spinner();
+    let mut loaded = 0;
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut failed = None;
+    for outgoing in jsonl::read(file)? {
+        match outgoing {
+            Ok(mut outgoing) => {
+                if let Some(queue) = &queue {
+                    outgoing.queue = queue.clone();
+                }
+                batch.push(outgoing);
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+        if batch.len() == BATCH {
+            loaded += batch.len();
+            client.send_messages(std::mem::take(&mut batch)).await?;
+            bar.set_message(format!("{loaded} loaded"));
+            bar.tick();
+        }
+    }
+    loaded += batch.len();
+    client.send_messages(batch).await?;
+    bar.finish_and_clear();
+    session.output.value(&object([("loaded", Value::from(loaded as i64))]));
+    session.output.line(format!("{loaded} messages loaded"));
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// A bar on stderr, for work that may take longer than a second.
+pub(super) fn progress(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}

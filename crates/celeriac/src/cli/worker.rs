@@ -1,0 +1,163 @@
+//! `celeriac worker`.
+
+use super::Session;
+use super::exit::Failed;
+use super::output::span;
+use celeriac_runtime::StopHandle;
+use clap::Args;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLES: &str = "Examples:
+  celeriac worker -Q default,high -c 8 -l info
+  celeriac worker --grace 10s --time-limit 60s
+  CELERY_BROKER_URL=sqlite:///var/lib/app/queue.db celeriac worker
+
+Signals: TERM or INT stops fetching and lets running tasks finish within the grace period; the rest
+goes back to its queue. A second one, or QUIT, interrupts at once.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct WorkerArgs {
+    /// Queues to consume, separated by commas [default: every queue this application sends to]
+    #[arg(short = 'Q', long, value_name = "QUEUES")]
+    queues: Option<String>,
+    /// How many tasks run at once [default: the number of CPUs]
+    #[arg(short, long, value_name = "SLOTS")]
+    concurrency: Option<String>,
+    /// The node name; %h is the host, %n the part before it [default: celery@<host>]
+    #[arg(short = 'n', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// How long running tasks may finish after TERM [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    grace: Option<String>,
+    /// After this time a task is told to stop
+    #[arg(long, value_name = "TIME")]
+    soft_time_limit: Option<String>,
+    /// After this time a task is stopped and fails
+    #[arg(long, value_name = "TIME")]
+    time_limit: Option<String>,
+    /// Record task events (on by default; the flag is Celery's)
+    #[arg(short = 'E', long, conflicts_with = "no_task_events")]
+    task_events: bool,
+    /// Record no task events: less history, more speed
+    #[arg(long)]
+    no_task_events: bool,
+    /// Where tasks run: async
+    #[arg(short = 'P', long, value_name = "POOL", default_value = "async")]
+    pool: String,
+    /// End when nothing was ready for this long
+    #[arg(long, value_name = "TIME")]
+    stop_when_idle: Option<humantime::Span>,
+}
+
+/// Parses spans in flags that are no settings.
+mod humantime {
+    use std::str::FromStr;
+    use std::time::Duration;
+
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct Span(pub(super) Duration);
+
+    impl FromStr for Span {
+        type Err = String;
+        fn from_str(text: &str) -> Result<Self, String> {
+            crate::config::parse_duration(text).map(Self)
+        }
+    }
+}
+
+impl WorkerArgs {
+    /// The flags that are settings, by their key.
+    pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String)>) {
+        let given = [
+            ("queues", &self.queues),
+            ("concurrency", &self.concurrency),
+            ("node_name", &self.hostname),
+            ("grace", &self.grace),
+            ("soft_time_limit", &self.soft_time_limit),
+            ("time_limit", &self.time_limit),
+        ];
+        for (key, value) in given {
+            if let Some(value) = value {
+                flags.push((key, value.clone()));
+            }
+        }
+        if self.task_events || self.no_task_events {
+            flags.push(("task_events", self.task_events.to_string()));
+        }
+    }
+}
+
+pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode, Failed> {
+    if args.pool != "async" {
+        return Err(Failed::usage(format!("-P {}: this version has the async pool only", args.pool))
+            .hint("leave -P out; native tasks run as async tasks"));
+    }
+    if session.app.task_defs().is_empty() {
+        return Err(Failed::usage("this program has no tasks to run").hint(
+            "a worker is your own program: register tasks and call App::run (see `cargo doc`), \
+             or try `celeriac demo`",
+        ));
+    }
+    let mut builder = session.app.worker();
+    if let Some(idle) = args.stop_when_idle {
+        builder = builder.stop_when_idle(idle.0);
+    }
+    let worker = builder.build().await?;
+    banner(session)?;
+    let signals = tokio::spawn(stop_on_signals(worker.stop_handle()));
+    let report = worker.run().await.map_err(|error| Failed::internal(error.to_string()));
+    signals.abort();
+    let report = report?;
+    tracing::info!(
+        processed = report.processed,
+        succeeded = report.succeeded,
+        failed = report.failed,
+        returned = report.returned,
+        "worker stopped"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What runs where, before the first task does.
+fn banner(session: &Session) -> Result<(), Failed> {
+    let settings = session.app.settings();
+    let queues: Vec<String> =
+        session.app.worker_queues()?.iter().map(ToString::to_string).collect();
+    let tasks: Vec<&str> = session.app.task_defs().iter().map(crate::TaskDef::name).collect();
+    let note = |text: String| session.output.note(text);
+    note(format!("celeriac {} · {}", env!("CARGO_PKG_VERSION"), settings.node_name.value));
+    note(format!("  store        {}", celeriac_stores::redacted(&settings.broker_url.value)));
+    note(format!("  concurrency  {} (async)", settings.concurrency.value));
+    note(format!("  queues       {}", queues.join(", ")));
+    note(format!("  tasks        {}", tasks.join(", ")));
+    note(format!("  grace        {}", span(settings.grace.value)));
+    note(format!("{} ready.", settings.node_name.value));
+    Ok(())
+}
+
+/// TERM and INT: grace, then now. QUIT: now.
+async fn stop_on_signals(stop: StopHandle) {
+    let open = |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
+    let (Ok(mut term), Ok(mut int), Ok(mut quit)) =
+        (open(SignalKind::terminate()), open(SignalKind::interrupt()), open(SignalKind::quit()))
+    else {
+        return;
+    };
+    let mut asked = 0;
+    loop {
+        tokio::select! {
+            _ = term.recv() => asked += 1,
+            _ = int.recv() => asked += 1,
+            _ = quit.recv() => asked = 2,
+        }
+        if asked == 1 {
+            tracing::info!("stopping: no new tasks, running ones may finish; again to interrupt");
+            stop.grace();
+        } else {
+            tracing::warn!("stopping now: running tasks go back to their queues");
+            stop.now();
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Sends calls and gives handles on what was sent.
+
+use crate::canvas::{Group, Workflow};
+use crate::job::{GroupJob, Job};
+use celeriac_core::priority::Level;
+use celeriac_core::record::Recorder;
+use celeriac_core::route::Router;
+use celeriac_core::store::{ChordFinisher, Outgoing, Plan, Store};
+use celeriac_core::workflow::{self, Applied, Lineage, Sender};
+use celeriac_core::{Clock, Entropy, ErrorKind, StoreError, clock};
+use celeriac_wire::{Headers, Signature};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The deadline of a send (delivery contract).
+pub const SEND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why a send did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The call itself is wrong: an argument that cannot be encoded, a malformed workflow.
+    #[error("the call cannot be sent: {0}")]
+    Invalid(String),
+    /// The store refused it; nothing was enqueued.
+    #[error("refused: {0}")]
+    Refused(#[source] StoreError),
+    /// No answer in time: it may have been enqueued. Sending again with the same task id is safe
+    /// for tasks that may run twice.
+    #[error("unknown whether it was enqueued: {0}")]
+    Unknown(#[source] StoreError),
+}
+
+impl From<StoreError> for SendError {
+    fn from(error: StoreError) -> Self {
+        if error.kind() == ErrorKind::Unknown { Self::Unknown(error) } else { Self::Refused(error) }
+    }
+}
+
+/// Sends calls. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+    lineage: Option<Arc<(String, String)>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) router: Arc<Router>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) origin: String,
+    pub(crate) default_level: Option<Level>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Client").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    pub(crate) fn new(store: Arc<dyn Store>, shared: Shared) -> Self {
+        Self { store, shared: Arc::new(shared), lineage: None }
+    }
+
+    /// The client of a running task: what it sends carries the task as parent.
+    pub(crate) fn for_task(&self, headers: &Headers) -> Self {
+        let id = headers.id().unwrap_or_default();
+        let root = headers.root_id().unwrap_or(id);
+        let lineage = Some(Arc::new((root.to_owned(), id.to_owned())));
+        Self { lineage, ..self.clone() }
+    }
+
+    /// The time of day, by the application's clock.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.shared.clock.wall()
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Sends a call, a chain or a chord. When it returns `Ok`, the work is as durable as the store.
+    ///
+    /// # Errors
+    /// [`SendError`] says whether nothing was sent or whether that is unknown.
+    pub async fn send<W: Workflow>(&self, work: W) -> Result<Job<W::Output>, SendError> {
+        let (signature, fault) = work.into_signature();
+        let applied = self.apply(signature, fault)?;
+        let id = applied.task_id.clone().ok_or_else(|| {
+            SendError::Invalid("a group has no single result; use send_group".to_owned())
+        })?;
+        self.publish(applied.plan).await?;
+        Ok(self.job(&id))
+    }
+
+    /// Sends a group; all of its tasks or none.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_group<R>(&self, group: Group<R>) -> Result<GroupJob<R>, SendError> {
+        let empty = group.len() == 0;
+        let (signature, fault) = group.into_signature();
+        let applied = self.apply(signature, fault)?;
+        let (id, members) = applied.group.unwrap_or_default();
+        if !empty {
+            self.publish(applied.plan).await?;
+        }
+        let jobs = members.iter().map(|id| self.job(id)).collect();
+        Ok(GroupJob::new(id, jobs))
+    }
+
+    /// Sends many calls in one write, all or none: the fast way to enqueue.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_all<W: Workflow>(
+        &self,
+        works: impl IntoIterator<Item = W>,
+    ) -> Result<Vec<Job<W::Output>>, SendError> {
+        let mut plan = Plan::default();
+        let mut jobs = Vec::new();
+        for work in works {
+            let (signature, fault) = work.into_signature();
+            let applied = self.apply(signature, fault)?;
+            let id = applied.task_id.ok_or_else(|| {
+                SendError::Invalid("a group has no single result; use send_group".to_owned())
+            })?;
+            plan.extend(applied.plan);
+            jobs.push(self.job(&id));
+        }
+        self.publish(plan).await?;
+        Ok(jobs)
+    }
+
+    /// Sends prepared messages as they are, all or none: loads and moves.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_messages(&self, messages: Vec<Outgoing>) -> Result<(), SendError> {
+        self.publish(Plan { publish: messages, ..Plan::default() }).await
+    }
+
+    /// A handle on a task that was sent earlier or by somebody else.
+    pub fn job<R>(&self, task_id: &str) -> Job<R> {
+        Job::new(task_id.to_owned(), Arc::clone(&self.store), PhantomData)
+    }
+
+    fn apply(&self, signature: Signature, fault: Option<String>) -> Result<Applied, SendError> {
+        if let Some(fault) = fault {
+            return Err(SendError::Invalid(fault));
+        }
+        let shared = &*self.shared;
+        let mut new_id = || clock::task_id(&*shared.clock, &*shared.entropy);
+        let mut sender = Sender {
+            router: &shared.router,
+            new_id: &mut new_id,
+            now: shared.clock.wall(),
+            origin: &shared.origin,
+        };
+        let lineage = self.lineage.as_deref();
+        let lineage = Lineage {
+            root_id: lineage.map(|(root, _)| root.as_str()),
+            parent_id: lineage.map(|(_, parent)| parent.as_str()),
+        };
+        let mut applied = workflow::apply(signature, &[], lineage, &mut sender)
+            .map_err(|error| SendError::Invalid(error.to_string()))?;
+        if let Some(level) = shared.default_level {
+            for outgoing in &mut applied.plan.publish {
+                if outgoing.message.properties.get("priority").is_none_or(celeriac_wire::Value::is_null) {
+                    outgoing.message.properties.set_priority(level.ascending());
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn publish(&self, plan: Plan) -> Result<(), SendError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let finisher = (!plan.parts.is_empty()).then(|| self.finisher());
+        match tokio::time::timeout(SEND_DEADLINE, self.store.publish(plan, finisher)).await {
+            Ok(sent) => Ok(sent?),
+            Err(_elapsed) => {
+                let text = format!("no answer within {} s", SEND_DEADLINE.as_secs());
+                Err(SendError::Unknown(StoreError::new(ErrorKind::Unknown, text)))
+            }
+        }
+    }
+
+    fn finisher(&self) -> ChordFinisher {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move |done| {
+            let now = shared.clock.wall();
+            let recorder =
+                Recorder { worker: "", queue: "", enqueued_at: None, started_at: None, now };
+            let mut new_id = || clock::task_id(&*shared.clock, &*shared.entropy);
+            let mut sender = Sender {
+                router: &shared.router,
+                new_id: &mut new_id,
+                now,
+                origin: &shared.origin,
+            };
+            workflow::after_chord(done, &recorder, &mut sender)
+        })
+    }
+}

@@ -1,0 +1,304 @@
+//! Settings: the only place that reads the environment and configuration files.
+//!
+//! Precedence, later wins: defaults, `celeriac.toml`, `.env`, environment, `[override]` in
+//! `celeriac.toml` (the operator's word), flags. Every value keeps its source, so that
+//! `celeriac config show` can say where it comes from. Resolving is pure ([`Settings::resolve`]);
+//! [`Settings::load`] does the reading.
+
+mod env;
+mod file;
+mod keys;
+mod source;
+mod value;
+
+pub use keys::reference_page;
+pub use source::{ConfigError, Setting, Source};
+
+use celeriac_core::QueueName;
+use celeriac_core::limits::StoreLimits;
+use celeriac_core::route::Router;
+use keys::KEYS;
+use source::Raw;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What settings are made from.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// The `.env` file: its path and its variables.
+    pub dotenv: Option<(PathBuf, Vec<(String, String)>)>,
+    /// The settings file: its path and its text.
+    pub file: Option<(PathBuf, String)>,
+    /// Settings given as flags, by key.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The store that moves messages.
+    pub broker_url: Setting<String>,
+    /// Where results are kept; today always the broker's own store.
+    pub result_backend: Setting<String>,
+    /// The queue of calls that match no route.
+    pub default_queue: Setting<String>,
+    /// The queues of a worker that is told none.
+    pub queues: Setting<Vec<String>>,
+    /// How many tasks a worker runs at once.
+    pub concurrency: Setting<usize>,
+    /// How long running tasks may finish after a stop was asked for.
+    pub grace: Setting<Duration>,
+    /// The soft time limit of tasks that have none.
+    pub soft_time_limit: Setting<Option<Duration>>,
+    /// The hard time limit of tasks that have none.
+    pub time_limit: Setting<Option<Duration>>,
+    /// Whether task events are recorded.
+    pub task_events: Setting<bool>,
+    /// What is logged.
+    pub log_level: Setting<String>,
+    /// How log lines are written.
+    pub log_format: Setting<String>,
+    /// The worker's node name.
+    pub node_name: Setting<String>,
+    /// How long a silent worker keeps its leases.
+    pub lease_expiry: Setting<Duration>,
+    /// Whether calls without a level are sent at level normal.
+    pub priority_levels: Setting<bool>,
+    /// How long results are kept.
+    pub result_expires: Setting<Option<Duration>>,
+    /// The largest message.
+    pub message_bytes_max: Setting<usize>,
+    /// The largest result.
+    pub result_bytes_max: Setting<usize>,
+    /// The deepest queue.
+    pub queue_depth_max: Setting<u64>,
+    /// The most events kept.
+    pub events_max: Setting<u64>,
+    /// How long a revocation is remembered.
+    pub revoke_expires: Setting<Duration>,
+    /// Which tasks go to which queue.
+    pub routes: Setting<Vec<(String, String)>>,
+    rows: Vec<SettingRow>,
+    warnings: Vec<String>,
+}
+
+/// One line of `celeriac config show`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingRow {
+    /// The key in `celeriac.toml`.
+    pub key: &'static str,
+    /// The value in force, secrets masked.
+    pub value: String,
+    /// Where it comes from.
+    pub source: String,
+    /// What it does.
+    pub effect: &'static str,
+}
+
+/// Reads a duration as settings and flags write it: `500ms`, `10s`, `5m`, `2h`, `1d`, or seconds.
+///
+/// # Errors
+/// A sentence with what is accepted.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    value::duration(text)
+}
+
+impl Settings {
+    /// Reads the environment, `.env` in the current folder, and the settings file: `path`, else
+    /// `CELERIAC_CONFIG`, else `celeriac.toml` in the current folder if there is one.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or what [`Settings::resolve`] refuses.
+    pub fn load(
+        flags: Vec<(&'static str, String)>,
+        path: Option<&Path>,
+    ) -> Result<Self, ConfigError> {
+        let env = env::process();
+        let dotenv = env::dotenv(Path::new(".env"))?;
+        let named = |name: &str| {
+            let in_env = env.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+            let in_file = dotenv.iter().flat_map(|(_, vars)| vars);
+            in_env.or_else(|| in_file.clone().find(|(key, _)| key == name).map(|(_, value)| value)).cloned()
+        };
+        let path = path.map(Path::to_owned).or_else(|| named("CELERIAC_CONFIG").map(PathBuf::from));
+        let file = file::read(path.as_deref())?;
+        Self::resolve(Inputs { env, dotenv, file, flags })
+    }
+
+    /// Makes settings from what was read.
+    ///
+    /// # Errors
+    /// A value that cannot be used, or an unknown key; the text says where it stands, what is
+    /// accepted and, if something is near, what was meant.
+    pub fn resolve(inputs: Inputs) -> Result<Self, ConfigError> {
+        let mut raw = Raw::default();
+        for key in KEYS {
+            raw.set(key.name, (key.default)(), Source::Default);
+        }
+        let mut warnings = Vec::new();
+        let parsed = inputs.file.as_ref().map(|(path, text)| file::parse(path, text)).transpose()?;
+        if let Some(file) = &parsed {
+            file.settings.iter().for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
+        }
+        if let Some((path, vars)) = &inputs.dotenv {
+            let source = |name: &str| Source::DotEnv { name: name.to_owned(), path: path.clone() };
+            env::apply(&mut raw, vars, &source, &mut warnings)?;
+        }
+        env::apply(&mut raw, &inputs.env, &|name| Source::Env { name: name.to_owned() }, &mut warnings)?;
+        if let Some(file) = &parsed {
+            file.overrides.iter().for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
+        }
+        for (key, value) in &inputs.flags {
+            raw.set(key, value.clone(), Source::Flag { key });
+        }
+        let routes = parsed.map(|file| file.routes).unwrap_or_default();
+        Self::typed(&raw, routes, warnings)
+    }
+
+    fn typed(
+        raw: &Raw,
+        routes: Setting<Vec<(String, String)>>,
+        warnings: Vec<String>,
+    ) -> Result<Self, ConfigError> {
+        let broker_url = raw.parse("broker_url", value::text)?;
+        let default_queue = raw.parse("default_queue", value::queue)?;
+        let mut queues = raw.parse("queues", value::queues)?;
+        if queues.value.is_empty() {
+            queues.value = vec![default_queue.value.clone()];
+        }
+        let settings = Self {
+            result_backend: result_backend(raw, &broker_url)?,
+            broker_url,
+            default_queue,
+            queues,
+            concurrency: raw.parse("concurrency", value::concurrency)?,
+            grace: raw.parse("grace", value::duration)?,
+            soft_time_limit: raw.parse("soft_time_limit", value::optional_duration)?,
+            time_limit: raw.parse("time_limit", value::optional_duration)?,
+            task_events: raw.parse("task_events", value::boolean)?,
+            log_level: raw.parse("log_level", value::log_level)?,
+            log_format: raw.parse("log_format", value::log_format)?,
+            node_name: raw.parse("node_name", value::node_name)?,
+            lease_expiry: raw.parse("lease_expiry", value::lease)?,
+            priority_levels: raw.parse("priority_levels", value::boolean)?,
+            result_expires: raw.parse("result_expires", value::optional_duration)?,
+            message_bytes_max: raw.parse("message_bytes_max", value::size)?,
+            result_bytes_max: raw.parse("result_bytes_max", value::size)?,
+            queue_depth_max: raw.parse("queue_depth_max", value::count)?,
+            events_max: raw.parse("events_max", value::count)?,
+            revoke_expires: raw.parse("revoke_expires", value::duration)?,
+            routes,
+            rows: Vec::new(),
+            warnings,
+        };
+        if let (Some(soft), Some(hard)) = (settings.soft_time_limit.value, settings.time_limit.value)
+            && soft >= hard
+        {
+            return Err(ConfigError::new(format!(
+                "soft_time_limit ({}) must be shorter than time_limit ({})",
+                settings.soft_time_limit.source, settings.time_limit.source
+            )));
+        }
+        settings.router()?;
+        Ok(settings.with_rows(raw))
+    }
+
+    fn with_rows(mut self, raw: &Raw) -> Self {
+        let shown = |name: &'static str, text: &str| match name {
+            "broker_url" | "result_backend" => celeriac_stores::redacted(text),
+            "queues" if text.is_empty() => "every queue this application sends to".to_owned(),
+            "node_name" => self.node_name.value.clone(),
+            _ => text.to_owned(),
+        };
+        let row = |key: &keys::Key| {
+            let (value, source) = raw.find(key.name);
+            let value = match key.name {
+                "result_backend" if value.is_empty() => "the broker's own store".to_owned(),
+                "soft_time_limit" | "time_limit" if value.is_empty() => "none".to_owned(),
+                _ => shown(key.name, value),
+            };
+            SettingRow { key: key.name, value, source: source.to_string(), effect: key.effect }
+        };
+        let mut rows: Vec<SettingRow> = KEYS.iter().map(row).collect();
+        let routes = self.routes.value.iter().map(|(pattern, queue)| SettingRow {
+            key: "routes",
+            value: format!("{pattern} → {queue}"),
+            source: self.routes.source.to_string(),
+            effect: "sends matching tasks to this queue",
+        });
+        rows.extend(routes);
+        rows.extend(self.warnings.iter().filter(|text| text.starts_with("rollout:")).map(|text| SettingRow {
+            key: "(rollout)",
+            value: text.trim_start_matches("rollout:").trim().to_owned(),
+            source: "environment".to_owned(),
+            effect: "not used by this version",
+        }));
+        self.rows = rows;
+        self.warnings.retain(|text| !text.starts_with("rollout:"));
+        self
+    }
+
+    /// Every setting with its source, in a stable order.
+    pub fn rows(&self) -> Vec<SettingRow> {
+        self.rows.clone()
+    }
+
+    /// What is odd but not wrong: unknown environment variables, settings without effect here.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What the store refuses and how long it keeps things.
+    pub fn limits(&self) -> StoreLimits {
+        StoreLimits {
+            message_bytes_max: self.message_bytes_max.value,
+            result_bytes_max: self.result_bytes_max.value,
+            queue_depth_max: self.queue_depth_max.value,
+            result_expires: self.result_expires.value,
+            events_max: self.events_max.value,
+            revoke_expires: self.revoke_expires.value,
+            ..StoreLimits::default()
+        }
+    }
+
+    /// The routing table.
+    ///
+    /// # Errors
+    /// A pattern or a queue name that does not parse.
+    pub fn router(&self) -> Result<Router, ConfigError> {
+        let fail = |error: celeriac_core::StoreError| {
+            ConfigError::new(format!("{}: {error}", self.routes.source))
+        };
+        let mut router = Router::new(QueueName::parse(&self.default_queue.value).map_err(fail)?);
+        for (pattern, queue) in &self.routes.value {
+            router.add(pattern, QueueName::parse(queue).map_err(fail)?).map_err(fail)?;
+        }
+        Ok(router)
+    }
+
+    /// The same settings on another store.
+    pub fn with_broker(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.broker_url.value);
+        url.clone_into(&mut self.result_backend.value);
+        self
+    }
+}
+
+/// Results live in the store itself; another place is refused instead of ignored.
+fn result_backend(raw: &Raw, broker: &Setting<String>) -> Result<Setting<String>, ConfigError> {
+    let given = raw.parse("result_backend", value::text_or_empty)?;
+    if given.value.is_empty() || given.value == broker.value {
+        return Ok(Setting { value: broker.value.clone(), source: given.source });
+    }
+    Err(ConfigError::new(format!(
+        "{}: results are kept in the broker's own store by this version, not in {}",
+        given.source,
+        celeriac_stores::redacted(&given.value)
+    ))
+    .hint("unset it, or set it to the broker's URL"))
+}
+
+#[cfg(test)]
+mod tests;

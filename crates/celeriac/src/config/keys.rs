@@ -1,0 +1,106 @@
+//! Every setting: its key, its environment names, its default and what it does.
+
+use std::fmt::Write as _;
+
+/// One setting.
+pub(super) struct Key {
+    /// The key in `celeriac.toml`; the flag is the same with dashes.
+    pub(super) name: &'static str,
+    /// Environment names besides `CELERIAC_<KEY>`, strongest first.
+    pub(super) env: &'static [&'static str],
+    /// The default as it would be written.
+    pub(super) default: fn() -> String,
+    /// What it does.
+    pub(super) effect: &'static str,
+}
+
+macro_rules! keys {
+    ($($name:literal [$($env:literal),*] $default:expr; $effect:literal)*) => {
+        /// All settings, in the order in which they are shown.
+        pub(super) const KEYS: &[Key] = &[$(Key {
+            name: $name,
+            env: &[$($env),*],
+            default: || ($default).to_string(),
+            effect: $effect,
+        }),*];
+    };
+}
+
+keys! {
+    "broker_url" ["CELERY_BROKER_URL", "REDIS_URL"] "sqlite://celeriac.db";
+        "the store that moves messages"
+    "result_backend" ["CELERY_RESULT_BACKEND"] "";
+        "where results are kept"
+    "default_queue" [] "celery";
+        "the queue of calls that match no route"
+    "queues" [] "";
+        "what a worker consumes"
+    "concurrency" ["CELERY_WORKER_CONCURRENCY", "CELERY_CONCURRENCY"] cpus();
+        "how many tasks a worker runs at once"
+    "grace" [] "30s";
+        "how long running tasks may finish after TERM"
+    "soft_time_limit" ["CELERY_TASK_SOFT_TIME_LIMIT"] "";
+        "after this time a task without its own limit is told to stop"
+    "time_limit" ["CELERY_TASK_TIME_LIMIT"] "";
+        "after this time a task without its own limit is stopped and fails"
+    "task_events" [] "true";
+        "records task events for history and monitors"
+    "log_level" [] "info";
+        "what is logged"
+    "log_format" [] "text";
+        "how log lines are written: text or json"
+    "node_name" [] "celery@%h";
+        "the worker's name"
+    "lease_expiry" [] "8s";
+        "how long a silent worker keeps its messages"
+    "priority_levels" [] "false";
+        "sends calls without a level at level normal"
+    "result_expires" [] "1d";
+        "how long results are kept; 0 for ever"
+    "message_bytes_max" [] "16MiB";
+        "larger messages are refused at the publisher"
+    "result_bytes_max" [] "16MiB";
+        "larger results make their task fail"
+    "queue_depth_max" [] "10000000";
+        "messages in one queue; more are refused at the publisher"
+    "events_max" [] "500000";
+        "events kept; the oldest go first"
+    "revoke_expires" [] "30d";
+        "how long a revocation is remembered"
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The page `docs/reference/settings.md`, kept true by a test.
+pub fn reference_page() -> String {
+    let mut page = String::from(
+        "# Settings\n\nWritten by the program; a test keeps it true.\n\n\
+         Precedence, later wins: defaults, `celeriac.toml`, `.env`, environment, `[override]` in \
+         `celeriac.toml`, flags.\n`celeriac config show` prints every value with its source.\n\
+         Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds. Sizes: `16MiB`.\n\
+         Booleans: 1, 0, true, false, yes, no, on, off; anything else is an error.\n\n\
+         | key | default | environment | effect |\n|---|---|---|---|\n",
+    );
+    for key in KEYS {
+        let default = match key.name {
+            "concurrency" => "the number of CPUs".to_owned(),
+            "queues" => "every queue the application sends to".to_owned(),
+            "result_backend" => "the broker's own store".to_owned(),
+            _ => (key.default)(),
+        };
+        let default = if default.is_empty() { "none".to_owned() } else { default };
+        let mut names = vec![format!("`CELERIAC_{}`", key.name.to_uppercase())];
+        names.extend(key.env.iter().map(|name| format!("`{name}`")));
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(
+            page, "| `{}` | {default} | {} | {} |", key.name, names.join(", "), key.effect
+        );
+    }
+    page.push_str(
+        "\n`[routes]` maps task names to queues: exact names first, then globs (`reports.*`) and \
+         regular expressions (`/^etl\\./`) in order.\n",
+    );
+    page
+}

@@ -1,0 +1,149 @@
+//! Where a value comes from, and what is wrong with it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Nobody set it.
+    #[default]
+    Default,
+    /// The settings file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its line.
+        line: usize,
+    },
+    /// The `.env` file.
+    DotEnv {
+        /// The variable.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// An environment variable.
+    Env {
+        /// The variable.
+        name: String,
+    },
+    /// The section `[override]` of the settings file.
+    Override {
+        /// The file.
+        path: PathBuf,
+        /// Its line.
+        line: usize,
+    },
+    /// A flag.
+    Flag {
+        /// The setting's key, which is the flag's name with dashes.
+        key: &'static str,
+    },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::File { path, line } => write!(formatter, "{}, line {line}", path.display()),
+            Self::DotEnv { name, path } => write!(formatter, "{} {name}", path.display()),
+            Self::Env { name } => write!(formatter, "environment {name}"),
+            Self::Override { path, line } => {
+                write!(formatter, "{} [override], line {line}", path.display())
+            }
+            Self::Flag { key } => write!(formatter, "flag --{}", key.replace('_', "-")),
+        }
+    }
+}
+
+/// A value with its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting<T> {
+    /// The value in force.
+    pub value: T,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+impl<T> Setting<T> {
+    /// Whether nobody set it.
+    pub fn is_default(&self) -> bool {
+        self.source == Source::Default
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    message: String,
+    hint: Option<String>,
+}
+
+impl ConfigError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(formatter, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Values as they were written, before they are understood.
+#[derive(Debug, Default)]
+pub(super) struct Raw(BTreeMap<&'static str, (String, Source)>);
+
+impl Raw {
+    /// Sets a value; a later call wins.
+    pub(super) fn set(&mut self, key: &'static str, value: String, source: Source) {
+        self.0.insert(key, (value, source));
+    }
+
+    pub(super) fn find(&self, key: &'static str) -> (&str, &Source) {
+        match self.0.get(key) {
+            Some((value, source)) => (value, source),
+            None => ("", &Source::Default),
+        }
+    }
+
+    /// Understands a value; an error names its source and repeats it.
+    pub(super) fn parse<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Setting<T>, ConfigError> {
+        let (text, source) = self.find(key);
+        match parse(text) {
+            Ok(value) => Ok(Setting { value, source: source.clone() }),
+            Err(wanted) => {
+                Err(ConfigError::new(format!("{source}: {key} = {text:?}: {wanted}")))
+            }
+        }
+    }
+}
+
+/// The known name that is most like an unknown one, if any is near.
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(candidate, name), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,136 @@
+//! Understands values; every error is what would be accepted.
+
+use celeriac_core::QueueName;
+use std::time::Duration;
+
+pub(super) fn text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("expected a text".to_owned()) } else { Ok(text.trim().to_owned()) }
+}
+
+pub(super) fn text_or_empty(text: &str) -> Result<String, String> {
+    Ok(text.trim().to_owned())
+}
+
+pub(super) fn queue(text: &str) -> Result<String, String> {
+    QueueName::parse(text.trim()).map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+pub(super) fn queues(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').filter(|name| !name.trim().is_empty()).map(queue).collect()
+}
+
+/// The one parser of booleans (T-43, T-44): whatever is not plainly yes or no is an error.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        other if other.contains('#') => Err("expected true or false; a comment behind a value is part \
+            of it for `docker --env-file`, put it on a line of its own"
+            .to_owned()),
+        _ => Err("expected 1, 0, true, false, yes, no, on or off".to_owned()),
+    }
+}
+
+pub(super) fn concurrency(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(number @ 1..=10_000) => Ok(number),
+        _ => Err("expected a number from 1 to 10000".to_owned()),
+    }
+}
+
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    match text.trim().replace('_', "").parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("expected a whole number of at least 1".to_owned()),
+    }
+}
+
+/// `500ms`, `10s`, `5m`, `2h`, `1d`; a bare number is seconds, as in Celery.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let wanted = || {
+        "expected a duration such as 500ms, 10s, 5m, 2h or 1d; a bare number is seconds".to_owned()
+    };
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| wanted())?;
+    let seconds = match unit.trim() {
+        "ms" => number / 1000.0,
+        "" | "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        "d" => number * 86_400.0,
+        _ => return Err(wanted()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| wanted())
+}
+
+/// A duration; empty, `never`, `none` and 0 mean none.
+pub(super) fn optional_duration(text: &str) -> Result<Option<Duration>, String> {
+    match text.trim() {
+        "" | "never" | "none" => Ok(None),
+        text => duration(text)
+            .map(|span| Some(span).filter(|span| !span.is_zero()))
+            .map_err(|error| format!("{error}; 0, none or never for none")),
+    }
+}
+
+pub(super) fn lease(text: &str) -> Result<Duration, String> {
+    let span = duration(text)?;
+    if span < Duration::from_millis(200) {
+        return Err("expected at least 200ms: a lease must outlive a few heartbeats".to_owned());
+    }
+    Ok(span)
+}
+
+/// `16MiB`, `512KiB`, `1GiB`, or bytes.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let wanted = || "expected a size such as 16MiB, 512KiB or a number of bytes".to_owned();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: usize = number.parse().map_err(|_| wanted())?;
+    let factor = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wanted()),
+    };
+    number.checked_mul(factor).filter(|bytes| *bytes > 0).ok_or_else(wanted)
+}
+
+/// Celery's level names, in any case.
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    let level = text.trim().to_ascii_lowercase();
+    match level.as_str() {
+        "debug" | "info" | "warning" | "warn" | "error" | "critical" | "fatal" => Ok(level),
+        _ => Err("expected debug, info, warning, error, critical or fatal".to_owned()),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "text" | "json" => Ok(text.trim().to_owned()),
+        _ => Err("expected text or json".to_owned()),
+    }
+}
+
+/// Celery's node name with its `%h`, `%n` and `%d` (`celery/utils/nodenames.py` 5.7).
+pub(super) fn node_name(text: &str) -> Result<String, String> {
+    let host = hostname::get().map_or_else(
+        |_| "localhost".to_owned(),
+        |host| host.to_string_lossy().into_owned(),
+    );
+    let (short, domain) = host.split_once('.').unwrap_or((&host, ""));
+    let name = text
+        .trim()
+        .replace("%h", &host)
+        .replace("%n", short)
+        .replace("%d", domain)
+        .replace("%%", "%");
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err("expected a name such as celery@%h".to_owned());
+    }
+    Ok(if name.contains('@') { name } else { format!("{name}@{host}") })
+}
