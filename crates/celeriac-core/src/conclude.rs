@@ -76,8 +76,11 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
     match outcome {
         Outcome::Success(value) => succeed(run, value, sender),
         Outcome::Failure(failure) => fail_or_retry(run, None, failure, sender),
-        Outcome::Retry { delay, failure } => fail_or_retry(run, Some(delay), failure, sender),
-        Outcome::Reject { requeue: true, reason } => Conclusion {
+        Outcome::Retry { delay, failure } => fail_or_retry(run, delay, failure, sender),
+        Outcome::Reject {
+            requeue: true,
+            reason,
+        } => Conclusion {
             fate: Fate::Release {
                 place: Place::Tail,
                 attempt: Some(attempt(run, "rejected", reason)),
@@ -85,14 +88,21 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
             plan: Plan::default(),
             verdict: Verdict::Rejected { requeue: true },
         },
-        Outcome::Reject { requeue: false, reason } => {
+        Outcome::Reject {
+            requeue: false,
+            reason,
+        } => {
             let exception = ExceptionInfo::new(
                 "celery.exceptions",
                 "Reject",
                 vec![Value::from(reason.as_str()), Value::from(false)],
             );
-            let mut conclusion =
-                set_aside(run, DeadReason::Rejected, Failure::permanent(exception), sender);
+            let mut conclusion = set_aside(
+                run,
+                DeadReason::Rejected,
+                Failure::permanent(exception),
+                sender,
+            );
             conclusion.verdict = Verdict::Rejected { requeue: false };
             conclusion
         }
@@ -101,7 +111,11 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
         Outcome::Interrupted => Conclusion {
             fate: Fate::Release {
                 place: Place::Head,
-                attempt: Some(attempt(run, "interrupted", "the worker shut down".to_owned())),
+                attempt: Some(attempt(
+                    run,
+                    "interrupted",
+                    "the worker shut down".to_owned(),
+                )),
             },
             plan: Plan::default(),
             verdict: Verdict::Returned,
@@ -110,7 +124,11 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
 }
 
 fn done(plan: Plan, verdict: Verdict) -> Conclusion {
-    Conclusion { fate: Fate::Done, plan, verdict }
+    Conclusion {
+        fate: Fate::Done,
+        plan,
+        verdict,
+    }
 }
 
 fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
@@ -118,7 +136,10 @@ fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
     match workflow::after_success(headers, run.embed, &value, sender) {
         Ok(mut plan) => {
             if !run.ignore_result {
-                plan.results.push(run.recorder.of(headers, State::Success, value.clone(), None));
+                plan.results.push(
+                    run.recorder
+                        .of(headers, State::Success, value.clone(), None),
+                );
             }
             done(plan, Verdict::Succeeded(value))
         }
@@ -127,23 +148,34 @@ fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
             let exception = ExceptionInfo::new(
                 "celeriac.exceptions",
                 "WorkflowError",
-                vec![Value::from(format!("what follows this task cannot be sent: {error}"))],
+                vec![Value::from(format!(
+                    "what follows this task cannot be sent: {error}"
+                ))],
             );
-            set_aside(run, DeadReason::Failed, Failure::permanent(exception), sender)
+            set_aside(
+                run,
+                DeadReason::Failed,
+                Failure::permanent(exception),
+                sender,
+            )
         }
     }
 }
 
 fn fail_or_retry(
     run: &Run<'_>,
-    asked: Option<Option<std::time::Duration>>,
+    asked: Option<std::time::Duration>,
     failure: Failure,
     sender: &mut Sender<'_>,
 ) -> Conclusion {
     let headers = &run.delivery.message.headers;
-    let allowed = if failure.permanent { None } else { run.retry.next(headers.retries(), run.random) };
+    let allowed = if failure.permanent {
+        None
+    } else {
+        run.retry.next(headers.retries(), run.random)
+    };
     match allowed {
-        Some(policy) => retry(run, asked.flatten().unwrap_or(policy), failure),
+        Some(policy) => retry(run, asked.unwrap_or(policy), failure),
         None => set_aside(run, DeadReason::Failed, failure, sender),
     }
 }
@@ -156,11 +188,17 @@ fn retry(run: &Run<'_>, delay: std::time::Duration, failure: Failure) -> Conclus
     let retries = message.headers.retries().saturating_add(1);
     message.headers.set_retries(retries).set_eta(Some(at));
     let mut history = old.history.clone();
-    remember(&mut history, attempt(run, "retry", failure.exception.summary()));
+    remember(
+        &mut history,
+        attempt(run, "retry", failure.exception.summary()),
+    );
     let mut plan = Plan::default();
     if !run.ignore_result {
         let (result, traceback) = (failure.exception.to_value(), failure.traceback.as_deref());
-        plan.results.push(run.recorder.of(&message.headers, State::Retry, result, traceback));
+        plan.results.push(
+            run.recorder
+                .of(&message.headers, State::Retry, result, traceback),
+        );
     }
     plan.publish.push(Outgoing {
         queue: old.queue.clone(),
@@ -181,11 +219,21 @@ pub fn set_aside(
     let headers = &run.delivery.message.headers;
     let exception = &failure.exception;
     let mut plan = workflow::after_failure(
-        headers, run.embed, &State::Failure, exception, run.recorder, sender,
+        headers,
+        run.embed,
+        &State::Failure,
+        exception,
+        run.recorder,
+        sender,
     );
     if !run.ignore_result && headers.id().is_some() {
         let traceback = failure.traceback.as_deref();
-        plan.results.push(run.recorder.of(headers, State::Failure, exception.to_value(), traceback));
+        plan.results.push(run.recorder.of(
+            headers,
+            State::Failure,
+            exception.to_value(),
+            traceback,
+        ));
     }
     let summary = exception.summary();
     Conclusion {
@@ -200,22 +248,44 @@ pub fn set_aside(
 }
 
 /// A task that will not run, or was cancelled: REVOKED, for it and for what hangs on it.
-pub fn revoke(run: &Run<'_>, terminated: bool, expired: bool, sender: &mut Sender<'_>) -> Conclusion {
+pub fn revoke(
+    run: &Run<'_>,
+    terminated: bool,
+    expired: bool,
+    sender: &mut Sender<'_>,
+) -> Conclusion {
     let headers = &run.delivery.message.headers;
     let why = match (expired, terminated) {
         (true, _) => "expired",
         (false, true) => "terminated",
         (false, false) => "revoked",
     };
-    let exception =
-        ExceptionInfo::new("celery.exceptions", "TaskRevokedError", vec![Value::from(why)]);
+    let exception = ExceptionInfo::new(
+        "celery.exceptions",
+        "TaskRevokedError",
+        vec![Value::from(why)],
+    );
     let mut plan = workflow::after_failure(
-        headers, run.embed, &State::Revoked, &exception, run.recorder, sender,
+        headers,
+        run.embed,
+        &State::Revoked,
+        &exception,
+        run.recorder,
+        sender,
     );
     if !run.ignore_result {
-        plan.results.push(run.recorder.of(headers, State::Revoked, exception.to_value(), None));
+        plan.results.push(
+            run.recorder
+                .of(headers, State::Revoked, exception.to_value(), None),
+        );
     }
-    done(plan, Verdict::Revoked { terminated, expired })
+    done(
+        plan,
+        Verdict::Revoked {
+            terminated,
+            expired,
+        },
+    )
 }
 
 fn attempt(run: &Run<'_>, outcome: &str, detail: String) -> Attempt {
@@ -233,3 +303,6 @@ fn attempt(run: &Run<'_>, outcome: &str, detail: String) -> Attempt {
 pub fn is_expired(expires: Option<Timestamp>, now: Timestamp) -> bool {
     expires.is_some_and(|expires| expires < now)
 }
+
+#[cfg(test)]
+mod tests;

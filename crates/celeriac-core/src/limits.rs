@@ -28,10 +28,10 @@ impl Default for StoreLimits {
             message_bytes_max: 16 << 20,
             result_bytes_max: 16 << 20,
             queue_depth_max: 10_000_000,
-            result_expires: Some(Duration::from_secs(86_400)),
+            result_expires: Some(Duration::from_hours(24)),
             dead_letters_max: 1_000_000,
             events_max: 500_000,
-            revoke_expires: Duration::from_secs(30 * 86_400),
+            revoke_expires: Duration::from_hours(720),
         }
     }
 }

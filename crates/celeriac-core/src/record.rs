@@ -21,7 +21,17 @@ pub struct Recorder<'a> {
 
 impl Recorder<'_> {
     /// The result of the message with these headers.
-    pub fn of(&self, headers: &Headers, state: State, result: Value, traceback: Option<&str>) -> ResultRecord {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a state is as small as its reference"
+    )]
+    pub fn of(
+        &self,
+        headers: &Headers,
+        state: State,
+        result: Value,
+        traceback: Option<&str>,
+    ) -> ResultRecord {
         let id = headers.id().unwrap_or_default();
         let mut meta = ResultMeta::new(id, &state, result);
         meta.set_traceback(traceback);
@@ -47,6 +57,10 @@ impl Recorder<'_> {
     }
 
     /// The result of a task that ends without having run.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a state is as small as its reference"
+    )]
     pub fn failed(
         &self,
         id: &str,

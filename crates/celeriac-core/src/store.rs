@@ -12,11 +12,12 @@ mod view;
 
 pub use admin::{DeadFilter, DeadLetters, Page, Queues, Replay, Stored};
 pub use broker::{
-    Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Fate, FetchRequest, Outgoing,
-    Place, Plan, Settled, Settlement,
+    Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Fate, FetchRequest,
+    Outgoing, Place, Plan, Settled, Settlement,
 };
 pub use control::{
-    Control, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke, StampedEvent, Sweep,
+    Control, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke, StampedEvent,
+    Sweep,
 };
 pub use results::{ResultRecord, Results};
 pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
@@ -24,6 +25,10 @@ pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
 use crate::limits::StoreLimits;
 
 /// What a store can do. What it cannot is refused at start, never ignored.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent answers to four questions"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Other processes see the same data.
@@ -37,7 +42,9 @@ pub struct Capabilities {
 }
 
 /// A store that plays every role; the embedded ones do.
-pub trait Store: Broker + Results + DeadLetters + Queues + Control + Nodes + Events + Inspect {
+pub trait Store:
+    Broker + Results + DeadLetters + Queues + Control + Nodes + Events + Inspect
+{
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
     /// What it refuses, and how long it keeps things.

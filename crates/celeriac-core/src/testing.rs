@@ -16,7 +16,7 @@ impl FixedClock {
     /// If `instant` is not RFC 3339.
     pub fn at(instant: &str) -> Self {
         let instant = instant.parse().expect("tests give an RFC 3339 instant");
-        Self(Mutex::new((instant, Duration::from_secs(3600))))
+        Self(Mutex::new((instant, Duration::from_hours(1))))
     }
 
     /// Moves both clocks forward.

@@ -4,14 +4,16 @@
 //! out, which a store writes together with the settlement. Sources: wire specification 5.1 to 5.8
 //! and 5.10, `celery/canvas.py` and `celery/app/trace.py` 5.7.
 
+mod follow;
+
+pub use follow::{after_chord, after_failure, after_success};
+
 use crate::clock;
 use crate::queue::QueueName;
-use crate::record::Recorder;
 use crate::route::Router;
-use crate::store::{ChordDone, ChordPart, ChordStart, Outgoing, Plan};
+use crate::store::{ChordStart, Outgoing, Plan};
 use celeriac_wire::{
-    Body, Embed, ExceptionInfo, FieldError, Headers, Map, Message, Signature, SignatureKind, State,
-    TimeLimits, Value,
+    Body, Embed, FieldError, Headers, Map, Message, Signature, SignatureKind, TimeLimits, Value,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -33,7 +35,10 @@ pub struct Sender<'a> {
 
 impl std::fmt::Debug for Sender<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Sender").field("now", &self.now).finish_non_exhaustive()
+        formatter
+            .debug_struct("Sender")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,35 +68,42 @@ pub struct Applied {
 /// # Errors
 /// A field of a wrong type, a signature type that is not supported, or nesting beyond 64 levels;
 /// the error names the field.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a signature is used up by being sent"
+)]
 pub fn apply(
     signature: Signature,
     args: &[Value],
     lineage: Lineage<'_>,
     sender: &mut Sender<'_>,
 ) -> Result<Applied, FieldError> {
-    apply_at(signature, args, lineage, sender, 0)
+    apply_at(&signature, args, lineage, sender, 0)
 }
 
 fn apply_at(
-    signature: Signature,
+    signature: &Signature,
     args: &[Value],
     lineage: Lineage<'_>,
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Applied, FieldError> {
     if depth > NESTING_MAX {
-        return Err(FieldError::missing("tasks", "at most 64 levels of nested signatures"));
+        return Err(FieldError::missing(
+            "tasks",
+            "at most 64 levels of nested signatures",
+        ));
     }
     let depth = depth + 1;
     match signature.kind() {
-        SignatureKind::Chain => apply_chain(&signature, args, lineage, sender, depth),
+        SignatureKind::Chain => apply_chain(signature, args, lineage, sender, depth),
         SignatureKind::Group => apply_group(signature, args, lineage, sender, depth),
-        SignatureKind::Chord => apply_chord(&signature, args, lineage, sender, depth),
+        SignatureKind::Chord => apply_chord(signature, args, lineage, sender, depth),
         SignatureKind::Chunks => Err(FieldError::missing(
             "subtask_type",
             "a task, chain, group, chord, map or starmap; split chunks into starmaps at the sender",
         )),
-        _ => apply_task(&signature, args, lineage, sender),
+        _ => apply_task(signature, args, lineage, sender),
     }
 }
 
@@ -101,13 +113,27 @@ fn apply_task(
     lineage: Lineage<'_>,
     sender: &mut Sender<'_>,
 ) -> Result<Applied, FieldError> {
-    let name = signature.task().ok_or_else(|| FieldError::missing("task", "the name of a task"))?;
-    let id = signature.task_id().map_or_else(|| (sender.new_id)(), str::to_owned);
-    let mut all_args = if signature.is_immutable() { Vec::new() } else { args.to_vec() };
+    let name = signature
+        .task()
+        .ok_or_else(|| FieldError::missing("task", "the name of a task"))?;
+    let id = signature
+        .task_id()
+        .map_or_else(|| (sender.new_id)(), str::to_owned);
+    let mut all_args = if signature.is_immutable() {
+        Vec::new()
+    } else {
+        args.to_vec()
+    };
     all_args.extend_from_slice(signature.args());
     let mut embed = Embed::new();
-    embed.set_callbacks(signature.links()?).set_errbacks(signature.link_errors()?);
-    if let Some(chain) = signature.option("chain").as_array().filter(|chain| !chain.is_empty()) {
+    embed
+        .set_callbacks(signature.links()?)
+        .set_errbacks(signature.link_errors()?);
+    if let Some(chain) = signature
+        .option("chain")
+        .as_array()
+        .filter(|chain| !chain.is_empty())
+    {
         embed.insert("chain", chain.to_vec());
     }
     if signature.option("chord").as_object().is_some() {
@@ -120,16 +146,26 @@ fn apply_task(
     set_headers(&mut message.headers, signature, &id, lineage, sender)?;
     set_properties(&mut message, signature, sender.now)?;
     let queue = queue_of(signature, name, sender.router)?;
-    let plan = Plan { publish: vec![Outgoing::new(queue, message)], ..Plan::default() };
-    Ok(Applied { plan, task_id: Some(id), group: None })
+    let plan = Plan {
+        publish: vec![Outgoing::new(queue, message)],
+        ..Plan::default()
+    };
+    Ok(Applied {
+        plan,
+        task_id: Some(id),
+        group: None,
+    })
 }
 
 fn queue_of(signature: &Signature, task: &str, router: &Router) -> Result<QueueName, FieldError> {
-    let option = ["queue", "routing_key"].iter().find_map(|name| signature.option(name).as_str());
+    let option = ["queue", "routing_key"]
+        .iter()
+        .find_map(|name| signature.option(name).as_str());
     match option {
         None => Ok(router.route(task).clone()),
-        Some(name) => QueueName::parse(name)
-            .map_err(|_| FieldError::new("options.queue", "a valid queue name", &Value::from(name))),
+        Some(name) => QueueName::parse(name).map_err(|_| {
+            FieldError::new("options.queue", "a valid queue name", &Value::from(name))
+        }),
     }
 }
 
@@ -148,9 +184,19 @@ fn set_headers(
         .set_group_index(signature.option("group_index").as_i64())
         .set_shadow(text("shadow"))
         .set_origin(sender.origin)
-        .set_retries(signature.option("retries").as_u64().map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX)))
-        .set_ignore_result(Some(signature.option("ignore_result").as_bool().unwrap_or(false)));
-    let nesting = signature.option("replaced_task_nesting").as_u64().unwrap_or(0);
+        .set_retries(
+            signature
+                .option("retries")
+                .as_u64()
+                .map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+        )
+        .set_ignore_result(Some(
+            signature.option("ignore_result").as_bool().unwrap_or(false),
+        ));
+    let nesting = signature
+        .option("replaced_task_nesting")
+        .as_u64()
+        .unwrap_or(0);
     headers.set_replaced_task_nesting(u32::try_from(nesting).unwrap_or(u32::MAX));
     headers.set_eta(instant(signature, "eta", "countdown", sender.now)?);
     headers.set_expires(instant(signature, "expires", "expires", sender.now)?);
@@ -169,7 +215,9 @@ fn set_headers(
 
 /// Copies stamps: names in `stamped_headers`, values directly in the options (5.8).
 fn stamp(headers: &mut Headers, signature: &Signature) {
-    let Some(names) = signature.option("stamped_headers").as_array() else { return };
+    let Some(names) = signature.option("stamped_headers").as_array() else {
+        return;
+    };
     let mut stamps = Map::default();
     for name in names.iter().filter_map(Value::as_str) {
         stamps.insert(name, signature.option(name).clone());
@@ -193,14 +241,17 @@ fn instant(
             .as_str()
             .and_then(|text| celeriac_wire::parse_iso(text).ok())
             .map(Some)
-            .ok_or_else(|| FieldError::new(format!("options.{absolute}"), "an ISO 8601 instant", value)),
+            .ok_or_else(|| {
+                FieldError::new(format!("options.{absolute}"), "an ISO 8601 instant", value)
+            }),
     }
 }
 
 /// Moves an instant by a number of seconds, which may be negative (`expires=-5` is legal).
 fn shift(now: Timestamp, seconds: f64) -> Timestamp {
     let micros = (seconds * 1e6).clamp(-1e17, 1e17) as i64;
-    now.checked_add(jiff::SignedDuration::from_micros(micros)).unwrap_or(Timestamp::MAX)
+    now.checked_add(jiff::SignedDuration::from_micros(micros))
+        .unwrap_or(Timestamp::MAX)
 }
 
 fn seconds(signature: &Signature, name: &str) -> Result<Option<Duration>, FieldError> {
@@ -210,7 +261,9 @@ fn seconds(signature: &Signature, name: &str) -> Result<Option<Duration>, FieldE
             .as_f64()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .map(Some)
-            .ok_or_else(|| FieldError::new(format!("options.{name}"), "a number of seconds", value)),
+            .ok_or_else(|| {
+                FieldError::new(format!("options.{name}"), "a number of seconds", value)
+            }),
     }
 }
 
@@ -220,13 +273,17 @@ fn set_properties(
     now: Timestamp,
 ) -> Result<(), FieldError> {
     if let Some(priority) = signature.option("priority").as_u64() {
-        message.properties.set_priority(u8::try_from(priority).unwrap_or(u8::MAX).min(9));
+        message
+            .properties
+            .set_priority(u8::try_from(priority).unwrap_or(u8::MAX).min(9));
     }
     if let Some(reply_to) = signature.option("reply_to").as_str() {
         message.properties.set_reply_to(reply_to);
     }
     let expires = message.headers.expires()?;
-    message.properties.set_expiration(expires.map(|expires| clock::between(now, expires)));
+    message
+        .properties
+        .set_expiration(expires.map(|expires| clock::between(now, expires)));
     Ok(())
 }
 
@@ -240,50 +297,106 @@ fn apply_chain(
 ) -> Result<Applied, FieldError> {
     let mut steps = join_groups(splice(signature.tasks()?, depth)?)?;
     let errbacks = signature.link_errors()?;
+    inherit_id(signature, steps.last_mut());
     for step in &mut steps {
-        if step.task_id().is_none() && step.kind() != SignatureKind::Group {
-            let id = (sender.new_id)();
-            set_option(step, "task_id", id.as_str());
-        }
+        fix_id(step, sender);
         for errback in &errbacks {
             *step = step.clone().with_link_error(errback.clone());
         }
     }
     let Some(last) = steps.last_mut() else {
-        return Err(FieldError::missing("kwargs.tasks", "at least one task in the chain"));
+        return Err(FieldError::missing(
+            "kwargs.tasks",
+            "at least one task in the chain",
+        ));
     };
     for link in signature.links()? {
         *last = last.clone().with_link(link);
     }
     copy_options(signature, last, &["chord", "group_id", "group_index"]);
-    if let Some(id) = signature.task_id() {
-        set_option(last, "task_id", id);
-    }
-    let last_id = last.task_id().map(str::to_owned);
-    let mut reversed: Vec<Value> =
-        signature.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+    let last_id = end_id(last).map(str::to_owned);
+    let mut reversed: Vec<Value> = signature
+        .option("chain")
+        .as_array()
+        .map(<[Value]>::to_vec)
+        .unwrap_or_default();
     let continues = !reversed.is_empty();
     let mut rest = steps.split_off(1);
     let mut first = steps.remove(0);
-    copy_options(signature, &mut first, &["countdown", "eta", "root_id", "parent_id"]);
+    copy_options(
+        signature,
+        &mut first,
+        &["countdown", "eta", "root_id", "parent_id"],
+    );
+    let alone = rest.is_empty();
     rest.reverse();
     reversed.extend(rest.into_iter().map(|step| Value::Object(step.into_map())));
     if !reversed.is_empty() {
-        let mut own = first.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+        let mut own = first
+            .option("chain")
+            .as_array()
+            .map(<[Value]>::to_vec)
+            .unwrap_or_default();
         reversed.append(&mut own);
         first.options_mut().insert("chain", reversed);
     }
-    let mut applied = apply_at(first, args, lineage, sender, depth)?;
-    if !continues {
-        applied.task_id = last_id.or(applied.task_id);
+    let mut applied = apply_at(&first, args, lineage, sender, depth)?;
+    if !continues && !alone {
+        applied.task_id = last_id;
     }
     Ok(applied)
+}
+
+/// The id whose result ends a step: a chain's is that of its last task, a chord's that of its body,
+/// as `freeze` of `celery/canvas.py` 5.7 does it: ids that a client has fixed, and waits for, stand,
+/// whatever the id of the composite is (a chord's is the id of its header's group).
+///
+/// `None` for a group, and for what has no id yet.
+fn end_id(step: &Signature) -> Option<&str> {
+    end_id_at(step.as_map(), 0)
+}
+
+fn end_id_at(step: &Map, depth: usize) -> Option<&str> {
+    let kwargs = |name: &str| step.get("kwargs").and_then(|kwargs| kwargs.get(name));
+    let end = match step.get("subtask_type").and_then(Value::as_str) {
+        Some("group") => return None,
+        Some("chord") => kwargs("body"),
+        Some("chain") => kwargs("tasks")
+            .and_then(Value::as_array)
+            .and_then(<[Value]>::last),
+        _ => None,
+    };
+    let end = end
+        .and_then(Value::as_object)
+        .filter(|_| depth < NESTING_MAX);
+    let own = || step.get("options")?.get("task_id")?.as_str();
+    end.and_then(|end| end_id_at(end, depth + 1)).or_else(own)
+}
+
+/// Gives the last step the id of the whole, unless its own is fixed.
+fn inherit_id(whole: &Signature, last: Option<&mut Signature>) {
+    if let Some((last, id)) = last.zip(whole.task_id())
+        && end_id(last).is_none()
+    {
+        set_option(last, "task_id", id);
+    }
+}
+
+/// Gives a step the id that its result will have, unless it has one.
+fn fix_id(step: &mut Signature, sender: &mut Sender<'_>) {
+    if step.kind() != SignatureKind::Group && end_id(step).is_none() {
+        let id = (sender.new_id)();
+        set_option(step, "task_id", id.as_str());
+    }
 }
 
 /// Puts the steps of nested chains in line.
 fn splice(steps: Vec<Signature>, depth: usize) -> Result<Vec<Signature>, FieldError> {
     if depth > NESTING_MAX {
-        return Err(FieldError::missing("tasks", "at most 64 levels of nested signatures"));
+        return Err(FieldError::missing(
+            "tasks",
+            "at most 64 levels of nested signatures",
+        ));
     }
     let mut flat = Vec::with_capacity(steps.len());
     for step in steps {
@@ -302,7 +415,11 @@ fn join_groups(steps: Vec<Signature>) -> Result<Vec<Signature>, FieldError> {
     for step in steps {
         match joined.last() {
             Some(last) if last.kind() == SignatureKind::Group => {
-                let header = joined.pop().map(|group| group.tasks()).transpose()?.unwrap_or_default();
+                let header = joined
+                    .pop()
+                    .map(|group| group.tasks())
+                    .transpose()?
+                    .unwrap_or_default();
                 joined.push(Signature::chord(header, step));
             }
             _ => joined.push(step),
@@ -313,33 +430,46 @@ fn join_groups(steps: Vec<Signature>) -> Result<Vec<Signature>, FieldError> {
 
 /// A group is its members' messages and nothing else (5.4).
 fn apply_group(
-    signature: Signature,
+    signature: &Signature,
     args: &[Value],
     lineage: Lineage<'_>,
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Applied, FieldError> {
-    let chain = signature.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+    let chain = signature
+        .option("chain")
+        .as_array()
+        .map(<[Value]>::to_vec)
+        .unwrap_or_default();
     if let Some((next, rest)) = chain.split_last() {
         let mut body = Signature::from_value(next.clone())?;
         if !rest.is_empty() {
             body.options_mut().insert("chain", rest.to_vec());
         }
         let mut chord = Signature::chord(signature.tasks()?, body);
-        copy_options(&signature, &mut chord, &["root_id", "parent_id"]);
-        return apply_at(chord, args, lineage, sender, depth);
+        copy_options(signature, &mut chord, &["root_id", "parent_id"]);
+        return apply_at(&chord, args, lineage, sender, depth);
     }
-    let group = signature.task_id().map_or_else(|| (sender.new_id)(), str::to_owned);
+    let group = signature
+        .task_id()
+        .map_or_else(|| (sender.new_id)(), str::to_owned);
     let mut applied = Applied::default();
     let mut ids = Vec::new();
-    for (index, mut member) in flatten_groups(signature.tasks()?, depth)?.into_iter().enumerate() {
+    for (index, mut member) in flatten_groups(signature.tasks()?, depth)?
+        .into_iter()
+        .enumerate()
+    {
         set_option(&mut member, "group_id", group.as_str());
         member.options_mut().insert("group_index", index as i64);
-        copy_options(&signature, &mut member, &["countdown", "eta", "expires", "priority", "queue"]);
+        copy_options(
+            signature,
+            &mut member,
+            &["countdown", "eta", "expires", "priority", "queue"],
+        );
         for errback in signature.link_errors()? {
             member = member.with_link_error(errback);
         }
-        let one = apply_at(member, args, lineage, sender, depth)?;
+        let one = apply_at(&member, args, lineage, sender, depth)?;
         ids.extend(one.task_id);
         applied.plan.extend(one.plan);
     }
@@ -350,7 +480,10 @@ fn apply_group(
 /// Members of nested groups become members of the outer one.
 fn flatten_groups(members: Vec<Signature>, depth: usize) -> Result<Vec<Signature>, FieldError> {
     if depth > NESTING_MAX {
-        return Err(FieldError::missing("tasks", "at most 64 levels of nested signatures"));
+        return Err(FieldError::missing(
+            "tasks",
+            "at most 64 levels of nested signatures",
+        ));
     }
     let mut flat = Vec::with_capacity(members.len());
     for member in members {
@@ -377,23 +510,31 @@ fn apply_chord(
         .ok_or_else(|| FieldError::missing("kwargs.body", "the signature of a chord's body"))?;
     let mut body = prepare_chord_body(signature, body, sender, depth)?;
     if header.is_empty() {
-        return apply_at(body, &[Value::Array(Vec::new())], lineage, sender, depth);
+        return apply_at(&body, &[Value::Array(Vec::new())], lineage, sender, depth);
     }
     let group = (sender.new_id)();
-    let chain_in_body = body.option("chain").as_array().and_then(<[Value]>::first).cloned();
-    let last_id = chain_in_body
-        .and_then(|last| last.get("options")?.get("task_id")?.as_str().map(str::to_owned))
-        .or_else(|| body.task_id().map(str::to_owned));
+    let chain_in_body = body.option("chain").as_array().and_then(<[Value]>::first);
+    let last_id = match chain_in_body {
+        Some(last) => Signature::from_value(last.clone())
+            .ok()
+            .and_then(|last| end_id(&last).map(str::to_owned)),
+        None => end_id(&body).map(str::to_owned),
+    };
     copy_options(signature, &mut body, &["root_id"]);
     let carried = Value::Object(body.into_map());
-    let mut applied = Applied { task_id: last_id, ..Applied::default() };
+    let mut applied = Applied {
+        task_id: last_id,
+        ..Applied::default()
+    };
     let size = u32::try_from(header.len()).unwrap_or(u32::MAX);
     for (index, mut member) in header.into_iter().enumerate() {
         set_option(&mut member, "group_id", group.as_str());
         member.options_mut().insert("group_index", index as i64);
         member.options_mut().insert("chord", carried.clone());
         copy_options(signature, &mut member, &["countdown", "eta"]);
-        applied.plan.extend(apply_at(member, args, lineage, sender, depth)?.plan);
+        applied
+            .plan
+            .extend(apply_at(&member, args, lineage, sender, depth)?.plan);
     }
     applied.plan.chords.push(ChordStart { group, size });
     Ok(applied)
@@ -406,20 +547,25 @@ fn prepare_chord_body(
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Signature, FieldError> {
-    let outer = chord.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+    let outer = chord
+        .option("chain")
+        .as_array()
+        .map(<[Value]>::to_vec)
+        .unwrap_or_default();
     let mut steps = if body.kind() == SignatureKind::Chain && body.options().is_empty() {
         join_groups(splice(body.tasks()?, depth)?)?
     } else {
         vec![body]
     };
     if steps.is_empty() {
-        return Err(FieldError::missing("kwargs.body", "at least one task in the chord's body"));
+        return Err(FieldError::missing(
+            "kwargs.body",
+            "at least one task in the chord's body",
+        ));
     }
+    inherit_id(chord, steps.last_mut());
     for step in &mut steps {
-        if step.task_id().is_none() && step.kind() != SignatureKind::Group {
-            let id = (sender.new_id)();
-            set_option(step, "task_id", id.as_str());
-        }
+        fix_id(step, sender);
         for errback in chord.link_errors()? {
             *step = step.clone().with_link_error(errback);
         }
@@ -429,15 +575,22 @@ fn prepare_chord_body(
         for link in chord.links()? {
             *last = last.clone().with_link(link);
         }
-        if let Some(id) = chord.task_id() {
-            set_option(last, "task_id", id);
-        }
     }
     let rest = steps.split_off(1);
     let mut first = steps.remove(0);
     let mut reversed = outer;
-    reversed.extend(rest.into_iter().rev().map(|step| Value::Object(step.into_map())));
-    reversed.extend(first.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default());
+    reversed.extend(
+        rest.into_iter()
+            .rev()
+            .map(|step| Value::Object(step.into_map())),
+    );
+    reversed.extend(
+        first
+            .option("chain")
+            .as_array()
+            .map(<[Value]>::to_vec)
+            .unwrap_or_default(),
+    );
     if !reversed.is_empty() {
         first.options_mut().insert("chain", reversed);
     }
@@ -458,162 +611,5 @@ fn copy_options(from: &Signature, to: &mut Signature, names: &[&str]) {
     }
 }
 
-/// What follows success: callbacks, the next step of the chain, the chord part (5.10 step 4).
-///
-/// # Errors
-/// A malformed signature in the embed; the task counts as failed then, as in Celery.
-pub fn after_success(
-    headers: &Headers,
-    embed: &Embed,
-    value: &Value,
-    sender: &mut Sender<'_>,
-) -> Result<Plan, FieldError> {
-    let id = headers.id().unwrap_or_default();
-    let lineage = Lineage { root_id: headers.root_id().or(Some(id)), parent_id: Some(id) };
-    let args = [value.clone()];
-    let mut plan = Plan::default();
-    for callback in embed.callbacks()? {
-        plan.extend(apply(callback, &args, lineage, sender)?.plan);
-    }
-    let mut chain = embed.chain()?;
-    if let Some(mut next) = chain.pop() {
-        if !chain.is_empty() {
-            let rest: Vec<Value> =
-                chain.into_iter().map(|step| Value::Object(step.into_map())).collect();
-            next.options_mut().insert("chain", rest);
-        }
-        plan.extend(apply(next, &args, lineage, sender)?.plan);
-    }
-    plan.parts.extend(part_of(headers, embed.chord()?, State::Success, value.clone()));
-    Ok(plan)
-}
-
-/// What follows a final failure or a revocation (5.10 step 6): the chord part, the rest of the
-/// chain marked alike, and for a failure the errbacks.
-pub fn after_failure(
-    headers: &Headers,
-    embed: &Embed,
-    state: &State,
-    exception: &ExceptionInfo,
-    recorder: &Recorder<'_>,
-    sender: &mut Sender<'_>,
-) -> Plan {
-    let id = headers.id().unwrap_or_default();
-    let mut plan = Plan::default();
-    let chord = embed.chord().ok().flatten();
-    plan.parts.extend(part_of(headers, chord, state.clone(), exception.to_value()));
-    for step in embed.chain().unwrap_or_default() {
-        plan.extend(fail_step(&step, state, exception, recorder, 0));
-    }
-    if *state == State::Failure {
-        let lineage = Lineage { root_id: headers.root_id().or(Some(id)), parent_id: Some(id) };
-        for errback in embed.errbacks().unwrap_or_default() {
-            // An errback that cannot be sent must not undo the failure it reports.
-            if let Ok(applied) = apply(errback, &[Value::from(id)], lineage, sender) {
-                plan.extend(applied.plan);
-            }
-        }
-    }
-    plan
-}
-
-/// Marks a step that will never run, and what hangs on it.
-///
-/// Celery stores only failures here and leaves the rest of a revoked chain PENDING for ever; a
-/// waiting client would hang, so revocation is passed on as well.
-fn fail_step(
-    step: &Signature,
-    state: &State,
-    exception: &ExceptionInfo,
-    recorder: &Recorder<'_>,
-    depth: usize,
-) -> Plan {
-    let mut plan = Plan::default();
-    if depth > NESTING_MAX {
-        return plan;
-    }
-    if let Some(id) = step.task_id() {
-        plan.results.push(recorder.failed(id, step.task(), state.clone(), exception));
-        let chord = Signature::from_value(step.option("chord").clone()).ok();
-        if let (Some(body), Some(group)) = (chord, step.group_id()) {
-            plan.parts.push(ChordPart {
-                group: group.to_owned(),
-                index: step.option("group_index").as_i64().unwrap_or(0),
-                task_id: id.to_owned(),
-                state: state.clone(),
-                result: exception.to_value(),
-                body,
-            });
-        }
-    }
-    let inner = match step.kind() {
-        SignatureKind::Chord => step.chord_body().ok().flatten().into_iter().collect(),
-        SignatureKind::Chain | SignatureKind::Group => step.tasks().unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    for step in inner {
-        plan.extend(fail_step(&step, state, exception, recorder, depth + 1));
-    }
-    plan
-}
-
-fn part_of(headers: &Headers, body: Option<Signature>, state: State, result: Value) -> Option<ChordPart> {
-    Some(ChordPart {
-        group: headers.group()?.to_owned(),
-        index: headers.group_index().unwrap_or(0),
-        task_id: headers.id()?.to_owned(),
-        state,
-        result,
-        body: body?,
-    })
-}
-
-/// What follows a complete chord: its body, or its body's failure (4.8 step 2, 5.10 step 8).
-pub fn after_chord(done: &ChordDone, recorder: &Recorder<'_>, sender: &mut Sender<'_>) -> Plan {
-    let Some(first) = done.parts.first() else { return Plan::default() };
-    let body = first.body.clone();
-    let failed = done.parts.iter().find(|part| part.state != State::Success);
-    let exception = match failed {
-        None => {
-            let results: Vec<Value> = done.parts.iter().map(|part| part.result.clone()).collect();
-            let lineage = Lineage { root_id: None, parent_id: Some(&first.task_id) };
-            match apply(body.clone(), &[Value::Array(results)], lineage, sender) {
-                Ok(applied) => return applied.plan,
-                Err(error) => chord_error(format!("the body cannot be sent: {error}")),
-            }
-        }
-        Some(part) => {
-            let cause = ExceptionInfo::from_value(&part.result)
-                .map_or_else(|_| celeriac_wire::value_repr(&part.result), |cause| cause.summary());
-            chord_error(format!("Dependency {} raised {cause}", part.task_id))
-        }
-    };
-    fail_body(&body, &exception, recorder, sender)
-}
-
-fn chord_error(text: String) -> ExceptionInfo {
-    ExceptionInfo::new("celery.exceptions", "ChordError", vec![Value::from(text)])
-}
-
-fn fail_body(
-    body: &Signature,
-    exception: &ExceptionInfo,
-    recorder: &Recorder<'_>,
-    sender: &mut Sender<'_>,
-) -> Plan {
-    let mut plan = fail_step(body, &State::Failure, exception, recorder, 0);
-    for step in body.option("chain").as_array().unwrap_or_default() {
-        if let Ok(step) = Signature::from_value(step.clone()) {
-            plan.extend(fail_step(&step, &State::Failure, exception, recorder, 0));
-        }
-    }
-    let id = body.task_id().unwrap_or_default();
-    let lineage = Lineage { root_id: body.option("root_id").as_str(), parent_id: Some(id) };
-    for errback in body.link_errors().unwrap_or_default() {
-        // As above: the report must not undo the failure.
-        if let Ok(applied) = apply(errback, &[Value::from(id)], lineage, sender) {
-            plan.extend(applied.plan);
-        }
-    }
-    plan
-}
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,10 @@
 //! # fn main() {}
 //! ```
 
-#![expect(clippy::unwrap_used, reason = "a clause fails by panicking, as every test does")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a clause fails by panicking, as every test does"
+)]
 
 pub mod admin;
 pub mod chord;

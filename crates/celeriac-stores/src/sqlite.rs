@@ -27,9 +27,9 @@ use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery, Events,
-    FetchRequest, Heartbeat, Inspect, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan,
-    QueueView, Queues, Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store,
-    Stored, Sweep, TaskFilter, TaskView,
+    FetchRequest, Heartbeat, Inspect, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause,
+    Plan, QueueView, Queues, Replay, ResultRecord, Results, Revoke, Settled, Settlement,
+    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskView,
 };
 use celeriac_core::{Clock, Entropy, ErrorKind, QueueName, StoreError};
 use celeriac_wire::Event;
@@ -56,7 +56,10 @@ struct Context {
 
 /// Where reads go.
 enum Reader {
-    File { path: std::path::PathBuf, idle: Mutex<Vec<Connection>> },
+    File {
+        path: std::path::PathBuf,
+        idle: Mutex<Vec<Connection>>,
+    },
     Shared(Arc<Mutex<Connection>>),
 }
 
@@ -76,7 +79,10 @@ pub struct SqliteStore {
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("SqliteStore").field("location", &self.location).finish_non_exhaustive()
+        formatter
+            .debug_struct("SqliteStore")
+            .field("location", &self.location)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,8 +104,9 @@ impl SqliteStore {
         open::migrate(&connection)?;
         let events = open::connect(&files.events, false)?;
         open::prepare_events(&events)?;
-        let listener = Listener::spawn(open::connect(&files.main, true)?, &files.bell, bell.clone())
-            .map_err(thread_error)?;
+        let listener =
+            Listener::spawn(open::connect(&files.main, true)?, &files.bell, bell.clone())
+                .map_err(thread_error)?;
         let rung = bell.clone();
         let committed: Committed = Box::new(move |durability| {
             if durability == Synced {
@@ -107,11 +114,22 @@ impl SqliteStore {
             }
         });
         Ok(Self {
-            context: Arc::new(Context { clock, entropy, limits, boot_id: open::boot_id() }),
+            context: Arc::new(Context {
+                clock,
+                entropy,
+                limits,
+                boot_id: open::boot_id(),
+            }),
             writer: Writer::spawn(connection, committed).map_err(thread_error)?,
             event_writer: Writer::spawn(events, Box::new(|_| ())).map_err(thread_error)?,
-            reader: Arc::new(Reader::File { path: files.main, idle: Mutex::default() }),
-            event_reader: Arc::new(Reader::File { path: files.events, idle: Mutex::default() }),
+            reader: Arc::new(Reader::File {
+                path: files.main,
+                idle: Mutex::default(),
+            }),
+            event_reader: Arc::new(Reader::File {
+                path: files.events,
+                idle: Mutex::default(),
+            }),
             bell,
             turn: AtomicUsize::new(0),
             location: format!("sqlite://{}", path.display()),
@@ -133,7 +151,10 @@ impl SqliteStore {
         open::migrate(&connection)?;
         let events = open::in_memory()?;
         open::prepare_events(&events)?;
-        let (connection, events) = (Arc::new(Mutex::new(connection)), Arc::new(Mutex::new(events)));
+        let (connection, events) = (
+            Arc::new(Mutex::new(connection)),
+            Arc::new(Mutex::new(events)),
+        );
         let bell = Bell::new(None);
         let rung = bell.clone();
         let committed: Committed = Box::new(move |durability| {
@@ -142,7 +163,12 @@ impl SqliteStore {
             }
         });
         Ok(Self {
-            context: Arc::new(Context { clock, entropy, limits, boot_id: "memory".to_owned() }),
+            context: Arc::new(Context {
+                clock,
+                entropy,
+                limits,
+                boot_id: "memory".to_owned(),
+            }),
             writer: Writer::Inline(Arc::clone(&connection), committed),
             event_writer: Writer::Inline(Arc::clone(&events), Box::new(|_| ())),
             reader: Arc::new(Reader::Shared(connection)),
@@ -162,7 +188,11 @@ impl SqliteStore {
         work: impl FnOnce(&Connection, &Context) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let context = Arc::clone(&self.context);
-        self.writer.write(what, durability, move |connection| work(connection, &context)).await
+        self.writer
+            .write(what, durability, move |connection| {
+                work(connection, &context)
+            })
+            .await
     }
 
     async fn read<T: Send + 'static>(
@@ -171,7 +201,10 @@ impl SqliteStore {
         work: impl FnOnce(&Connection, &Context) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let context = Arc::clone(&self.context);
-        read(&self.reader, what, move |connection| work(connection, &context)).await
+        read(&self.reader, what, move |connection| {
+            work(connection, &context)
+        })
+        .await
     }
 }
 
@@ -192,15 +225,21 @@ async fn read<T: Send + 'static>(
         Reader::File { .. } => Arc::clone(reader),
     };
     let job = tokio::task::spawn_blocking(move || {
-        let Reader::File { path, idle } = &*reader else { unreachable!("shared readers ran above") };
+        let Reader::File { path, idle } = &*reader else {
+            unreachable!("shared readers ran above")
+        };
         let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match pooled {
             Some(connection) => connection,
             None => open::connect(path, true)?,
         };
-        connection.execute_batch("BEGIN").map_err(error::wrap(what))?;
+        connection
+            .execute_batch("BEGIN")
+            .map_err(error::wrap(what))?;
         let outcome = work(&connection);
-        connection.execute_batch("COMMIT").map_err(error::wrap(what))?;
+        connection
+            .execute_batch("COMMIT")
+            .map_err(error::wrap(what))?;
         let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < READERS_MAX {
             idle.push(connection);
@@ -222,7 +261,13 @@ async fn read<T: Send + 'static>(
 impl Broker for SqliteStore {
     async fn publish(&self, plan: Plan, finisher: Option<ChordFinisher>) -> Result<(), StoreError> {
         self.write("publish", Synced, move |connection, context| {
-            plan::write(connection, context, plan, finisher.as_ref(), plan::Limits::Enforced)
+            plan::write(
+                connection,
+                context,
+                plan,
+                finisher.as_ref(),
+                plan::Limits::Enforced,
+            )
         })
         .await
     }
@@ -244,7 +289,10 @@ impl Broker for SqliteStore {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
         self.write("settle", Synced, move |connection, context| {
-            settlements.into_iter().map(|one| settle::settle(connection, context, one)).collect()
+            settlements
+                .into_iter()
+                .map(|one| settle::settle(connection, context, one))
+                .collect()
         })
         .await
     }
@@ -259,8 +307,10 @@ impl Broker for SqliteStore {
 
     async fn next_due(&self, queues: &[QueueName]) -> Result<Option<Timestamp>, StoreError> {
         let queues = queues.to_vec();
-        self.read("look for scheduled messages", move |connection, _| fetch::next_due(connection, &queues))
-            .await
+        self.read("look for scheduled messages", move |connection, _| {
+            fetch::next_due(connection, &queues)
+        })
+        .await
     }
 }
 
@@ -275,7 +325,10 @@ impl Results for SqliteStore {
 
     async fn result(&self, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
         let id = task_id.to_owned();
-        self.read("read a result", move |connection, _| results::read(connection, &id)).await
+        self.read("read a result", move |connection, _| {
+            results::read(connection, &id)
+        })
+        .await
     }
 
     async fn wait_result(
@@ -287,7 +340,9 @@ impl Results for SqliteStore {
         loop {
             let seen = self.bell.count();
             let record = self.result(task_id).await?;
-            let ready = record.as_ref().is_some_and(|record| record.meta.state().is_ready());
+            let ready = record
+                .as_ref()
+                .is_some_and(|record| record.meta.state().is_ready());
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if ready || left.is_zero() {
                 return Ok(record);
@@ -298,7 +353,10 @@ impl Results for SqliteStore {
 
     async fn forget(&self, task_id: &str) -> Result<bool, StoreError> {
         let id = task_id.to_owned();
-        self.write("forget a result", Synced, move |connection, _| results::forget(connection, &id)).await
+        self.write("forget a result", Synced, move |connection, _| {
+            results::forget(connection, &id)
+        })
+        .await
     }
 
     async fn expire_results(&self, count_max: usize) -> Result<usize, StoreError> {
@@ -311,14 +369,24 @@ impl Results for SqliteStore {
 
 #[async_trait]
 impl DeadLetters for SqliteStore {
-    async fn dead_list(&self, filter: &DeadFilter, page: Page) -> Result<Vec<DeadLetter>, StoreError> {
+    async fn dead_list(
+        &self,
+        filter: &DeadFilter,
+        page: Page,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
         let filter = filter.clone();
-        self.read("list dead letters", move |connection, _| dead::list(connection, &filter, page)).await
+        self.read("list dead letters", move |connection, _| {
+            dead::list(connection, &filter, page)
+        })
+        .await
     }
 
     async fn dead_count(&self, filter: &DeadFilter) -> Result<u64, StoreError> {
         let filter = filter.clone();
-        self.read("count dead letters", move |connection, _| dead::count(connection, &filter)).await
+        self.read("count dead letters", move |connection, _| {
+            dead::count(connection, &filter)
+        })
+        .await
     }
 
     async fn dead_replay(
@@ -354,12 +422,18 @@ impl DeadLetters for SqliteStore {
 impl Queues for SqliteStore {
     async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError> {
         let queue = queue.clone();
-        self.read("look into a queue", move |connection, _| admin::peek(connection, &queue, page)).await
+        self.read("look into a queue", move |connection, _| {
+            admin::peek(connection, &queue, page)
+        })
+        .await
     }
 
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
         let rows = rows.to_vec();
-        self.write("remove messages", Synced, move |connection, _| admin::remove(connection, &rows)).await
+        self.write("remove messages", Synced, move |connection, _| {
+            admin::remove(connection, &rows)
+        })
+        .await
     }
 }
 
@@ -398,11 +472,17 @@ impl Control for SqliteStore {
 
     async fn resume(&self, queue: &QueueName) -> Result<bool, StoreError> {
         let queue = queue.clone();
-        self.write("resume a queue", Synced, move |connection, _| control::resume(connection, &queue)).await
+        self.write("resume a queue", Synced, move |connection, _| {
+            control::resume(connection, &queue)
+        })
+        .await
     }
 
     async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        self.read("read the pauses", |connection, _| control::pauses(connection)).await
+        self.read("read the pauses", |connection, _| {
+            control::pauses(connection)
+        })
+        .await
     }
 }
 
@@ -430,7 +510,9 @@ impl Nodes for SqliteStore {
     }
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
-        let swept = self.write("look for dead workers", Relaxed, nodes::sweep).await?;
+        let swept = self
+            .write("look for dead workers", Relaxed, nodes::sweep)
+            .await?;
         // A relaxed commit rings no bell, and `memory://` has no safety net behind it.
         if swept.requeued > 0 {
             self.bell.ring_everywhere();
@@ -448,7 +530,9 @@ impl Events for SqliteStore {
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError> {
         let max = self.context.limits.events_max;
         self.event_writer
-            .write("store events", Relaxed, move |connection| events::emit(connection, &events, max))
+            .write("store events", Relaxed, move |connection| {
+                events::emit(connection, &events, max)
+            })
             .await
     }
 
@@ -465,9 +549,11 @@ impl Events for SqliteStore {
 
     async fn events_of(&self, task_id: &str) -> Result<Vec<StampedEvent>, StoreError> {
         let id = task_id.to_owned();
-        read(&self.event_reader, "read a task's events", move |connection| {
-            events::of_task(connection, &id)
-        })
+        read(
+            &self.event_reader,
+            "read a task's events",
+            move |connection| events::of_task(connection, &id),
+        )
         .await
     }
 }
@@ -476,13 +562,18 @@ impl Events for SqliteStore {
 impl Inspect for SqliteStore {
     async fn task(&self, task_id: &str) -> Result<TaskView, StoreError> {
         let id = task_id.to_owned();
-        self.read("look for a task", move |connection, context| view::task(connection, context, &id)).await
+        self.read("look for a task", move |connection, context| {
+            view::task(connection, context, &id)
+        })
+        .await
     }
 
     async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
         let filter = filter.clone();
-        self.read("list tasks", move |connection, context| view::tasks(connection, context, &filter))
-            .await
+        self.read("list tasks", move |connection, context| {
+            view::tasks(connection, context, &filter)
+        })
+        .await
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>, StoreError> {

@@ -22,6 +22,7 @@ use exit::Failed;
 use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal error; 2 wrong command line; 3 wrong \
     configuration; 4 store unavailable or full; 5 the answer is no (task failed, not found, not \
@@ -121,7 +122,12 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
             .hint("it runs native tasks; leave -A out, or keep `celery` for this application"));
     }
     let settings = Settings::load(flags(&cli), cli.config.as_deref())?;
-    logging::start(&settings, matches!(cli.command, Command::Worker(_)));
+    // The demo tells itself what happens; other commands speak up when something is wrong.
+    logging::start(&settings, match cli.command {
+        Command::Worker(_) => LevelFilter::INFO,
+        Command::Demo(_) => LevelFilter::OFF,
+        _ => LevelFilter::WARN,
+    });
     for warning in settings.warnings() {
         output.warn(warning);
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The deadline of a send (delivery contract).
-pub const SEND_DEADLINE: Duration = Duration::from_secs(2);
+const SEND_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why a send did not succeed.
 #[derive(Debug, thiserror::Error)]

@@ -44,7 +44,11 @@ pub struct Replay {
 #[async_trait]
 pub trait DeadLetters: fmt::Debug + Send + Sync {
     /// Lists dead letters by number.
-    async fn dead_list(&self, filter: &DeadFilter, page: Page) -> Result<Vec<DeadLetter>, StoreError>;
+    async fn dead_list(
+        &self,
+        filter: &DeadFilter,
+        page: Page,
+    ) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// Counts them.
     async fn dead_count(&self, filter: &DeadFilter) -> Result<u64, StoreError>;

@@ -149,8 +149,11 @@ pub trait Events: fmt::Debug + Send + Sync {
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError>;
 
     /// Events with a number above `after`, oldest first.
-    async fn events_since(&self, after: i64, count_max: usize)
-    -> Result<Vec<StampedEvent>, StoreError>;
+    async fn events_since(
+        &self,
+        after: i64,
+        count_max: usize,
+    ) -> Result<Vec<StampedEvent>, StoreError>;
 
     /// Events of one task, oldest first.
     async fn events_of(&self, task_id: &str) -> Result<Vec<StampedEvent>, StoreError>;

@@ -27,21 +27,25 @@ pub(super) struct Bell {
 impl Bell {
     /// A bell that rings in this process and, with a file, in others.
     pub(super) fn new(file: Option<File>) -> Self {
-        Self { count: Arc::new(watch::Sender::new(0)), file: file.map(Arc::new) }
+        Self {
+            count: Arc::new(watch::Sender::new(0)),
+            file: file.map(Arc::new),
+        }
     }
 
     /// Wakes this process.
     pub(super) fn ring(&self) {
-        self.count.send_modify(|count| *count = count.wrapping_add(1));
+        self.count
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Wakes this process and the others.
     pub(super) fn ring_everywhere(&self) {
         self.ring();
-        if let Some(file) = &self.file {
-            if let Err(error) = file.write_at(b"!", 0) {
-                tracing::debug!(%error, "cannot ring the bell; others notice within 100 ms");
-            }
+        if let Some(file) = &self.file
+            && let Err(error) = file.write_at(b"!", 0)
+        {
+            tracing::debug!(%error, "cannot ring the bell; others notice within 100 ms");
         }
     }
 
@@ -53,7 +57,8 @@ impl Bell {
     pub(super) async fn wait(&self, seen: u64, timeout: Duration) -> u64 {
         let mut listener = self.count.subscribe();
         // Either way the caller looks at the count; a timeout is no error here.
-        let _elapsed = tokio::time::timeout(timeout, listener.wait_for(|count| *count != seen)).await;
+        let _elapsed =
+            tokio::time::timeout(timeout, listener.wait_for(|count| *count != seen)).await;
         self.count()
     }
 }
@@ -70,23 +75,30 @@ impl Drop for Listener {
 
 impl Listener {
     /// Starts the listening thread on a connection of its own; it ends within 100 ms of the drop.
-    pub(super) fn spawn(connection: Connection, bell_file: &Path, bell: Bell) -> std::io::Result<Self> {
+    pub(super) fn spawn(
+        connection: Connection,
+        bell_file: &Path,
+        bell: Bell,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let ear = Ear::new(bell_file);
         let stopped = Arc::clone(&stop);
-        std::thread::Builder::new().name("sqlite-bell".to_owned()).spawn(move || {
-            let version = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
-            let mut seen: i64 = version().unwrap_or(0);
-            while !stopped.load(Ordering::Acquire) {
-                ear.wait(SAFETY_NET);
-                // An unreadable store is reported by the calls that need it.
-                let current = version().unwrap_or(seen);
-                if current != seen {
-                    seen = current;
-                    bell.ring();
+        std::thread::Builder::new()
+            .name("sqlite-bell".to_owned())
+            .spawn(move || {
+                let version =
+                    || connection.pragma_query_value(None, "data_version", |row| row.get(0));
+                let mut seen: i64 = version().unwrap_or(0);
+                while !stopped.load(Ordering::Acquire) {
+                    ear.wait(SAFETY_NET);
+                    // An unreadable store is reported by the calls that need it.
+                    let current = version().unwrap_or(seen);
+                    if current != seen {
+                        seen = current;
+                        bell.ring();
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self(stop))
     }
 }
@@ -110,18 +122,24 @@ impl Ear {
             tracing::warn!(%error, "inotify is not available; changes of other processes are noticed \
                 within 100 ms");
         }
-        Self { inotify: watched.ok() }
+        Self {
+            inotify: watched.ok(),
+        }
     }
 
     fn wait(&self, timeout: Duration) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
         let Some(fd) = &self.inotify else {
             // Both an expired and an interrupted poll lead to the look at data_version.
             let _ready = poll(&mut [], Some(&timeout));
             return;
         };
-        if poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0) {
+        if poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
+        {
             let mut drained = [0u8; 4096];
             while rustix::io::read(fd, &mut drained).is_ok_and(|bytes| bytes > 0) {}
         }
@@ -136,7 +154,10 @@ impl Ear {
 
     fn wait(&self, timeout: Duration) {
         use rustix::event::{Timespec, poll};
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
         // Both an expired and an interrupted poll lead to the look at data_version.
         let _ready = poll(&mut [], Some(&timeout));
     }

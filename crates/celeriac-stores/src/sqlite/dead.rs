@@ -1,9 +1,9 @@
 //! Dead letters: list, replay, edit, discard.
 
+use super::Context;
 use super::error::{corrupt, wrap};
 use super::plan::{self, Limits};
 use super::rows::{history_of, instant, message_of, queue_of};
-use super::Context;
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Plan, Replay};
 use celeriac_core::{ErrorKind, StoreError};
@@ -31,7 +31,11 @@ fn condition(filter: &DeadFilter) -> (String, Vec<SqlValue>) {
     if let Some(detail) = &filter.detail {
         and("instr(detail, ?) > 0", detail.clone());
     }
-    match filter.task.as_deref().map(|task| (task, task.strip_suffix('*'))) {
+    match filter
+        .task
+        .as_deref()
+        .map(|task| (task, task.strip_suffix('*')))
+    {
         Some((_, Some(prefix))) => and("instr(task, ?) = 1", prefix.to_owned()),
         Some((task, None)) => and("task = ?", task.to_owned()),
         None => {}
@@ -40,12 +44,11 @@ fn condition(filter: &DeadFilter) -> (String, Vec<SqlValue>) {
         // Numbers as integers, so that both halves find their rows by an index.
         let numbers: Vec<i64> = filter.ids.iter().filter_map(|id| id.parse().ok()).collect();
         let marks = |count: usize| vec!["?"; count].join(", ");
-        sql.push_str(&format!(
-            " AND number IN (SELECT number FROM dead WHERE task_id IN ({}) \
-             UNION SELECT number FROM dead WHERE number IN ({}))",
-            marks(filter.ids.len()),
-            marks(numbers.len()),
-        ));
+        sql.push_str(" AND number IN (SELECT number FROM dead WHERE task_id IN (");
+        sql.push_str(&marks(filter.ids.len()));
+        sql.push_str(") UNION SELECT number FROM dead WHERE number IN (");
+        sql.push_str(&marks(numbers.len()));
+        sql.push_str("))");
         values.extend(filter.ids.iter().map(|id| SqlValue::Text(id.clone())));
         values.extend(numbers.into_iter().map(SqlValue::Integer));
     }
@@ -61,8 +64,9 @@ pub(super) fn list(
     let (condition, mut values) = condition(filter);
     values.push(SqlValue::Integer(page.after));
     values.push(SqlValue::Integer(page.count_max as i64));
-    let sql =
-        format!("SELECT {COLUMNS} FROM dead WHERE {condition} AND number > ? ORDER BY number LIMIT ?");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM dead WHERE {condition} AND number > ? ORDER BY number LIMIT ?"
+    );
     let mut statement = connection.prepare(&sql).map_err(&fail)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
     let mut letters = Vec::new();
@@ -71,7 +75,7 @@ pub(super) fn list(
         let history: String = row.get(6).map_err(&fail)?;
         letters.push(DeadLetter {
             number: row.get(0).map_err(&fail)?,
-            queue: queue_of(row.get(1).map_err(&fail)?)?,
+            queue: queue_of(&row.get::<_, String>(1).map_err(&fail)?)?,
             reason: reason.parse().map_err(|error: String| corrupt(error))?,
             detail: row.get(3).map_err(&fail)?,
             died_at: instant(row.get(4).map_err(&fail)?),
@@ -99,7 +103,14 @@ pub(super) fn replay(
     replay: &Replay,
     count_max: usize,
 ) -> Result<Vec<i64>, StoreError> {
-    let letters = list(connection, filter, Page { after: 0, count_max })?;
+    let letters = list(
+        connection,
+        filter,
+        Page {
+            after: 0,
+            count_max,
+        },
+    )?;
     let mut plan = Plan::default();
     let mut numbers = Vec::with_capacity(letters.len());
     for letter in letters {

@@ -9,7 +9,11 @@ use rusqlite::{Connection, Row};
 /// Old events are deleted this many at a time.
 const TRIM: u64 = 1000;
 
-pub(super) fn emit(connection: &Connection, events: &[Event], events_max: u64) -> Result<(), StoreError> {
+pub(super) fn emit(
+    connection: &Connection,
+    events: &[Event],
+    events_max: u64,
+) -> Result<(), StoreError> {
     let fail = wrap("store events");
     for event in events {
         let body = String::from_utf8_lossy(&event.to_bytes()).into_owned();
@@ -45,10 +49,15 @@ pub(super) fn since(
     Ok(events)
 }
 
-pub(super) fn of_task(connection: &Connection, task_id: &str) -> Result<Vec<StampedEvent>, StoreError> {
+pub(super) fn of_task(
+    connection: &Connection,
+    task_id: &str,
+) -> Result<Vec<StampedEvent>, StoreError> {
     let fail = wrap("read a task's events");
     let mut statement = connection
-        .prepare_cached("SELECT number, body FROM event WHERE task_id = ?1 ORDER BY number LIMIT 1000")
+        .prepare_cached(
+            "SELECT number, body FROM event WHERE task_id = ?1 ORDER BY number LIMIT 1000",
+        )
         .map_err(&fail)?;
     let mut rows = statement.query([task_id]).map_err(&fail)?;
     let mut events = Vec::new();
@@ -67,5 +76,8 @@ fn stamped(row: &Row<'_>) -> Result<StampedEvent, StoreError> {
         Value::Object(map) => map,
         other => return Err(corrupt(format!("an event is {}", other.describe()))),
     };
-    Ok(StampedEvent { number: row.get(0).map_err(&fail)?, event: Event::from_map(map) })
+    Ok(StampedEvent {
+        number: row.get(0).map_err(&fail)?,
+        event: Event::from_map(map),
+    })
 }

@@ -43,14 +43,20 @@ pub(super) fn fetch(
     }
     rows.truncate(request.count_max);
     let revokes = any_revoked(connection)?;
-    rows.into_iter().map(|(row, _)| lease(connection, context, request, row, revokes)).collect()
+    rows.into_iter()
+        .map(|(row, _)| lease(connection, context, request, row, revokes))
+        .collect()
 }
 
 /// A sweep looks only at nodes that are alive: what another one leased would never come back.
 fn check_alive(connection: &Connection, request: &FetchRequest) -> Result<(), StoreError> {
     let state: Option<i64> = connection
         .prepare_cached("SELECT state FROM node WHERE id = ?1")
-        .and_then(|mut statement| statement.query_row([request.node.0], |row| row.get(0)).optional())
+        .and_then(|mut statement| {
+            statement
+                .query_row([request.node.0], |row| row.get(0))
+                .optional()
+        })
         .map_err(wrap("look for the fetching node"))?;
     if state == Some(ALIVE) {
         return Ok(());
@@ -71,7 +77,13 @@ fn promote_due(connection: &Connection, context: &Context) -> Result<(), StoreEr
         .map_err(&fail)?;
     let rows: Vec<(i64, Suspicion)> = due
         .query_map((now, PROMOTE_MAX), |row| {
-            Ok((row.get(0)?, Suspicion { seen: row.get(1)?, counted: row.get(2)? }))
+            Ok((
+                row.get(0)?,
+                Suspicion {
+                    seen: row.get(1)?,
+                    counted: row.get(2)?,
+                },
+            ))
         })
         .and_then(Iterator::collect)
         .map_err(&fail)?;
@@ -128,7 +140,9 @@ fn candidates(
     connection
         .prepare_cached(sql)
         .and_then(|mut statement| {
-            statement.query_map((queue.as_str(), step, count as i64), |row| row.get(0))?.collect()
+            statement
+                .query_map((queue.as_str(), step, count as i64), |row| row.get(0))?
+                .collect()
         })
         .map_err(wrap("look for ready messages"))
 }
@@ -172,7 +186,7 @@ fn lease(
     let task_id: String = found.get(6).map_err(&fail)?;
     Ok(Delivery {
         lease: Lease { row, token },
-        queue: queue_of(found.get(0).map_err(&fail)?)?,
+        queue: queue_of(&found.get::<_, String>(0).map_err(&fail)?)?,
         enqueued_at: instant(found.get(1).map_err(&fail)?),
         redelivered: found.get(2).map_err(&fail)?,
         suspicion: Suspicion {
@@ -193,7 +207,9 @@ pub(super) fn is_revoked(
 ) -> Result<bool, StoreError> {
     let now = micros(context.clock.wall());
     connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM revoked WHERE task_id = ?1 AND expires_at > ?2)")
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM revoked WHERE task_id = ?1 AND expires_at > ?2)",
+        )
         .and_then(|mut statement| statement.query_row((task_id, now), |row| row.get(0)))
         .map_err(wrap("read a revocation"))
 }
@@ -219,13 +235,14 @@ pub(super) fn next_due(
 ) -> Result<Option<Timestamp>, StoreError> {
     let fail = wrap("look for scheduled messages");
     let mut statement = connection
-        .prepare_cached("SELECT due_at, queue FROM message WHERE state = 1 ORDER BY due_at LIMIT 1000")
+        .prepare_cached(
+            "SELECT due_at, queue FROM message WHERE state = 1 ORDER BY due_at LIMIT 1000",
+        )
         .map_err(&fail)?;
     let mut rows = statement.query([]).map_err(&fail)?;
     let mut last = None;
     while let Some(row) = rows.next().map_err(&fail)? {
-        let (due, queue): (i64, String) =
-            (row.get(0).map_err(&fail)?, row.get(1).map_err(&fail)?);
+        let (due, queue): (i64, String) = (row.get(0).map_err(&fail)?, row.get(1).map_err(&fail)?);
         if queues.iter().any(|name| name.as_str() == queue) {
             return Ok(Some(instant(due)));
         }
@@ -240,7 +257,9 @@ pub(super) fn held(connection: &Connection, lease: Lease) -> Result<Option<Strin
     connection
         .prepare_cached("SELECT queue FROM message WHERE row = ?1 AND token = ?2 AND state = 2")
         .and_then(|mut statement| {
-            statement.query_row((lease.row, lease.token), |row| row.get(0)).optional()
+            statement
+                .query_row((lease.row, lease.token), |row| row.get(0))
+                .optional()
         })
         .map_err(wrap("check a lease"))
 }

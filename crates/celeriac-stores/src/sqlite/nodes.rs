@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use std::time::Duration;
 
 /// How long a dead node is still listed.
-const REMEMBERED: Duration = Duration::from_secs(86_400);
+const REMEMBERED: Duration = Duration::from_hours(24);
 
 pub(super) fn register(
     connection: &Connection,
@@ -111,7 +111,10 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
                 .query_map([node.0], |row| {
                     Ok(LeasedRow {
                         row: row.get(0)?,
-                        suspicion: Suspicion { seen: row.get(1)?, counted: row.get(2)? },
+                        suspicion: Suspicion {
+                            seen: row.get(1)?,
+                            counted: row.get(2)?,
+                        },
                         started_at: row.get(3)?,
                         retries: row.get(4)?,
                         history: row.get(5)?,
@@ -126,7 +129,7 @@ fn return_row(
     connection: &Connection,
     row: i64,
     suspicion: Suspicion,
-    history: Option<String>,
+    history: Option<&str>,
     redelivered: bool,
 ) -> Result<(), StoreError> {
     connection
@@ -154,11 +157,20 @@ pub(super) fn sweep(connection: &Connection, context: &Context) -> Result<Sweep,
     let fail = wrap("look for dead workers");
     let now = context.clock.boot();
     let alive: Vec<(i64, String, i64, i64, String, i64)> = connection
-        .prepare_cached("SELECT id, name, heartbeat_us, expiry_us, boot, beat FROM node WHERE state = 0")
+        .prepare_cached(
+            "SELECT id, name, heartbeat_us, expiry_us, boot, beat FROM node WHERE state = 0",
+        )
         .and_then(|mut statement| {
             statement
                 .query_map([], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+                    Ok((
+                        row.get(0)?,
+                        row.get(1)?,
+                        row.get(2)?,
+                        row.get(3)?,
+                        row.get(4)?,
+                        row.get(5)?,
+                    ))
                 })?
                 .collect()
         })
@@ -166,7 +178,10 @@ pub(super) fn sweep(connection: &Connection, context: &Context) -> Result<Sweep,
     let span = |micros: i64| Duration::from_micros(micros.unsigned_abs());
     let mut swept = Sweep::default();
     for (id, name, heartbeat, expiry, boot, beat) in alive {
-        let times = LeaseTimes { heartbeat: span(heartbeat), expiry: span(expiry) };
+        let times = LeaseTimes {
+            heartbeat: span(heartbeat),
+            expiry: span(expiry),
+        };
         if !is_dead(span(beat), boot == context.boot_id, now, times) {
             continue;
         }
@@ -175,7 +190,7 @@ pub(super) fn sweep(connection: &Connection, context: &Context) -> Result<Sweep,
             .and_then(|mut statement| statement.execute((id, DIED)))
             .map_err(&fail)?;
         for leased in leased_by(connection, NodeId(id))? {
-            recover(connection, context, &name, leased, &mut swept)?;
+            recover(connection, context, &name, &leased, &mut swept)?;
         }
         swept.dead_nodes.push(name);
     }
@@ -192,7 +207,7 @@ fn recover(
     connection: &Connection,
     context: &Context,
     node: &str,
-    leased: LeasedRow,
+    leased: &LeasedRow,
     swept: &mut Sweep,
 ) -> Result<(), StoreError> {
     let attempt = Attempt {
@@ -208,16 +223,27 @@ fn recover(
         verdict;
     let mut history = history_of(leased.history.as_deref())?;
     remember(&mut history, attempt);
-    return_row(connection, leased.row, suspicion, history_text(&history)?, true)?;
+    return_row(
+        connection,
+        leased.row,
+        suspicion,
+        history_text(&history)?.as_deref(),
+        true,
+    )?;
     swept.requeued += 1;
     // The worker that fetches a poison message sets it aside with all that hangs on it.
     swept.poisoned += u64::from(matches!(verdict, Recovery::Poison(_)));
     Ok(())
 }
 
-pub(super) fn list(connection: &Connection, context: &Context) -> Result<Vec<NodeView>, StoreError> {
+pub(super) fn list(
+    connection: &Connection,
+    context: &Context,
+) -> Result<Vec<NodeView>, StoreError> {
     let fail = wrap("list the workers");
-    let mut statement = connection.prepare_cached("SELECT * FROM node ORDER BY id").map_err(&fail)?;
+    let mut statement = connection
+        .prepare_cached("SELECT * FROM node ORDER BY id")
+        .map_err(&fail)?;
     let mut rows = statement.query([]).map_err(&fail)?;
     let mut nodes = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {
@@ -235,14 +261,24 @@ fn view(row: &Row<'_>, context: &Context) -> Result<NodeView, StoreError> {
             .map_err(|error| corrupt(format!("read a worker's {column}: {error}")))
     };
     let span = |column: &str| -> Result<Duration, StoreError> {
-        Ok(Duration::from_micros(row.get::<_, i64>(column).map_err(&fail)?.unsigned_abs()))
+        Ok(Duration::from_micros(
+            row.get::<_, i64>(column).map_err(&fail)?.unsigned_abs(),
+        ))
     };
-    let times = LeaseTimes { heartbeat: span("heartbeat_us")?, expiry: span("expiry_us")? };
+    let times = LeaseTimes {
+        heartbeat: span("heartbeat_us")?,
+        expiry: span("expiry_us")?,
+    };
     let boot: String = row.get("boot").map_err(&fail)?;
     let stands = row.get::<_, i64>("state").map_err(&fail)? == ALIVE;
-    let silent = is_dead(span("beat")?, boot == context.boot_id, context.clock.boot(), times);
+    let silent = is_dead(
+        span("beat")?,
+        boot == context.boot_id,
+        context.clock.boot(),
+        times,
+    );
     let queues: Result<Vec<QueueName>, StoreError> =
-        names("queues")?.into_iter().map(queue_of).collect();
+        names("queues")?.iter().map(|name| queue_of(name)).collect();
     Ok(NodeView {
         id: NodeId(row.get("id").map_err(&fail)?),
         info: NodeInfo {
@@ -256,7 +292,10 @@ fn view(row: &Row<'_>, context: &Context) -> Result<NodeView, StoreError> {
         },
         heartbeat: Heartbeat {
             active: row.get("active").map_err(&fail)?,
-            processed: row.get::<_, i64>("processed").map_err(&fail)?.unsigned_abs(),
+            processed: row
+                .get::<_, i64>("processed")
+                .map_err(&fail)?
+                .unsigned_abs(),
         },
         started_at: instant(row.get("started_at").map_err(&fail)?),
         seen_at: instant(row.get("seen_at").map_err(&fail)?),
@@ -266,9 +305,8 @@ fn view(row: &Row<'_>, context: &Context) -> Result<NodeView, StoreError> {
 
 /// Nodes that consume a queue now, for queue lists.
 pub(super) fn consumers(nodes: &[NodeView], queue: &str) -> Vec<NodeId> {
-    let consumes = |node: &&NodeView| {
-        node.alive && node.info.queues.iter().any(|name| name.as_str() == queue)
-    };
+    let consumes =
+        |node: &&NodeView| node.alive && node.info.queues.iter().any(|name| name.as_str() == queue);
     nodes.iter().filter(consumes).map(|node| node.id).collect()
 }
 

@@ -34,7 +34,11 @@ impl Files {
             name.push(suffix);
             PathBuf::from(name)
         };
-        Self { main: path.to_owned(), events: beside("-events"), bell: beside("-bell") }
+        Self {
+            main: path.to_owned(),
+            events: beside("-events"),
+            bell: beside("-bell"),
+        }
     }
 }
 
@@ -49,13 +53,24 @@ pub(super) fn prepare(files: &Files) -> Result<File, StoreError> {
             std::io::ErrorKind::StorageFull => ErrorKind::Full,
             _ => ErrorKind::Invalid,
         };
-        StoreError::new(kind, format!("open the store {}: {error}", files.main.display()))
-            .hint("give a path in a folder that this user may write, e.g. sqlite:///var/lib/app/queue.db")
+        StoreError::new(
+            kind,
+            format!("open the store {}: {error}", files.main.display()),
+        )
+        .hint(
+            "give a path in a folder that this user may write, e.g. sqlite:///var/lib/app/queue.db",
+        )
     };
     std::fs::create_dir_all(folder).map_err(refuse)?;
     refuse_network(folder)?;
     let create = |path: &Path| {
-        OpenOptions::new().create(true).read(true).append(false).write(true).truncate(false).mode(0o600)
+        OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(false)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
             .open(path)
     };
     create(&files.main).map_err(refuse)?;
@@ -64,11 +79,20 @@ pub(super) fn prepare(files: &Files) -> Result<File, StoreError> {
 }
 
 /// SQLite's locks and shared memory do not work across machines (sqlite.org/wal.html, section 1).
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(
+        clippy::unnecessary_wraps,
+        unused_variables,
+        reason = "only Linux tells"
+    )
+)]
 fn refuse_network(folder: &Path) -> Result<(), StoreError> {
     #[cfg(target_os = "linux")]
     {
-        let kind = rustix::fs::statfs(folder)
-            .map_err(|error| StoreError::invalid(format!("look at {}: {error}", folder.display())))?;
+        let kind = rustix::fs::statfs(folder).map_err(|error| {
+            StoreError::invalid(format!("look at {}: {error}", folder.display()))
+        })?;
         if let Some(name) = network_file_system(kind.f_type as u32) {
             return Err(StoreError::invalid(format!(
                 "{} is on {name}, a network file system, where SQLite's locks do not hold",
@@ -77,7 +101,6 @@ fn refuse_network(folder: &Path) -> Result<(), StoreError> {
             .hint("put the store on a local disk, or use redis:// for several machines"));
         }
     }
-    let _checked = folder;
     Ok(())
 }
 
@@ -108,19 +131,26 @@ pub(super) fn connect(path: &Path, read_only: bool) -> Result<Connection, StoreE
     };
     let context = format!("open the store {}", path.display());
     let fail = |error: rusqlite::Error| commit(&context, &error);
-    let mut connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(fail)?;
+    let mut connection =
+        Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(fail)?;
     tune(&mut connection).map_err(fail)?;
     if !read_only {
         let mode: String = connection
             .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
             .map_err(fail)?;
         if mode != "wal" {
-            return Err(StoreError::invalid(format!("{context}: the file system refuses a write-ahead log"))
-                .hint("put the store on a local disk"));
+            return Err(StoreError::invalid(format!(
+                "{context}: the file system refuses a write-ahead log"
+            ))
+            .hint("put the store on a local disk"));
         }
-        connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(fail)?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(fail)?;
+        connection
+            .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+            .map_err(fail)?;
     }
     Ok(connection)
 }
@@ -149,7 +179,10 @@ fn wait_for_lock(tries: i32) -> bool {
     if waited >= BUSY_MAX {
         return false;
     }
-    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
+    let timeout = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: i64::from(pause.subsec_nanos()),
+    };
     // Whether the pause ran out or was interrupted, the lock is tried again.
     let _pause = rustix::event::poll(&mut [], Some(&timeout));
     true
@@ -160,7 +193,11 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     let fail = |error: rusqlite::Error| commit("migrate the store", &error);
     connection.execute_batch("BEGIN IMMEDIATE").map_err(fail)?;
     let outcome = migrate_locked(connection);
-    let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let end = if outcome.is_ok() {
+        "COMMIT"
+    } else {
+        "ROLLBACK"
+    };
     connection.execute_batch(end).map_err(fail)?;
     outcome
 }
@@ -174,7 +211,10 @@ fn migrate_locked(connection: &Connection) -> Result<(), StoreError> {
         ))
         .hint("a newer celeriac wrote it: use that version or a newer one"));
     }
-    for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+    for migration in MIGRATIONS
+        .iter()
+        .skip(usize::try_from(version).unwrap_or(0))
+    {
         connection.execute_batch(migration).map_err(fail)?;
     }
     connection
@@ -191,7 +231,11 @@ fn migrate_locked(connection: &Connection) -> Result<(), StoreError> {
 fn format_version(connection: &Connection) -> Result<i64, StoreError> {
     let fail = |error: rusqlite::Error| commit("read the store's format", &error);
     let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'table'", [], |row| row.get(0))
+        .query_row(
+            "SELECT count(*) FROM sqlite_master WHERE type = 'table'",
+            [],
+            |row| row.get(0),
+        )
         .map_err(fail)?;
     if tables == 0 {
         return Ok(0);
@@ -200,7 +244,11 @@ fn format_version(connection: &Connection) -> Result<i64, StoreError> {
     let version: Option<String> = if ours {
         use rusqlite::OptionalExtension as _;
         connection
-            .query_row("SELECT value FROM meta WHERE key = 'format_version'", [], |row| row.get(0))
+            .query_row(
+                "SELECT value FROM meta WHERE key = 'format_version'",
+                [],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(fail)?
     } else {
@@ -210,12 +258,16 @@ fn format_version(connection: &Connection) -> Result<i64, StoreError> {
         StoreError::invalid("the file is a SQLite database, but no celeriac store")
             .hint("give the path of a new file; celeriac makes it")
     })?;
-    version.parse().map_err(|_| corrupt(format!("the store's format version is {version:?}")))
+    version
+        .parse()
+        .map_err(|_| corrupt(format!("the store's format version is {version:?}")))
 }
 
 /// Makes the tables of the events file.
 pub(super) fn prepare_events(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch(EVENTS_SCHEMA).map_err(|error| commit("open the event history", &error))
+    connection
+        .execute_batch(EVENTS_SCHEMA)
+        .map_err(|error| commit("open the event history", &error))
 }
 
 /// An id that is the same for every process until the machine restarts.
@@ -230,7 +282,11 @@ mod tests {
 
     #[test]
     fn network_file_systems_are_known_by_their_magic() {
-        for (magic, name) in [(0x6969, Some("NFS")), (0xff53_4d42, Some("CIFS")), (0xef53, None)] {
+        for (magic, name) in [
+            (0x6969, Some("NFS")),
+            (0xff53_4d42, Some("CIFS")),
+            (0xef53, None),
+        ] {
             assert_eq!(network_file_system(magic), name);
         }
     }
@@ -240,14 +296,27 @@ mod tests {
         let newer = Connection::open_in_memory().unwrap();
         migrate(&newer).unwrap();
         migrate(&newer).unwrap();
-        newer.execute("UPDATE meta SET value = '99' WHERE key = 'format_version'", []).unwrap();
+        newer
+            .execute(
+                "UPDATE meta SET value = '99' WHERE key = 'format_version'",
+                [],
+            )
+            .unwrap();
         let error = migrate(&newer).unwrap_err();
         assert!(error.to_string().contains("format 99"), "{error}");
         assert!(error.hint_text().unwrap().contains("newer"));
 
         let foreign = Connection::open_in_memory().unwrap();
         foreign.execute_batch("CREATE TABLE users (id)").unwrap();
-        assert!(migrate(&foreign).unwrap_err().to_string().contains("no celeriac store"));
-        assert!(foreign.is_autocommit(), "a refusal leaves no transaction open");
+        assert!(
+            migrate(&foreign)
+                .unwrap_err()
+                .to_string()
+                .contains("no celeriac store")
+        );
+        assert!(
+            foreign.is_autocommit(),
+            "a refusal leaves no transaction open"
+        );
     }
 }

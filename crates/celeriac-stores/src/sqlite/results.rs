@@ -19,7 +19,10 @@ pub(super) fn store_state(
     Ok(held(connection, lease)?.is_some() && store_result(connection, context, record)?)
 }
 
-pub(super) fn read(connection: &Connection, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
+pub(super) fn read(
+    connection: &Connection,
+    task_id: &str,
+) -> Result<Option<ResultRecord>, StoreError> {
     let fail = wrap("read a result");
     let sql = format!("SELECT {RECORD} FROM result WHERE task_id = ?1");
     let mut statement = connection.prepare_cached(&sql).map_err(&fail)?;
@@ -41,7 +44,10 @@ pub(super) fn expire(
     count_max: usize,
 ) -> Result<usize, StoreError> {
     let now = micros(context.clock.wall());
-    let chords_kept = context.limits.result_expires.map_or(i64::MAX, |span| span.as_micros() as i64);
+    let chords_kept = context
+        .limits
+        .result_expires
+        .map_or(i64::MAX, |span| span.as_micros() as i64);
     connection
         .prepare_cached("DELETE FROM chord WHERE done = 1 AND created_at < ?1")
         .and_then(|mut statement| statement.execute([now.saturating_sub(chords_kept)]))

@@ -30,26 +30,40 @@ pub(super) fn micros(instant: Timestamp) -> i64 {
 }
 
 pub(super) fn instant(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 /// The state in which a message waits.
 pub(super) fn waiting_state(suspicion: Suspicion) -> i64 {
-    if suspicion.is_suspect() { SUSPECT } else { READY }
+    if suspicion.is_suspect() {
+        SUSPECT
+    } else {
+        READY
+    }
 }
 
 /// Takes `count` numbers from the sequence that rows and ranks share; returns the first.
 pub(super) fn take_numbers(connection: &Connection, count: usize) -> Result<i64, StoreError> {
     let count = count as i64;
     let last: i64 = connection
-        .prepare_cached("UPDATE sequence SET value = value + ?1 WHERE name = 'message' RETURNING value")
+        .prepare_cached(
+            "UPDATE sequence SET value = value + ?1 WHERE name = 'message' RETURNING value",
+        )
         .and_then(|mut statement| statement.query_row([count], |row| row.get(0)))
         .map_err(wrap("number messages"))?;
     Ok(last - count + 1)
 }
 
 /// Changes the depth of a queue.
-pub(super) fn change_depth(connection: &Connection, queue: &str, by: i64) -> Result<(), StoreError> {
+pub(super) fn change_depth(
+    connection: &Connection,
+    queue: &str,
+    by: i64,
+) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "INSERT INTO depth VALUES (?1, max(?2, 0)) \
@@ -84,14 +98,16 @@ pub(super) fn history_text(history: &[Attempt]) -> Result<Option<String>, StoreE
 }
 
 pub(super) fn history_of(text: Option<&str>) -> Result<Vec<Attempt>, StoreError> {
-    let Some(text) = text else { return Ok(Vec::new()) };
+    let Some(text) = text else {
+        return Ok(Vec::new());
+    };
     Value::parse(text.as_bytes())
         .and_then(celeriac_wire::from_value)
         .map_err(|error| corrupt(format!("read a message's history: {error}")))
 }
 
-pub(super) fn queue_of(name: String) -> Result<QueueName, StoreError> {
-    QueueName::parse(&name).map_err(|error| corrupt(format!("read a stored queue name: {error}")))
+pub(super) fn queue_of(name: &str) -> Result<QueueName, StoreError> {
+    QueueName::parse(name).map_err(|error| corrupt(format!("read a stored queue name: {error}")))
 }
 
 /// The five columns headers, properties, content type, content encoding and body, from `first` on.
@@ -111,12 +127,12 @@ pub(super) fn message_of(row: &Row<'_>, first: usize) -> Result<Message, StoreEr
     })
 }
 
-/// Queue, enqueued_at, history and the five columns of the message, from column 0.
+/// Queue, `enqueued_at`, history and the five columns of the message, from column 0.
 pub(super) fn outgoing_of(row: &Row<'_>, first: usize) -> Result<Outgoing, StoreError> {
     let fail = wrap("read a message");
     let history: Option<String> = row.get(first + 2).map_err(&fail)?;
     Ok(Outgoing {
-        queue: queue_of(row.get(first).map_err(&fail)?)?,
+        queue: queue_of(&row.get::<_, String>(first).map_err(&fail)?)?,
         message: message_of(row, first + 3)?,
         history: history_of(history.as_deref())?,
         enqueued_at: Some(instant(row.get(first + 1).map_err(&fail)?)),

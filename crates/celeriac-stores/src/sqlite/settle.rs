@@ -19,7 +19,9 @@ pub(super) fn settle(
     context: &Context,
     settlement: Settlement,
 ) -> Result<Settled, StoreError> {
-    let Some(queue) = held(connection, settlement.lease)? else { return Ok(Settled::Fenced) };
+    let Some(queue) = held(connection, settlement.lease)? else {
+        return Ok(Settled::Fenced);
+    };
     let row = settlement.lease.row;
     match settlement.fate {
         Fate::Done => {
@@ -27,11 +29,21 @@ pub(super) fn settle(
             change_depth(connection, &queue, -1)?;
         }
         Fate::Release { place, attempt } => release(connection, row, place, attempt)?,
-        Fate::Dead { reason, detail, attempt } => {
+        Fate::Dead {
+            reason,
+            detail,
+            attempt,
+        } => {
             set_aside(connection, context, row, reason, &detail, attempt)?;
         }
     }
-    plan::write(connection, context, settlement.plan, settlement.finisher.as_ref(), Limits::SizeOnly)?;
+    plan::write(
+        connection,
+        context,
+        settlement.plan,
+        settlement.finisher.as_ref(),
+        Limits::SizeOnly,
+    )?;
     Ok(Settled::Done)
 }
 
@@ -47,7 +59,13 @@ fn release(
         .prepare_cached("SELECT deaths_seen, deaths_counted, history FROM message WHERE row = ?1")
         .and_then(|mut statement| {
             statement.query_row([row], |row| {
-                Ok((Suspicion { seen: row.get(0)?, counted: row.get(1)? }, row.get(2)?))
+                Ok((
+                    Suspicion {
+                        seen: row.get(0)?,
+                        counted: row.get(1)?,
+                    },
+                    row.get(2)?,
+                ))
             })
         })
         .map_err(&fail)?;

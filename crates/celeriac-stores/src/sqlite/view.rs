@@ -7,7 +7,9 @@ use super::rows::{
     LEASED, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, record_of,
 };
 use celeriac_core::StoreError;
-use celeriac_core::store::{DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView};
+use celeriac_core::store::{
+    DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView,
+};
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Row, params_from_iter};
 use std::collections::BTreeMap;
@@ -38,13 +40,28 @@ pub(super) fn task(
         view.result = result;
         return Ok(view);
     }
-    let filter = DeadFilter { ids: vec![task_id.to_owned()], ..DeadFilter::default() };
-    let dead = super::dead::list(connection, &filter, Page { after: 0, count_max: 1000 })?;
-    let dead = dead.into_iter().rfind(|letter| letter.message.headers.id() == Some(task_id));
+    let filter = DeadFilter {
+        ids: vec![task_id.to_owned()],
+        ..DeadFilter::default()
+    };
+    let dead = super::dead::list(
+        connection,
+        &filter,
+        Page {
+            after: 0,
+            count_max: 1000,
+        },
+    )?;
+    let dead = dead
+        .into_iter()
+        .rfind(|letter| letter.message.headers.id() == Some(task_id));
     Ok(match (dead, result) {
         (Some(letter), result) => TaskView {
             task_id: task_id.to_owned(),
-            phase: Phase::Dead { number: letter.number, reason: letter.reason },
+            phase: Phase::Dead {
+                number: letter.number,
+                reason: letter.reason,
+            },
             task: letter.message.headers.task().map(str::to_owned),
             queue: Some(letter.queue.to_string()),
             enqueued_at: Some(letter.enqueued_at),
@@ -71,7 +88,11 @@ pub(super) fn task(
 fn of_result(record: ResultRecord) -> TaskView {
     TaskView {
         task_id: record.meta.task_id().unwrap_or_default().to_owned(),
-        phase: if record.meta.state().is_ready() { Phase::Done } else { Phase::Unknown },
+        phase: if record.meta.state().is_ready() {
+            Phase::Done
+        } else {
+            Phase::Unknown
+        },
         task: record.task.clone(),
         queue: record.queue.clone(),
         enqueued_at: record.enqueued_at,
@@ -103,12 +124,18 @@ fn of_message(
     let phase = match row.get::<_, i64>(4).map_err(&fail)? {
         SCHEDULED => {
             let due: Option<i64> = row.get(5).map_err(&fail)?;
-            Phase::Scheduled { until: instant(due.unwrap_or_default()), retry: retries > 0 }
+            Phase::Scheduled {
+                until: instant(due.unwrap_or_default()),
+                retry: retries > 0,
+            }
         }
         LEASED => {
             let worker = nodes::name_of(connection, row.get(10).map_err(&fail)?)?;
             match row.get::<_, Option<i64>>(11).map_err(&fail)? {
-                Some(since) => Phase::Running { worker, since: instant(since) },
+                Some(since) => Phase::Running {
+                    worker,
+                    since: instant(since),
+                },
                 None => Phase::Reserved { worker },
             }
         }
@@ -164,14 +191,22 @@ pub(super) fn tasks(
     filter: &TaskFilter,
 ) -> Result<Vec<TaskView>, StoreError> {
     let mut views = Vec::new();
-    let wants = |words: &[&str]| filter.state.as_deref().is_none_or(|state| words.contains(&state));
+    let wants = |words: &[&str]| {
+        filter
+            .state
+            .as_deref()
+            .is_none_or(|state| words.contains(&state))
+    };
     if wants(&["queued", "scheduled", "retry", "reserved", "running"]) {
         views.extend(waiting(connection, context, filter)?);
     }
     if wants(&["dead"]) {
         views.extend(dead(connection, context, filter)?);
     }
-    let is_state = filter.state.as_deref().is_some_and(|s| s.chars().any(char::is_uppercase));
+    let is_state = filter
+        .state
+        .as_deref()
+        .is_some_and(|s| s.chars().any(char::is_uppercase));
     if wants(&["done"]) || is_state {
         views.extend(finished(connection, filter)?);
     }
@@ -196,7 +231,7 @@ fn name_condition(filter: &TaskFilter, prefix: &str) -> (String, Vec<SqlValue>) 
     let mut sql = String::new();
     let mut values = Vec::new();
     if let Some(queue) = &filter.queue {
-        sql.push_str(&format!(" AND {prefix}queue = ?"));
+        sql = format!(" AND {prefix}queue = ?");
         values.push(SqlValue::Text(queue.clone()));
     }
     if let Some(task) = &filter.task {
@@ -254,8 +289,10 @@ fn dead(
         .query_map(params_from_iter(values), |row| row.get(0))
         .and_then(Iterator::collect)
         .map_err(&fail)?;
-    let mut views: Vec<TaskView> =
-        ids.iter().map(|id| task(connection, context, id)).collect::<Result<_, _>>()?;
+    let mut views: Vec<TaskView> = ids
+        .iter()
+        .map(|id| task(connection, context, id))
+        .collect::<Result<_, _>>()?;
     views.retain(|view| filter.state.is_none() || matches!(view.phase, Phase::Dead { .. }));
     Ok(views)
 }
@@ -271,7 +308,8 @@ fn finished(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView
         }
     };
     values.push(SqlValue::Integer(filter.count_max as i64));
-    let sql = format!("SELECT {RECORD} FROM result WHERE 1{names}{status} ORDER BY row DESC LIMIT ?");
+    let sql =
+        format!("SELECT {RECORD} FROM result WHERE 1{names}{status} ORDER BY row DESC LIMIT ?");
     let mut statement = connection.prepare(&sql).map_err(&fail)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
     let mut views = Vec::new();
@@ -281,14 +319,21 @@ fn finished(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView
     Ok(views)
 }
 
-pub(super) fn queues(connection: &Connection, context: &Context) -> Result<Vec<QueueView>, StoreError> {
+pub(super) fn queues(
+    connection: &Connection,
+    context: &Context,
+) -> Result<Vec<QueueView>, StoreError> {
     let fail = wrap("list the queues");
     let mut queues: BTreeMap<String, QueueView> = BTreeMap::new();
     let counts: Vec<(String, i64, i64, i64)> = connection
-        .prepare_cached("SELECT queue, state, count(*), min(enqueued_at) FROM message GROUP BY 1, 2")
+        .prepare_cached(
+            "SELECT queue, state, count(*), min(enqueued_at) FROM message GROUP BY 1, 2",
+        )
         .and_then(|mut statement| {
             statement
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .query_map([], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?
                 .collect()
         })
         .map_err(&fail)?;
@@ -308,7 +353,9 @@ pub(super) fn queues(connection: &Connection, context: &Context) -> Result<Vec<Q
     let dead: Vec<(String, i64)> = connection
         .prepare_cached("SELECT queue, count(*) FROM dead GROUP BY 1")
         .and_then(|mut statement| {
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
         })
         .map_err(&fail)?;
     for (queue, count) in dead {
@@ -325,6 +372,10 @@ pub(super) fn queues(connection: &Connection, context: &Context) -> Result<Vec<Q
     }
     Ok(queues
         .into_iter()
-        .map(|(name, view)| QueueView { consumers: nodes::consumers(&nodes, &name), name, ..view })
+        .map(|(name, view)| QueueView {
+            consumers: nodes::consumers(&nodes, &name),
+            name,
+            ..view
+        })
         .collect())
 }

@@ -49,7 +49,7 @@ struct Work<F, T> {
     durability: Durability,
     context: &'static str,
     claim: Arc<AtomicU8>,
-    work: Option<F>,
+    run: Option<F>,
     outcome: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -64,11 +64,15 @@ where
     }
 
     fn claim(&self) -> bool {
-        self.claim.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.claim
+            .compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let Some(work) = self.work.take() else { return Ok(()) };
+        let Some(work) = self.run.take() else {
+            return Ok(());
+        };
         connection.prepare_cached("SAVEPOINT job")?.execute([])?;
         // A chord's finisher is foreign code: its panic must not end the writer.
         let outcome = catch_unwind(AssertUnwindSafe(|| work(connection)))
@@ -92,9 +96,10 @@ where
         let outcome = match (commit, self.outcome) {
             (Ok(()), Some(outcome)) | (Err(_), Some(outcome @ Err(_))) => outcome,
             (Err(error), _) => Err(super::error::commit(self.context, error)),
-            (Ok(()), None) => {
-                Err(StoreError::new(ErrorKind::Internal, format!("{}: the job did not run", self.context)))
-            }
+            (Ok(()), None) => Err(StoreError::new(
+                ErrorKind::Internal,
+                format!("{}: the job did not run", self.context),
+            )),
         };
         // The caller may have been cancelled; then nobody wants the answer.
         let _cancelled = self.reply.send(outcome);
@@ -143,7 +148,7 @@ impl Writer {
             durability,
             context,
             claim: Arc::clone(&claim),
-            work: Some(work),
+            run: Some(work),
             outcome: None,
             reply,
         });
@@ -192,20 +197,28 @@ fn panicked(context: &str, panic: &(dyn std::any::Any + Send)) -> StoreError {
 }
 
 /// What the other jobs of a group are told when one ended the transaction of all: SQLite does that
-/// by itself on a full or failing disk (sqlite.org/lang_transaction.html, section 3.1).
+/// by itself on a full or failing disk (`sqlite.org/lang_transaction.html`, section 3.1).
 fn transaction_ended(kind: ErrorKind) -> rusqlite::Error {
-    let code = if kind == ErrorKind::Full { ffi::SQLITE_FULL } else { ffi::SQLITE_IOERR };
+    let code = if kind == ErrorKind::Full {
+        ffi::SQLITE_FULL
+    } else {
+        ffi::SQLITE_IOERR
+    };
     let text = "another write of the same group failed";
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(text.to_owned()))
 }
 
 fn gone(context: &str) -> StoreError {
-    StoreError::new(ErrorKind::Unavailable, format!("{context}: the store is closed"))
+    StoreError::new(
+        ErrorKind::Unavailable,
+        format!("{context}: the store is closed"),
+    )
 }
 
 fn given_up(context: &str, claim: &AtomicU8) -> StoreError {
-    let unstarted =
-        claim.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok();
+    let unstarted = claim
+        .compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
+        .is_ok();
     let seconds = DEADLINE.as_secs();
     if unstarted {
         let what = format!("{context}: the writer was busy for {seconds} s, nothing was written");
@@ -227,8 +240,14 @@ fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, committed: &Com
                 Err(_) => break,
             }
         }
-        let synced_job = group.iter().any(|job| job.durability() == Durability::Synced);
-        let durability = if synced_job { Durability::Synced } else { Durability::Relaxed };
+        let synced_job = group
+            .iter()
+            .any(|job| job.durability() == Durability::Synced);
+        let durability = if synced_job {
+            Durability::Synced
+        } else {
+            Durability::Relaxed
+        };
         if synced != Some(durability) {
             let level = if synced_job { "FULL" } else { "NORMAL" };
             match connection.pragma_update(None, "synchronous", level) {
@@ -252,10 +271,11 @@ fn commit_group(connection: &Connection, mut group: Vec<Box<dyn Job>>) {
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
     })();
-    if commit.is_err() && !connection.is_autocommit() {
-        if let Err(error) = connection.execute_batch("ROLLBACK") {
-            tracing::error!(%error, "cannot roll back a failed group");
-        }
+    if commit.is_err()
+        && !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "cannot roll back a failed group");
     }
     for job in group {
         job.finish(commit.as_ref().map(|&()| ()));
@@ -277,7 +297,7 @@ mod tests {
             durability: Durability::Synced,
             context: "test",
             claim: Arc::new(AtomicU8::new(WAITING)),
-            work: Some(work),
+            run: Some(work),
             outcome: None,
             reply,
         };
@@ -287,19 +307,27 @@ mod tests {
     fn insert(value: i64) -> impl FnOnce(&Connection) -> Result<(), StoreError> + Send {
         move |connection| {
             let inserted = connection.execute("INSERT INTO t VALUES (?1)", [value]);
-            inserted.map(|_| ()).map_err(super::super::error::wrap("insert"))
+            inserted
+                .map(|_| ())
+                .map_err(super::super::error::wrap("insert"))
         }
     }
 
     fn table() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
+        connection
+            .execute_batch("CREATE TABLE t (v INTEGER)")
+            .unwrap();
         connection
     }
 
     fn values(connection: &Connection) -> Vec<i64> {
         let mut statement = connection.prepare("SELECT v FROM t ORDER BY v").unwrap();
-        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        statement
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
     }
 
     #[test]
@@ -318,9 +346,15 @@ mod tests {
         commit_group(&connection, vec![one, bad, burst, four]);
         assert_eq!(values(&connection), [1, 4]);
         assert!(first.blocking_recv().unwrap().is_ok() && last.blocking_recv().unwrap().is_ok());
-        assert_eq!(refused.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(
+            refused.blocking_recv().unwrap().unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
         let error = panicked.blocking_recv().unwrap().unwrap_err();
-        assert_eq!((error.kind(), error.to_string().contains("a bug")), (ErrorKind::Internal, true));
+        assert_eq!(
+            (error.kind(), error.to_string().contains("a bug")),
+            (ErrorKind::Internal, true)
+        );
     }
 
     #[test]
@@ -354,7 +388,7 @@ mod tests {
             durability: Durability::Synced,
             context: "test",
             claim: Arc::clone(&claim),
-            work: Some(insert(1)),
+            run: Some(insert(1)),
             outcome: None,
             reply,
         };
@@ -372,10 +406,13 @@ mod tests {
         // The first job stops the thread until the second one waits behind it.
         let first = writer.write("hold", Durability::Relaxed, move |connection| {
             held.recv().unwrap();
-            connection.execute_batch("DROP TABLE t").map_err(super::super::error::wrap("drop"))
+            connection
+                .execute_batch("DROP TABLE t")
+                .map_err(super::super::error::wrap("drop"))
         });
         let second = writer.write("insert", Durability::Synced, insert(1));
-        let (first, second, ()) = tokio::join!(first, second, async move { release.send(()).unwrap() });
+        let (first, second, ()) =
+            tokio::join!(first, second, async move { release.send(()).unwrap() });
         first.unwrap();
         assert_eq!(second.unwrap_err().kind(), ErrorKind::Internal);
     }

@@ -4,14 +4,14 @@ use crate::config::Settings;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Starts logging. Commands other than `worker` log warnings only, unless a level was asked for.
-pub(super) fn start(settings: &Settings, is_worker: bool) {
+/// Starts logging, at `quiet` unless a level was asked for.
+pub(super) fn start(settings: &Settings, quiet: LevelFilter) {
     let asked = settings.log_level.value.to_ascii_lowercase();
     let level = match asked.as_str() {
         "debug" => LevelFilter::DEBUG,
         "warning" | "warn" => LevelFilter::WARN,
         "error" | "critical" | "fatal" => LevelFilter::ERROR,
-        _ if !is_worker && settings.log_level.is_default() => LevelFilter::WARN,
+        _ if settings.log_level.is_default() => quiet,
         _ => LevelFilter::INFO,
     };
     let filter = EnvFilter::builder().with_default_directive(level.into()).parse_lossy("");

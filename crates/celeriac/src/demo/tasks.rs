@@ -50,7 +50,7 @@ impl Tables {
 
 /// What is known of a file before its columns are profiled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TableFacts {
+pub(super) struct TableFacts {
     /// The columns' names.
     pub header: Vec<String>,
     /// Data rows.
@@ -65,7 +65,7 @@ pub struct TableFacts {
 
 /// Reads a file's structure.
 #[task(name = "demo.inspect", max_retries = 0)]
-pub async fn inspect(tables: State<Tables>, path: String) -> Result<TableFacts> {
+pub(super) async fn inspect(tables: State<Tables>, path: String) -> Result<TableFacts> {
     let bytes = tokio::fs::metadata(&path).await.map(|file| file.len()).unwrap_or(0);
     let table = tables.read(path).await?;
     Ok(TableFacts {
@@ -79,7 +79,7 @@ pub async fn inspect(tables: State<Tables>, path: String) -> Result<TableFacts> 
 
 /// Profiles one column.
 #[task(name = "demo.column")]
-pub async fn column(
+pub(super) async fn column(
     tables: State<Tables>,
     cx: Context,
     path: String,
@@ -115,7 +115,7 @@ pub async fn column(
 
 /// Where the report was written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReportFiles {
+pub(super) struct ReportFiles {
     /// For programs.
     pub json: String,
     /// For people.
@@ -126,7 +126,7 @@ pub struct ReportFiles {
 
 /// Writes the report from all profiles: the body of the chord.
 #[task(name = "demo.report")]
-pub async fn report(
+pub(super) async fn report(
     columns: Vec<ColumnProfile>,
     facts: TableFacts,
     file: String,
@@ -155,7 +155,7 @@ pub async fn report(
 
 /// Asks a local service, which is not up yet when the demo sends this: a passing fault.
 #[task(name = "demo.ask_service", retry_schedule = ["500ms", "1s", "2s", "5s", "10s"])]
-pub async fn ask_service(socket: String) -> Result<String> {
+pub(super) async fn ask_service(socket: String) -> Result<String> {
     let mut stream = tokio::net::UnixStream::connect(&socket).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -164,14 +164,14 @@ pub async fn ask_service(socket: String) -> Result<String> {
 
 /// Works until it is cancelled.
 #[task(name = "demo.wait_for_cancel")]
-pub async fn wait_for_cancel(cx: Context) -> Result<()> {
+pub(super) async fn wait_for_cancel(cx: Context) -> Result<()> {
     cx.progress(0, 1, "working until somebody cancels this").await;
     Err(cx.cancelled().await)
 }
 
 /// Copies the report into an archive folder, which must exist.
 #[task(name = "demo.archive", max_retries = 0)]
-pub async fn archive(report: String, folder: String) -> Result<String> {
+pub(super) async fn archive(report: String, folder: String) -> Result<String> {
     if !tokio::fs::try_exists(&folder).await? {
         return Err(TaskError::fail(format!("the archive folder {folder} does not exist")));
     }

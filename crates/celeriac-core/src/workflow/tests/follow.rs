@@ -1,0 +1,272 @@
+//! What follows success, failure, revocation, and a complete chord.
+
+use super::*;
+
+fn member(embed: &mut Embed) -> Headers {
+    embed.set_chord(Some(xsum().with_option("task_id", "body")));
+    let mut headers = Headers::new("app.member", "m");
+    headers
+        .set_root_id("root")
+        .set_group(Some("g"))
+        .set_group_index(Some(3));
+    headers
+}
+
+fn plain() -> Headers {
+    let mut headers = Headers::new("app.first", "first");
+    headers.set_root_id("root");
+    headers
+}
+
+fn exception() -> ExceptionInfo {
+    ExceptionInfo::new("builtins", "ValueError", vec![Value::from("no rows")])
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.publish
+        .iter()
+        .map(|one| one.message.headers.task().unwrap())
+        .collect()
+}
+
+fn success(headers: &Headers, embed: &Embed) -> Result<Plan, FieldError> {
+    Bench::new().with(|sender| after_success(headers, embed, &Value::from(7), sender))
+}
+
+fn failure(headers: &Headers, embed: &Embed, state: &State) -> Plan {
+    Bench::new()
+        .with(|sender| after_failure(headers, embed, state, &exception(), &recorder(), sender))
+}
+
+#[test]
+fn success_sends_callbacks_and_the_next_step_with_the_value() {
+    let mut embed = Embed::new();
+    embed
+        .set_callbacks(vec![
+            task("app.one", &[]),
+            task("app.two", &[5]).immutable(),
+        ])
+        .set_errbacks(vec![task("app.err", &[])])
+        .set_chain(vec![
+            task("app.last", &[]).with_option("task_id", "last"),
+            task("app.next", &[1]).with_option("task_id", "next"),
+        ]);
+    let plan = success(&plain(), &embed).unwrap();
+    assert_eq!(names(&plan), ["app.one", "app.two", "app.next"]);
+    let args: Vec<String> = plan
+        .publish
+        .iter()
+        .map(|one| Value::Array(body_of(one).args).to_string())
+        .collect();
+    assert_eq!(args, ["[7]", "[5]", "[7, 1]"]);
+    for outgoing in &plan.publish {
+        let headers = &outgoing.message.headers;
+        assert_eq!(
+            (headers.root_id(), headers.parent_id()),
+            (Some("root"), Some("first"))
+        );
+    }
+    let next = &plan.publish[2];
+    assert_eq!(id_of(next), "next");
+    let rest = body_of(next).embed.chain().unwrap();
+    assert_eq!(
+        rest.iter().map(Signature::task_id).collect::<Vec<_>>(),
+        [Some("last")]
+    );
+    assert!(plan.results.is_empty() && plan.parts.is_empty() && plan.chords.is_empty());
+}
+
+#[test]
+fn success_of_a_member_is_a_part() {
+    let mut embed = Embed::new();
+    let headers = member(&mut embed);
+    let plan = success(&headers, &embed).unwrap();
+    assert_eq!(plan.parts.len(), 1);
+    let part = &plan.parts[0];
+    assert_eq!(
+        (part.group.as_str(), part.index, part.task_id.as_str()),
+        ("g", 3, "m")
+    );
+    assert_eq!(
+        (&part.state, &part.result),
+        (&State::Success, &Value::from(7))
+    );
+    assert_eq!(part.body.task_id(), Some("body"));
+    assert!(plan.publish.is_empty());
+}
+
+#[test]
+fn a_broken_embed_is_an_error_after_success_and_none_after_failure() {
+    for (name, field) in [
+        ("callbacks", "callbacks"),
+        ("chain", "chain"),
+        ("chord", "chord"),
+    ] {
+        let mut embed = Embed::new();
+        embed.insert(name, 5);
+        assert_eq!(success(&plain(), &embed).unwrap_err().field, field);
+        assert!(
+            failure(&plain(), &embed, &State::Failure).is_empty(),
+            "{name}"
+        );
+    }
+    let mut embed = Embed::new();
+    embed.set_errbacks(vec![Signature::default(), task("app.err", &[])]);
+    let plan = failure(&plain(), &embed, &State::Failure);
+    assert_eq!(
+        names(&plan),
+        ["app.err"],
+        "one bad errback does not stop the other"
+    );
+}
+
+#[test]
+fn failure_marks_the_rest_of_the_chain_and_calls_errbacks() {
+    let chord = Signature::chord(vec![add(&[1])], xsum().with_option("task_id", "body"));
+    let mut embed = Embed::new();
+    embed
+        .set_callbacks(vec![task("app.one", &[])])
+        .set_errbacks(vec![task("app.err", &[9])])
+        .set_chain(vec![
+            chord.with_option("task_id", "chord"),
+            task("app.next", &[]).with_option("task_id", "next"),
+        ]);
+    for (state, errbacks) in [(State::Failure, &["app.err"][..]), (State::Revoked, &[])] {
+        let plan = failure(&plain(), &embed, &state);
+        assert_eq!(names(&plan), errbacks, "{state:?}");
+        let mut failed: Vec<_> = plan
+            .results
+            .iter()
+            .map(|record| record.meta.task_id().unwrap())
+            .collect();
+        failed.sort_unstable();
+        assert_eq!(failed, ["body", "chord", "next"], "nobody waits for ever");
+        assert!(
+            plan.results
+                .iter()
+                .all(|record| record.meta.state() == state)
+        );
+        let cause = plan.results[0].meta.exception().unwrap().unwrap();
+        assert_eq!(cause, exception());
+        if state == State::Failure {
+            assert_eq!(
+                body_of(&plan.publish[0]).args,
+                [Value::from("first"), Value::from(9)]
+            );
+            assert_eq!(plan.publish[0].message.headers.parent_id(), Some("first"));
+        }
+    }
+}
+
+#[test]
+fn failure_of_a_member_and_of_a_chain_in_a_header_is_a_part() {
+    let mut embed = Embed::new();
+    let headers = member(&mut embed);
+    for state in [State::Failure, State::Revoked] {
+        let plan = failure(&headers, &embed, &state);
+        assert_eq!(plan.parts.len(), 1);
+        assert_eq!((plan.parts[0].index, &plan.parts[0].state), (3, &state));
+        assert_eq!(plan.parts[0].result, exception().to_value());
+    }
+    // The first step of a chain that is a member: its last step carries the part.
+    let last = task("app.last", &[])
+        .with_option("task_id", "last")
+        .with_option("group_id", "g")
+        .with_option("group_index", 2)
+        .with_option("chord", Value::from(xsum()));
+    let mut embed = Embed::new();
+    embed.set_chain(vec![last]);
+    let plan = failure(&plain(), &embed, &State::Failure);
+    assert_eq!(plan.parts.len(), 1);
+    let part = &plan.parts[0];
+    assert_eq!(
+        (part.group.as_str(), part.index, part.task_id.as_str()),
+        ("g", 2, "last")
+    );
+}
+
+fn complete(states: &[State], body: &Signature) -> ChordDone {
+    let parts = (0..).zip(states).map(|(index, state)| ChordPart {
+        group: "g".to_owned(),
+        index,
+        task_id: format!("m{index}"),
+        state: state.clone(),
+        result: match state {
+            State::Success => Value::from(index * 10),
+            _ => exception().to_value(),
+        },
+        body: body.clone(),
+    });
+    ChordDone {
+        parts: parts.collect(),
+    }
+}
+
+fn after(done: &ChordDone) -> Plan {
+    Bench::new().with(|sender| after_chord(done, &recorder(), sender))
+}
+
+#[test]
+fn a_complete_chord_sends_its_body_with_the_results_in_order() {
+    let body = xsum().with_option("task_id", "body");
+    let plan = after(&complete(
+        &[State::Success, State::Success, State::Success],
+        &body,
+    ));
+    assert_eq!((plan.publish.len(), plan.results.len()), (1, 0));
+    assert_eq!(id_of(&plan.publish[0]), "body");
+    let args = Value::Array(body_of(&plan.publish[0]).args);
+    assert_eq!(args.to_string(), "[[0, 10, 20]]");
+    assert!(after(&ChordDone { parts: Vec::new() }).is_empty());
+}
+
+#[test]
+fn a_chord_with_a_failed_part_fails_its_body_and_what_hangs_on_it() {
+    let outer = xsum().with_option("task_id", "outer");
+    let body = xsum()
+        .with_option("task_id", "body")
+        .with_option("group_id", "og")
+        .with_option("group_index", 1)
+        .with_option("chord", Value::from(outer))
+        .with_option(
+            "chain",
+            Value::from(vec![task("app.next", &[]).with_option("task_id", "next")]),
+        )
+        .with_link_error(task("app.err", &[]));
+    for state in [State::Failure, State::Revoked] {
+        let plan = after(&complete(&[State::Success, state], &body));
+        assert_eq!(names(&plan), ["app.err"]);
+        assert_eq!(body_of(&plan.publish[0]).args, [Value::from("body")]);
+        let failed: Vec<_> = plan
+            .results
+            .iter()
+            .map(|record| record.meta.task_id().unwrap())
+            .collect();
+        assert_eq!(failed, ["body", "next"]);
+        let cause = plan.results[0].meta.exception().unwrap().unwrap();
+        let text = cause.summary();
+        assert!(
+            text.contains("ChordError") && text.contains("Dependency m1 raised"),
+            "{text}"
+        );
+        assert!(text.contains("no rows"), "{text}");
+        assert_eq!(plan.parts.len(), 1, "the outer chord counts it");
+        let part = &plan.parts[0];
+        assert_eq!(
+            (part.group.as_str(), part.index, &part.state),
+            ("og", 1, &State::Failure)
+        );
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_sent_fails() {
+    let body = xsum()
+        .with_option("task_id", "body")
+        .with_option("eta", "soon");
+    let plan = after(&complete(&[State::Success], &body));
+    assert!(plan.publish.is_empty());
+    assert_eq!(plan.results[0].meta.task_id(), Some("body"));
+    let text = plan.results[0].meta.exception().unwrap().unwrap().summary();
+    assert!(text.contains("options.eta"), "{text}");
+}
