@@ -14,7 +14,7 @@ pub type Result<T = (), E = TaskError> = std::result::Result<T, E>;
 /// Any error converts with `?` and means: failed, retry by the task's policy. The constructors say
 /// something else. Like `anyhow::Error` it does not implement `Error` itself, which is what makes
 /// the conversion possible.
-pub struct TaskError(Box<Kind>);
+pub struct TaskError(Box<Kind>, Option<Box<dyn std::error::Error + Send + Sync>>);
 
 #[derive(Debug)]
 enum Kind {
@@ -27,39 +27,48 @@ enum Kind {
 }
 
 impl TaskError {
+    fn of(kind: Kind) -> Self {
+        Self(Box::new(kind), None)
+    }
+
+    /// The error that was converted with `?`, if it was of this type.
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.1.as_ref()?.downcast_ref()
+    }
+
     /// A permanent failure: no retry can help, the message becomes a dead letter.
     pub fn fail(reason: impl fmt::Display) -> Self {
-        Self(Box::new(Kind::Failed(Failure::permanent(named("TaskFailed", &reason)))))
+        Self::of(Kind::Failed(Failure::permanent(named("TaskFailed", &reason))))
     }
 
     /// A failure that the task's retry policy decides on.
     pub fn retry(reason: impl fmt::Display) -> Self {
-        Self(Box::new(Kind::Failed(Failure::new(named("TaskFailed", &reason)))))
+        Self::of(Kind::Failed(Failure::new(named("TaskFailed", &reason))))
     }
 
     /// A failure that asks for a retry after `delay`; it counts against the policy's retries.
     pub fn retry_in(delay: Duration, reason: impl fmt::Display) -> Self {
-        Self(Box::new(Kind::RetryIn(delay, Failure::new(named("TaskFailed", &reason)))))
+        Self::of(Kind::RetryIn(delay, Failure::new(named("TaskFailed", &reason))))
     }
 
     /// Gives the message back: to the tail of its queue, or to the dead letters.
     pub fn reject(requeue: bool, reason: impl fmt::Display) -> Self {
-        Self(Box::new(Kind::Reject { requeue, reason: reason.to_string() }))
+        Self::of(Kind::Reject { requeue, reason: reason.to_string() })
     }
 
     /// Ends without a result, as Celery's `Ignore`.
     pub fn ignore() -> Self {
-        Self(Box::new(Kind::Ignore))
+        Self::of(Kind::Ignore)
     }
 
     /// Arguments that do not fit the parameters: permanent.
     pub(crate) fn bad_arguments(text: String) -> Self {
-        Self(Box::new(Kind::BadArguments(text)))
+        Self::of(Kind::BadArguments(text))
     }
 
     /// The task noticed that it should stop.
     pub(crate) fn stopped(reason: CancelReason) -> Self {
-        Self(Box::new(Kind::Stopped(reason)))
+        Self::of(Kind::Stopped(reason))
     }
 
     /// What the worker makes of it.
@@ -102,7 +111,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for TaskError {
         texts.dedup();
         let text = Value::from(texts.join(": "));
         let exception = ExceptionInfo::new(&module.replace("::", "."), name, vec![text]);
-        Self(Box::new(Kind::Failed(Failure::new(exception))))
+        Self(Box::new(Kind::Failed(Failure::new(exception))), Some(Box::new(error)))
     }
 }
 

@@ -79,3 +79,13 @@ pub mod prelude {
 macro_rules! tasks {
     ($($task:path),* $(,)?) => { ::std::vec![$($crate::TaskDef::of::<$task>()),*] };
 }
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
+/// The guide for Rust developers compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/rust.md")]
+struct RustGuide;

@@ -114,7 +114,8 @@ pub struct Pause {
 /// Durable orders to all workers, also to those that start later.
 #[async_trait]
 pub trait Control: fmt::Debug + Send + Sync {
-    /// Revokes tasks. What waits becomes REVOKED when it is fetched.
+    /// Revokes tasks. What waits becomes REVOKED when it is fetched; a scheduled one becomes ready
+    /// for that at once.
     async fn revoke(&self, task_ids: &[String], terminate: bool) -> Result<(), StoreError>;
 
     /// Withdraws revocations; returns how many stood.

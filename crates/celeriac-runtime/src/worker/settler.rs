@@ -46,8 +46,11 @@ async fn write(store: &dyn Store, batch: Vec<Request>) {
                 (request.report)(written(settled));
             }
         }
-        // One bad settlement spoils a batch: write them one by one.
-        Err(error) if !error.is_retryable() && batch.len() > 1 => {
+        // One bad settlement spoils a batch, and at the bound of dead letters a failed task must not
+        // hold up its neighbours: write them one by one.
+        Err(error)
+            if batch.len() > 1 && (!error.is_retryable() || error.kind() == ErrorKind::Full) =>
+        {
             for request in batch {
                 Box::pin(write(store, vec![request])).await;
             }

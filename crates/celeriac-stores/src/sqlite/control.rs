@@ -3,6 +3,7 @@
 use super::Context;
 use super::error::wrap;
 use super::rows::{instant, micros, queue_of};
+use celeriac_core::lease::SUSPECT_AFTER;
 use celeriac_core::store::{Pause, Revoke};
 use celeriac_core::{QueueName, StoreError, clock};
 use rusqlite::Connection;
@@ -30,6 +31,14 @@ pub(super) fn revoke(
                 "INSERT OR REPLACE INTO revoked (task_id, terminate, expires_at) VALUES (?1, ?2, ?3)",
             )
             .and_then(|mut statement| statement.execute((id, terminate, expires)))
+            .map_err(&fail)?;
+        // A scheduled task does not wait for its time to be refused: its caller may be waiting.
+        connection
+            .prepare_cached(
+                "UPDATE message SET state = CASE WHEN deaths_seen >= ?2 THEN 3 ELSE 0 END \
+                 WHERE task_id = ?1 AND state = 1",
+            )
+            .and_then(|mut statement| statement.execute((id, SUSPECT_AFTER)))
             .map_err(&fail)?;
     }
     Ok(())

@@ -16,7 +16,7 @@ const EVENTS_SCHEMA: &str = include_str!("migrations/events.sql");
 /// How long a write waits for another process's commit.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Write-ahead pages before a checkpoint: 16 MiB.
-const CHECKPOINT_PAGES: i64 = 4096;
+const CHECKPOINT_PAGES: i64 = 1000;
 
 /// The files of one store.
 #[derive(Clone, Debug)]

@@ -56,6 +56,9 @@ pub(super) struct BenchArgs {
     /// Measure without task events
     #[arg(long)]
     no_task_events: bool,
+    /// Be the idle worker of another bench process, on this store
+    #[arg(long, value_name = "URL", hide = true)]
+    serve: Option<String>,
 }
 
 /// A task that does nothing.
@@ -80,6 +83,9 @@ struct Figure {
 }
 
 pub(super) async fn run(session: &Session, args: BenchArgs) -> Result<ExitCode, Failed> {
+    if let Some(url) = &args.serve {
+        return serve(&application(url)?, &args).await;
+    }
     let folder = args.dir.join(format!("celeriac-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)
         .map_err(|error| Failed::usage(format!("cannot make {}: {error}", folder.display())))?;
@@ -113,9 +119,7 @@ async fn measure(session: &Session, args: &BenchArgs, folder: &Path) -> Result<V
     let fsyncs = fsync_rate(folder)?;
     let mut figures = vec![Figure { name: "fsync of 4 KiB appends", value: fsyncs, unit: "per s" }];
     let url = format!("sqlite://{}", folder.join("bench.db").display());
-    let flags = vec![("broker_url", url)];
-    let app = App::with_settings(Settings::resolve(Inputs { flags, ..Inputs::default() })?)
-        .tasks([crate::TaskDef::of::<NoOp>()]);
+    let app = application(&url)?;
     let client = app.client().await?;
 
     note("enqueue one by one …");
@@ -131,7 +135,7 @@ async fn measure(session: &Session, args: &BenchArgs, folder: &Path) -> Result<V
     figures.extend(execute(&app, args).await?);
 
     note("idle pickup …");
-    figures.extend(idle(&app, &client, args).await?);
+    figures.extend(idle(&url, &client, args).await?);
     Ok(figures)
 }
 
@@ -196,12 +200,41 @@ async fn execute(app: &App, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
     ])
 }
 
-/// Latency from before the send to the start of the body, one task at a time on an idle worker;
-/// then what the worker costs when nothing happens.
-async fn idle(app: &App, client: &Client, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
-    let worker = app.worker().concurrency(args.concurrency).build().await?;
-    let stop = worker.stop_handle();
-    let running = tokio::spawn(worker.run());
+/// Latency from before the send to the start of the body, one task at a time on an idle worker in
+/// another process; then what that process costs when nothing happens.
+async fn idle(url: &str, client: &Client, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
+    let mut worker = start_worker(url, args)?;
+    let measured = watch_worker(client, &worker).await;
+    worker.kill().await?;
+    measured
+}
+
+/// This program again, as a worker on the same store.
+fn start_worker(url: &str, args: &BenchArgs) -> Result<tokio::process::Child, Failed> {
+    let mut command = tokio::process::Command::new(std::env::current_exe()?);
+    command
+        .args(["bench", "--serve", url, "--concurrency", &args.concurrency.to_string()])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true);
+    if args.no_task_events {
+        command.arg("--no-task-events");
+    }
+    Ok(command.spawn()?)
+}
+
+async fn watch_worker(
+    client: &Client,
+    worker: &tokio::process::Child,
+) -> Result<Vec<Figure>, Failed> {
+    let pid = worker.id().ok_or_else(|| Failed::internal("the worker process has ended"))?;
+    // The first answer also tells that the worker is up.
+    let first = client.send(call(client.now().as_microsecond())).await?;
+    first.get(PATIENCE).await?;
+    let cpu_before = process_seconds(pid);
+    tokio::time::sleep(IDLE).await;
+    let cpu = process_seconds(pid).zip(cpu_before).map(|(after, before)| after - before);
+    let memory = pss_mib(pid);
     let mut samples = Vec::with_capacity(PICKUPS);
     for _ in 0..PICKUPS {
         let job = client.send(call(client.now().as_microsecond())).await?;
@@ -209,19 +242,28 @@ async fn idle(app: &App, client: &Client, args: &BenchArgs) -> Result<Vec<Figure
     }
     samples.sort_by(f64::total_cmp);
     let percentile = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize];
-    let cpu_before = cpu_seconds();
-    tokio::time::sleep(IDLE).await;
-    let cpu = (cpu_seconds() - cpu_before) / IDLE.as_secs_f64() * 100.0;
-    let memory = pss_mib();
-    stop.now();
-    running.await.map_err(|error| Failed::internal(error.to_string()))?.map_err(TaskError::from)?;
     let mut figures = vec![
         Figure { name: "send to start, idle, p50", value: percentile(0.5), unit: "ms" },
         Figure { name: "send to start, idle, p99", value: percentile(0.99), unit: "ms" },
-        Figure { name: "idle CPU", value: cpu, unit: "% of a core" },
     ];
+    let cpu = cpu.map(|seconds| seconds / IDLE.as_secs_f64() * 100.0);
+    figures.extend(cpu.map(|value| Figure { name: "idle CPU", value, unit: "% of a core" }));
     figures.extend(memory.map(|value| Figure { name: "idle memory (PSS)", value, unit: "MiB" }));
     Ok(figures)
+}
+
+/// The other process: a worker of the bench's task until it is killed.
+async fn serve(app: &App, args: &BenchArgs) -> Result<ExitCode, Failed> {
+    let worker = app.worker().concurrency(args.concurrency).task_events(!args.no_task_events);
+    worker.run().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The bench's application on a store.
+fn application(url: &str) -> Result<App, Failed> {
+    let flags = vec![("broker_url", url.to_owned())];
+    let settings = Settings::resolve(Inputs { flags, ..Inputs::default() })?;
+    Ok(App::with_settings(settings).tasks([crate::TaskDef::of::<NoOp>()]))
 }
 
 /// User and system time of this process.
@@ -230,9 +272,19 @@ fn cpu_seconds() -> f64 {
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
-/// Memory of this process, shared pages counted by share; `None` where the kernel does not tell.
-fn pss_mib() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+/// User and system time of another process, in ticks of 10 ms; `None` without procfs.
+fn process_seconds(pid: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): the name in brackets may contain spaces; utime and stime are fields 14, 15.
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    Some(ticks / 100.0)
+}
+
+/// Memory of another process, shared pages counted by share; `None` without procfs.
+fn pss_mib(pid: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find(|line| line.starts_with("Pss:"))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024.0)

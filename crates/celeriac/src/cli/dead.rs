@@ -3,7 +3,7 @@
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, object, span, text, time};
+use super::output::{cell, clock, object, span, text, time, plural};
 use super::queue::progress;
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
@@ -249,7 +249,7 @@ async fn replay(
     }
     bar.finish_and_clear();
     session.output.value(&object([("replayed", Value::from(replayed as i64))]));
-    session.output.line(format!("{replayed} dead letters are back in their queues"));
+    session.output.line(format!("back in the queues: {}", plural(replayed, "dead letter")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -315,7 +315,7 @@ async fn discard(session: &Session, store: &dyn Store, filter: &DeadFilter) -> R
     }
     bar.finish_and_clear();
     session.output.value(&object([("discarded", Value::from(discarded as i64))]));
-    session.output.line(format!("{discarded} dead letters deleted"));
+    session.output.line(format!("deleted: {}", plural(discarded, "dead letter")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -346,7 +346,7 @@ async fn export(
         ("exported", Value::from(exported as i64)),
         ("file", Value::from(shown.as_str())),
     ]));
-    session.output.line(format!("{exported} dead letters written to {shown}"));
+    session.output.line(format!("{} written to {shown}", plural(exported, "dead letter")));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@ use crate::config::ConfigError;
 use crate::error::TaskError;
 use crate::job::JobError;
 use celeriac_core::{ErrorKind, StoreError};
+use celeriac_runtime::WorkerError;
 
 /// A failed command.
 #[derive(Debug)]
@@ -52,6 +53,12 @@ impl Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&StoreError> for Failed {
+    fn from(error: &StoreError) -> Self {
         let code = match error.kind() {
             ErrorKind::Invalid | ErrorKind::TooLarge => USAGE,
             ErrorKind::NotFound | ErrorKind::Conflict => NO,
@@ -94,8 +101,17 @@ impl From<JobError> for Failed {
 }
 
 impl From<TaskError> for Failed {
+    /// Errors of the library keep their kind.
     fn from(error: TaskError) -> Self {
-        Self::internal(error.to_string())
+        if let Some(store) = error.downcast_ref::<StoreError>() {
+            return Self::from(store);
+        }
+        match error.downcast_ref::<WorkerError>() {
+            Some(WorkerError::Store(store)) => Self::from(store),
+            Some(WorkerError::Options(_)) => Self::usage(error.to_string()),
+            _ if error.downcast_ref::<ConfigError>().is_some() => Self::new(CONFIG, error.to_string()),
+            _ => Self::internal(error.to_string()),
+        }
     }
 }
 

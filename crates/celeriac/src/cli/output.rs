@@ -174,6 +174,11 @@ pub(crate) fn span(span: Duration) -> String {
     }
 }
 
+/// A count with its noun: `1 message`, `2 messages`.
+pub(crate) fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Text cut for a table cell.
 pub(crate) fn cell(text: &str, max: usize) -> String {
     let line = text.lines().next().unwrap_or_default();

@@ -3,7 +3,7 @@
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, object, span, time};
+use super::output::{cell, clock, object, span, time, plural};
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
 use celeriac_core::store::{Page, Store};
@@ -202,7 +202,8 @@ async fn purge(
         ("saved_to", Value::from(shown.as_str())),
     ]));
     session.output.line(format!(
-        "{purged} messages of queue {queue} deleted, saved to {shown}\nput them back with: celeriac queue load {shown}"
+        "{} of queue {queue} deleted, saved to {shown}\nput them back with: celeriac queue load {shown}",
+        plural(purged, "message")
     ));
     Ok(ExitCode::SUCCESS)
 }
@@ -273,7 +274,7 @@ async fn load(
     client.send_messages(batch).await?;
     bar.finish_and_clear();
     session.output.value(&object([("loaded", Value::from(loaded as i64))]));
-    session.output.line(format!("{loaded} messages loaded"));
+    session.output.line(format!("{} loaded", plural(loaded as u64, "message")));
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 

@@ -1,0 +1,13 @@
+//! The whole product: programs and their processes, the demo, the library against real stores.
+
+#![allow(missing_docs, reason = "a test's name says what it is about")]
+#![allow(clippy::unwrap_used, reason = "a test may panic, and says where")]
+
+mod demo;
+#[path = "../kit/mod.rs"]
+mod kit;
+mod library;
+mod process;
+mod running;
+mod ui;
+mod workflows;

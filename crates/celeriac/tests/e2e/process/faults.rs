@@ -1,0 +1,69 @@
+//! Tasks that panic, stall, or are cancelled: they end, and their worker lives on.
+
+use super::enqueue;
+use crate::kit::{self, PATIENCE, Place, Ran, Worker};
+use celeriac::{Call, DurationExt as _, JobError};
+use celeriac_core::store::Phase;
+use celeriac_wire::Value;
+
+fn failure(error: JobError) -> String {
+    match error {
+        JobError::Failed { exception, .. } => exception,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_tasks_do_wrong_does_not_hurt_their_worker() {
+    // covers: S1-30, S2-22, S5-07
+    let place = Place::sqlite();
+    let client = place.app().client().await.unwrap();
+    let store = client.store();
+    let mut worker = Worker::start(&place, store, "w1", "8s", &["-c", "4"]).await;
+    let panics = client.send(Call::named("ledger.panics")).await.unwrap();
+    let soft = client.send(Call::named("ledger.until_told").soft_time_limit(200.millis())).await.unwrap();
+    let hard = client.send(Call::named("ledger.work").arg(&60_000).time_limit(300.millis())).await.unwrap();
+
+    let text = failure(panics.get(PATIENCE).await.unwrap_err());
+    assert!(text.contains("the ledger is full"), "{text}");
+    let text = failure(soft.get(PATIENCE).await.unwrap_err());
+    assert!(text.contains("SoftTimeLimitExceeded"), "{text}");
+    let text = failure(hard.get(PATIENCE).await.unwrap_err());
+    assert!(text.contains("TimeLimitExceeded"), "{text}");
+    let lines = kit::ledger(&place);
+    let saw = |id: &str, step: &str| lines.iter().any(|line| line.id == id && line.step == step);
+    assert!(saw(soft.id(), "told"), "the soft limit is told to the task");
+    assert!(!saw(hard.id(), "end"), "the hard limit stops the task");
+    for job in [panics.id(), soft.id(), hard.id()] {
+        let view = store.task(job).await.unwrap();
+        assert!(matches!(view.phase, Phase::Dead { .. }), "{view:?}");
+    }
+
+    let after: Value = client.send(Call::named("ledger.work").arg(&0)).await.unwrap().get(PATIENCE).await.unwrap();
+    assert_eq!(after, Value::from(worker.pid), "the same process works on");
+    worker.signal(rustix::process::Signal::TERM);
+    assert!(worker.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_tasks_are_cancelled_by_command() {
+    // covers: S2-24, S2-38
+    let place = Place::sqlite();
+    let client = place.app().client().await.unwrap();
+    let _worker = Worker::start(&place, client.store(), "w1", "8s", &["-c", "2"]).await;
+    let polite = client.send(Call::named("ledger.until_told")).await.unwrap();
+    let deaf = enqueue(&client, 1, 60_000).await.remove(0);
+    let waits = client.send(Call::named("ledger.work").arg(&0)).await.unwrap();
+    kit::until("both run", PATIENCE, async || (kit::count(&place, "start") == 2).then_some(())).await;
+    let ids = [polite.id(), &deaf, waits.id()];
+    let mut command = kit::command(&kit::ledger_program(), place.dir());
+    command.args(["-b", place.url(), "task", "cancel"]).args(ids);
+    Ran::new(&mut command).await.exits(0).says(&["is told to stop", "will not run"]);
+    for id in ids {
+        let error = client.job::<Value>(id).get(PATIENCE).await.unwrap_err();
+        assert!(matches!(error, JobError::Revoked { .. }), "{error}");
+    }
+    let lines = kit::ledger(&place);
+    assert!(lines.iter().any(|line| line.id == polite.id() && line.step == "told"));
+    assert!(!lines.iter().any(|line| line.step == "end"), "{lines:?}");
+}

@@ -1,0 +1,214 @@
+//! A worker is killed again and again under load. Nothing that was confirmed may be lost, and what
+//! ran comes back within the time that the delivery contract states.
+//!
+//! `CELERIAC_KILLS`, `CELERIAC_LEASE` (seconds) and `CELERIAC_SEED` change the run; the defaults
+//! are made for CI.
+
+use crate::kit::{self, Line, PATIENCE, Place, Worker};
+use celeriac::{Call, Client};
+use celeriac_core::store::{DeadFilter, Store};
+use celeriac_wire::{State, from_value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Messages that wait are kept at about so many, so that every kill finds a busy worker.
+const BACKLOG: u64 = 40;
+/// Slots of a worker.
+const SLOTS: &str = "8";
+
+struct Plan {
+    kills: usize,
+    lease: Duration,
+    seed: u64,
+}
+
+impl Plan {
+    fn from_env() -> Self {
+        let number = |name: &str| std::env::var_os(name)?.to_str()?.trim_end_matches('s').parse::<u64>().ok();
+        Self {
+            kills: number("CELERIAC_KILLS").unwrap_or(16) as usize,
+            lease: Duration::from_secs(number("CELERIAC_LEASE").unwrap_or(1)),
+            seed: number("CELERIAC_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32)),
+        }
+    }
+
+    /// The longest that a killed task may wait for its next run: lease and heartbeat. Short leases
+    /// get a second for starting a process on a busy machine.
+    fn recovery_max(&self) -> Duration {
+        let slack = if self.lease < Duration::from_secs(8) { Duration::from_secs(1) } else { Duration::ZERO };
+        self.lease * 5 / 4 + slack
+    }
+}
+
+struct Kill {
+    pid: u32,
+    /// When, in the ledger's microseconds.
+    at: i64,
+}
+
+/// What a run left behind.
+struct Evidence {
+    confirmed: Vec<String>,
+    kills: Vec<Kill>,
+    names: BTreeMap<u32, String>,
+    ledger: Vec<Line>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_and_work_comes_back_in_time() {
+    // covers: S1-54, S2-13, S2-31, S5-05
+    let plan = Plan::from_env();
+    println!("{} kills, lease {:?}, seed {}", plan.kills, plan.lease, plan.seed);
+    let place = Place::sqlite();
+    let client = place.app().client().await.unwrap();
+    let enough = Arc::new(AtomicBool::new(false));
+    let producer = tokio::spawn(produce(client.clone(), plan.seed, Arc::clone(&enough)));
+
+    let (kills, names) = kill_again_and_again(&place, client.store(), &plan).await;
+    enough.store(true, Ordering::Release);
+    let confirmed = producer.await.unwrap();
+    let name = format!("w{}", plan.kills + 1);
+    let lease = format!("{}s", plan.lease.as_secs());
+    let mut last = Worker::start(&place, client.store(), &name, &lease, &["-c", SLOTS]).await;
+    let names = names.into_iter().chain([(last.pid, name)]).collect();
+    for id in &confirmed {
+        let ready = client.store().wait_result(id, PATIENCE).await.unwrap();
+        assert!(ready.is_some_and(|record| record.meta.state().is_ready()), "{id} is lost");
+    }
+    last.signal(rustix::process::Signal::TERM);
+    assert!(last.ended().await.success());
+    let evidence = Evidence { confirmed, kills, names, ledger: kit::ledger(&place) };
+
+    every_result_is_that_of_the_last_run(&evidence, &**client.store()).await;
+    only_killed_runs_are_repeated(&evidence);
+    nothing_is_left(&**client.store()).await;
+    let hits = work_came_back_in_time(&evidence, &plan);
+    println!("{} tasks, {hits} of {} kills hit running work", evidence.confirmed.len(), plan.kills);
+    assert!(hits * 2 >= plan.kills, "inconclusive: too few kills hit running work");
+}
+
+/// Sends tasks of random length and returns the ids that the store confirmed.
+async fn produce(client: Client, seed: u64, enough: Arc<AtomicBool>) -> Vec<String> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let mut confirmed = Vec::new();
+    while !enough.load(Ordering::Acquire) {
+        pace.tick().await;
+        let ready: u64 = client.store().queues().await.unwrap().iter().map(|queue| queue.ready).sum();
+        if ready < BACKLOG {
+            let calls: Vec<_> =
+                (0..16).map(|_| Call::named("ledger.work").arg(&random.u64(20..200))).collect();
+            let jobs = client.send_all(calls).await.unwrap();
+            confirmed.extend(jobs.iter().map(|job| job.id().to_owned()));
+        }
+    }
+    confirmed
+}
+
+async fn kill_again_and_again(
+    place: &Place,
+    store: &Arc<dyn Store>,
+    plan: &Plan,
+) -> (Vec<Kill>, BTreeMap<u32, String>) {
+    let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x6b69_6c6c);
+    let lease = format!("{}s", plan.lease.as_secs());
+    let clock = place.app().client().await.unwrap();
+    let (mut kills, mut names): (Vec<Kill>, _) = (Vec::new(), BTreeMap::new());
+    for number in 1..=plan.kills {
+        let name = format!("w{number}");
+        let mut worker = Worker::start(place, store, &name, &lease, &["-c", SLOTS]).await;
+        // One kill in four comes before the work of the worker before is back.
+        if random.u8(..4) > 0 {
+            let dead: Vec<u32> = kills.iter().map(|kill| kill.pid).collect();
+            kit::until("the work of the killed worker is back", plan.recovery_max() * 2, async || {
+                let ledger = kit::ledger(place);
+                dead.iter().all(|pid| victims(&ledger, *pid).all(|id| runs_elsewhere(&ledger, &dead, id))).then_some(())
+            })
+            .await;
+        }
+        kit::pass(Duration::from_millis(random.u64(50..600))).await;
+        kills.push(Kill { pid: worker.pid, at: clock.now().as_microsecond() });
+        names.insert(worker.pid, name);
+        worker.kill().await;
+    }
+    (kills, names)
+}
+
+/// What a process began and did not end.
+fn victims(ledger: &[Line], pid: u32) -> impl Iterator<Item = &str> {
+    let of = move |step: &'static str| {
+        ledger.iter().filter(move |line| line.pid == pid && line.step == step).map(|line| line.id.as_str())
+    };
+    let ended: BTreeSet<&str> = of("end").collect();
+    of("start").filter(move |id| !ended.contains(id))
+}
+
+fn runs_elsewhere(ledger: &[Line], dead: &[u32], id: &str) -> bool {
+    ledger.iter().any(|line| line.id == id && !dead.contains(&line.pid))
+        || ledger.iter().any(|line| line.id == id && line.step == "end")
+}
+
+/// I1, I4, I6: every confirmed task succeeded, and its result is from the last owner, which is the
+/// one that reached its end.
+async fn every_result_is_that_of_the_last_run(evidence: &Evidence, store: &dyn Store) {
+    for id in &evidence.confirmed {
+        let record = store.result(id).await.unwrap().unwrap();
+        assert_eq!(record.meta.state(), State::Success, "{id}");
+        let lines = || evidence.ledger.iter().filter(|line| line.id == *id);
+        let last = lines().rfind(|line| line.step == "start").unwrap().pid;
+        let by: u32 = from_value(record.meta.result().clone()).unwrap();
+        assert_eq!(by, last, "{id} has the result of an earlier owner");
+        assert!(lines().any(|line| line.step == "end" && line.pid == by), "{id} has not ended");
+        let node = record.worker.unwrap();
+        assert!(node.starts_with(&format!("{}@", evidence.names[&by])), "{id}: {node}");
+    }
+}
+
+/// I2: a task runs once, and once more for each kill of a process that had it.
+fn only_killed_runs_are_repeated(evidence: &Evidence) {
+    let killed: BTreeSet<u32> = evidence.kills.iter().map(|kill| kill.pid).collect();
+    let mut runs: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for line in evidence.ledger.iter().filter(|line| line.step == "start") {
+        runs.entry(&line.id).or_default().push(line.pid);
+    }
+    for (id, pids) in runs {
+        let different: BTreeSet<u32> = pids.iter().copied().collect();
+        assert_eq!(different.len(), pids.len(), "{id} ran twice in one process: {pids:?}");
+        let (_, earlier) = pids.split_last().unwrap();
+        assert!(earlier.iter().all(|pid| killed.contains(pid)), "{id} ran again: {pids:?}");
+    }
+}
+
+/// I5: nothing waits, nothing is held, nothing died.
+async fn nothing_is_left(store: &dyn Store) {
+    for queue in store.queues().await.unwrap() {
+        assert_eq!((queue.ready, queue.scheduled, queue.leased), (0, 0, 0), "{queue:?}");
+    }
+    assert_eq!(store.dead_count(&DeadFilter::default()).await.unwrap(), 0);
+}
+
+/// I3: a task that a kill hit begins again in time. Returns how many kills hit something.
+fn work_came_back_in_time(evidence: &Evidence, plan: &Plan) -> usize {
+    let (mut hits, mut longest) = (0, 0);
+    for kill in &evidence.kills {
+        let mut hit = false;
+        for id in victims(&evidence.ledger, kill.pid) {
+            hit = true;
+            let again = evidence
+                .ledger
+                .iter()
+                .find(|line| line.id == id && line.step == "start" && line.micros > kill.at)
+                .unwrap_or_else(|| panic!("{id} did not come back"));
+            // A kill of the next worker before it could help starts the clock anew.
+            let last = evidence.kills.iter().rfind(|kill| kill.at < again.micros).unwrap();
+            longest = longest.max(again.micros - last.at);
+        }
+        hits += usize::from(hit);
+    }
+    let longest = Duration::from_micros(longest.unsigned_abs());
+    println!("the longest way back took {longest:?}, at most {:?}", plan.recovery_max());
+    assert!(longest <= plan.recovery_max(), "{longest:?}");
+    hits
+}
