@@ -130,6 +130,7 @@ macro_rules! conformance_suite {
         $crate::conformance_theme!($harness, control {
             revoked_before_fetch_is_flagged
             an_unrevoked_task_is_not_flagged
+            a_revoked_scheduled_task_is_refused_now
             revocations_are_read_by_number
             a_second_revocation_has_a_new_number
             revocations_are_forgotten_in_time

@@ -449,9 +449,11 @@ impl Control for SqliteStore {
 
     async fn unrevoke(&self, task_ids: &[String]) -> Result<u64, StoreError> {
         let ids = task_ids.to_vec();
-        self.write("withdraw revocations", Synced, move |connection, _| {
-            control::unrevoke(connection, &ids)
-        })
+        self.write(
+            "withdraw revocations",
+            Synced,
+            move |connection, context| control::unrevoke(connection, context, &ids),
+        )
         .await
     }
 

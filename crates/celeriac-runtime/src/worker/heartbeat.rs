@@ -53,7 +53,9 @@ impl HeartbeatThread {
         pulse.node.store(store.register(info.clone()).await?.0, Ordering::Release);
         let (loss, losses) = watch::channel(0);
         let wake = Arc::new(tokio::sync::Notify::new());
-        let guard = SweepGuard::new(info.times);
+        let mut guard = SweepGuard::new(info.times);
+        // The store has just answered: what a dead worker held is back one expiry after this start.
+        guard.reached(clock.boot());
         let keeper = Keeper {
             store, clock, info, pulse: Arc::clone(&pulse), loss, renewed, guard, lost: false,
         };

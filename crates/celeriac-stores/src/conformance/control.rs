@@ -50,6 +50,30 @@ pub async fn an_unrevoked_task_is_not_flagged(harness: &Harness) {
     assert!(fixture.take(node).await.revoked);
 }
 
+/// A scheduled task that is revoked comes out at once, so that its caller hears of it; if the
+/// revocation is withdrawn before, it waits for its time again.
+pub async fn a_revoked_scheduled_task_is_refused_now(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("celery@a").await;
+    let mut later = outgoing("celery", "later");
+    let due = fixture.at(60);
+    later.message.headers.set_eta(Some(due));
+    fixture.publish(vec![later]).await;
+    fixture
+        .store
+        .revoke(&names(&["later"]), false)
+        .await
+        .unwrap();
+    fixture.store.unrevoke(&names(&["later"])).await.unwrap();
+    assert!(fixture.fetch(node, 9).await.is_empty());
+    fixture
+        .store
+        .revoke(&names(&["later"]), false)
+        .await
+        .unwrap();
+    assert!(fixture.take(node).await.revoked);
+}
+
 /// A worker that starts later reads everything that was ever ordered and still stands.
 pub async fn revocations_are_read_by_number(harness: &Harness) {
     let fixture = harness.store();

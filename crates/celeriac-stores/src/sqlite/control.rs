@@ -44,13 +44,26 @@ pub(super) fn revoke(
     Ok(())
 }
 
-pub(super) fn unrevoke(connection: &Connection, task_ids: &[String]) -> Result<u64, StoreError> {
+pub(super) fn unrevoke(
+    connection: &Connection,
+    context: &Context,
+    task_ids: &[String],
+) -> Result<u64, StoreError> {
+    let fail = wrap("withdraw a revocation");
     let mut withdrawn = 0;
     for id in task_ids {
         withdrawn += connection
             .prepare_cached("DELETE FROM revoked WHERE task_id = ?1")
             .and_then(|mut statement| statement.execute([id]))
-            .map_err(wrap("withdraw a revocation"))? as u64;
+            .map_err(&fail)? as u64;
+        // What became ready only to be refused waits for its time again.
+        connection
+            .prepare_cached(
+                "UPDATE message SET state = 1 \
+                 WHERE task_id = ?1 AND state IN (0, 3) AND due_at > ?2",
+            )
+            .and_then(|mut statement| statement.execute((id, micros(context.clock.wall()))))
+            .map_err(&fail)?;
     }
     Ok(withdrawn)
 }

@@ -33,6 +33,7 @@ struct Known {
     /// Smaller runs first within queue and step.
     rank: u64,
     stand: Stand,
+    due: Option<Timestamp>,
     suspicion: Suspicion,
     lost: usize,
 }
@@ -111,6 +112,10 @@ impl Run {
                 queue,
                 step,
                 rank,
+                due: match stand {
+                    Stand::Scheduled(due) => Some(due),
+                    _ => None,
+                },
                 stand,
                 suspicion: Suspicion::default(),
                 lost: 0,
@@ -374,9 +379,18 @@ impl Run {
             return;
         }
         let id = ids[self.roll(ids.len())].clone();
+        let now = self.fixture.clock.wall();
+        let known = self.known.get_mut(&id).unwrap();
         if self.revoked.remove(&id) {
+            if let (Stand::Ready, Some(due)) = (&known.stand, known.due.filter(|due| *due > now)) {
+                known.stand = Stand::Scheduled(due);
+            }
             assert_eq!(self.fixture.store.unrevoke(&[id]).await.unwrap(), 1);
         } else {
+            // It becomes ready only to be refused.
+            if let Stand::Scheduled(_) = known.stand {
+                known.stand = Stand::Ready;
+            }
             self.fixture
                 .store
                 .revoke(std::slice::from_ref(&id), false)
@@ -412,7 +426,7 @@ impl Run {
             let rank = self.next();
             let known = self.known.get_mut(&id).unwrap();
             assert_eq!(known.stand, Stand::Dead, "{id}");
-            (known.stand, known.rank) = (Stand::Ready, rank);
+            (known.stand, known.rank, known.due) = (Stand::Ready, rank, None);
             known.suspicion = Suspicion::default();
             // The history of the first life stays with it, but nobody lost it in this one.
             assert_eq!(letter.history.len(), known.lost, "{id}");
