@@ -73,14 +73,8 @@ mod tests {
 
     #[test]
     fn arithmetic_saturates() {
-        assert_eq!(
-            after(Timestamp::MAX, Duration::from_secs(1)),
-            Timestamp::MAX
-        );
+        assert_eq!(after(Timestamp::MAX, Duration::from_secs(1)), Timestamp::MAX);
         assert_eq!(after(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
-        assert_eq!(
-            between(Timestamp::MAX, Timestamp::UNIX_EPOCH),
-            Duration::ZERO
-        );
+        assert_eq!(between(Timestamp::MAX, Timestamp::UNIX_EPOCH), Duration::ZERO);
     }
 }

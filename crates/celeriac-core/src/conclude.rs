@@ -77,10 +77,7 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
         Outcome::Success(value) => succeed(run, value, sender),
         Outcome::Failure(failure) => fail_or_retry(run, None, failure, sender),
         Outcome::Retry { delay, failure } => fail_or_retry(run, delay, failure, sender),
-        Outcome::Reject {
-            requeue: true,
-            reason,
-        } => Conclusion {
+        Outcome::Reject { requeue: true, reason } => Conclusion {
             fate: Fate::Release {
                 place: Place::Tail,
                 attempt: Some(attempt(run, "rejected", reason)),
@@ -88,21 +85,14 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
             plan: Plan::default(),
             verdict: Verdict::Rejected { requeue: true },
         },
-        Outcome::Reject {
-            requeue: false,
-            reason,
-        } => {
+        Outcome::Reject { requeue: false, reason } => {
             let exception = ExceptionInfo::new(
                 "celery.exceptions",
                 "Reject",
                 vec![Value::from(reason.as_str()), Value::from(false)],
             );
-            let mut conclusion = set_aside(
-                run,
-                DeadReason::Rejected,
-                Failure::permanent(exception),
-                sender,
-            );
+            let mut conclusion =
+                set_aside(run, DeadReason::Rejected, Failure::permanent(exception), sender);
             conclusion.verdict = Verdict::Rejected { requeue: false };
             conclusion
         }
@@ -111,11 +101,7 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
         Outcome::Interrupted => Conclusion {
             fate: Fate::Release {
                 place: Place::Head,
-                attempt: Some(attempt(
-                    run,
-                    "interrupted",
-                    "the worker shut down".to_owned(),
-                )),
+                attempt: Some(attempt(run, "interrupted", "the worker shut down".to_owned())),
             },
             plan: Plan::default(),
             verdict: Verdict::Returned,
@@ -124,11 +110,7 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
 }
 
 fn done(plan: Plan, verdict: Verdict) -> Conclusion {
-    Conclusion {
-        fate: Fate::Done,
-        plan,
-        verdict,
-    }
+    Conclusion { fate: Fate::Done, plan, verdict }
 }
 
 fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
@@ -136,10 +118,7 @@ fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
     match workflow::after_success(headers, run.embed, &value, sender) {
         Ok(mut plan) => {
             if !run.ignore_result {
-                plan.results.push(
-                    run.recorder
-                        .of(headers, State::Success, value.clone(), None),
-                );
+                plan.results.push(run.recorder.of(headers, State::Success, value.clone(), None));
             }
             done(plan, Verdict::Succeeded(value))
         }
@@ -148,16 +127,9 @@ fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
             let exception = ExceptionInfo::new(
                 "celeriac.exceptions",
                 "WorkflowError",
-                vec![Value::from(format!(
-                    "what follows this task cannot be sent: {error}"
-                ))],
+                vec![Value::from(format!("what follows this task cannot be sent: {error}"))],
             );
-            set_aside(
-                run,
-                DeadReason::Failed,
-                Failure::permanent(exception),
-                sender,
-            )
+            set_aside(run, DeadReason::Failed, Failure::permanent(exception), sender)
         }
     }
 }
@@ -169,11 +141,8 @@ fn fail_or_retry(
     sender: &mut Sender<'_>,
 ) -> Conclusion {
     let headers = &run.delivery.message.headers;
-    let allowed = if failure.permanent {
-        None
-    } else {
-        run.retry.next(headers.retries(), run.random)
-    };
+    let allowed =
+        if failure.permanent { None } else { run.retry.next(headers.retries(), run.random) };
     match allowed {
         Some(policy) => retry(run, asked.unwrap_or(policy), failure),
         None => set_aside(run, DeadReason::Failed, failure, sender),
@@ -188,17 +157,11 @@ fn retry(run: &Run<'_>, delay: std::time::Duration, failure: Failure) -> Conclus
     let retries = message.headers.retries().saturating_add(1);
     message.headers.set_retries(retries).set_eta(Some(at));
     let mut history = old.history.clone();
-    remember(
-        &mut history,
-        attempt(run, "retry", failure.exception.summary()),
-    );
+    remember(&mut history, attempt(run, "retry", failure.exception.summary()));
     let mut plan = Plan::default();
     if !run.ignore_result {
         let (result, traceback) = (failure.exception.to_value(), failure.traceback.as_deref());
-        plan.results.push(
-            run.recorder
-                .of(&message.headers, State::Retry, result, traceback),
-        );
+        plan.results.push(run.recorder.of(&message.headers, State::Retry, result, traceback));
     }
     plan.publish.push(Outgoing {
         queue: old.queue.clone(),
@@ -260,11 +223,8 @@ pub fn revoke(
         (false, true) => "terminated",
         (false, false) => "revoked",
     };
-    let exception = ExceptionInfo::new(
-        "celery.exceptions",
-        "TaskRevokedError",
-        vec![Value::from(why)],
-    );
+    let exception =
+        ExceptionInfo::new("celery.exceptions", "TaskRevokedError", vec![Value::from(why)]);
     let mut plan = workflow::after_failure(
         headers,
         run.embed,
@@ -274,18 +234,9 @@ pub fn revoke(
         sender,
     );
     if !run.ignore_result {
-        plan.results.push(
-            run.recorder
-                .of(headers, State::Revoked, exception.to_value(), None),
-        );
+        plan.results.push(run.recorder.of(headers, State::Revoked, exception.to_value(), None));
     }
-    done(
-        plan,
-        Verdict::Revoked {
-            terminated,
-            expired,
-        },
-    )
+    done(plan, Verdict::Revoked { terminated, expired })
 }
 
 fn attempt(run: &Run<'_>, outcome: &str, detail: String) -> Attempt {

@@ -74,16 +74,10 @@ impl fmt::Display for DeadReason {
 impl FromStr for DeadReason {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|reason| reason.as_str() == text)
-            .ok_or_else(|| {
-                let names: Vec<_> = Self::ALL.iter().map(|reason| reason.as_str()).collect();
-                format!(
-                    "{text:?} is no dead-letter reason; use one of {}",
-                    names.join(", ")
-                )
-            })
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|reason| reason.as_str()).collect();
+            format!("{text:?} is no dead-letter reason; use one of {}", names.join(", "))
+        })
     }
 }
 
@@ -108,10 +102,7 @@ pub struct Attempt {
 pub fn remember(history: &mut Vec<Attempt>, mut attempt: Attempt) {
     let max = crate::limits::DETAIL_BYTES_MAX;
     if attempt.detail.len() > max {
-        let end = (0..=max)
-            .rev()
-            .find(|at| attempt.detail.is_char_boundary(*at))
-            .unwrap_or(0);
+        let end = (0..=max).rev().find(|at| attempt.detail.is_char_boundary(*at)).unwrap_or(0);
         attempt.detail.truncate(end);
     }
     if history.len() >= crate::limits::HISTORY_MAX {
@@ -150,12 +141,7 @@ mod tests {
         for reason in DeadReason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(reason));
         }
-        assert!(
-            "oops"
-                .parse::<DeadReason>()
-                .unwrap_err()
-                .contains("unknown-task")
-        );
+        assert!("oops".parse::<DeadReason>().unwrap_err().contains("unknown-task"));
     }
 
     #[test]
@@ -176,10 +162,7 @@ mod tests {
             );
         }
         assert_eq!(history.len(), crate::limits::HISTORY_MAX);
-        assert_eq!(
-            (history[0].retries, history[1].retries, history[31].retries),
-            (0, 69, 99)
-        );
+        assert_eq!((history[0].retries, history[1].retries, history[31].retries), (0, 69, 99));
         assert_eq!(history[5].detail.len(), 4096);
     }
 }

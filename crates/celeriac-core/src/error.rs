@@ -39,12 +39,7 @@ pub struct StoreError {
 impl StoreError {
     /// An error of `kind` while doing `context` (lower case, no full stop, with ids).
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self {
-            kind,
-            context: context.into(),
-            hint: None,
-            source: None,
-        }
+        Self { kind, context: context.into(), hint: None, source: None }
     }
 
     /// An error of kind [`ErrorKind::Invalid`].
@@ -76,10 +71,7 @@ impl StoreError {
 
     /// Whether the same call may succeed later without any change by the caller.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            ErrorKind::Full | ErrorKind::Unavailable | ErrorKind::Unknown
-        )
+        matches!(self.kind, ErrorKind::Full | ErrorKind::Unavailable | ErrorKind::Unknown)
     }
 }
 
@@ -91,8 +83,6 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn Error + 'static))
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }

@@ -16,20 +16,14 @@ pub struct LeaseTimes {
 
 impl Default for LeaseTimes {
     fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(2),
-            expiry: Duration::from_secs(8),
-        }
+        Self { heartbeat: Duration::from_secs(2), expiry: Duration::from_secs(8) }
     }
 }
 
 impl LeaseTimes {
     /// The same proportions, faster or slower, for tests and slow disks.
     pub fn with_expiry(expiry: Duration) -> Self {
-        Self {
-            heartbeat: expiry / 4,
-            expiry,
-        }
+        Self { heartbeat: expiry / 4, expiry }
     }
 }
 
@@ -62,19 +56,14 @@ pub struct SweepGuard {
 impl SweepGuard {
     /// A guard that has seen nothing yet.
     pub fn new(times: LeaseTimes) -> Self {
-        Self {
-            times,
-            reachable_since: None,
-            last_seen: None,
-        }
+        Self { times, reachable_since: None, last_seen: None }
     }
 
     /// Notes a successful call at `now` (boot clock). A pause of more than two heartbeats is a gap:
     /// the guard slept, or the machine was suspended.
     pub fn reached(&mut self, now: Duration) {
-        let gap = self
-            .last_seen
-            .is_none_or(|last| now.saturating_sub(last) > self.times.heartbeat * 2);
+        let gap =
+            self.last_seen.is_none_or(|last| now.saturating_sub(last) > self.times.heartbeat * 2);
         if gap {
             self.reachable_since = Some(now);
         }
@@ -89,8 +78,7 @@ impl SweepGuard {
 
     /// Whether leases of silent nodes may be taken at `now`.
     pub fn may_sweep(&self, now: Duration) -> bool {
-        self.reachable_since
-            .is_some_and(|since| now.saturating_sub(since) >= self.times.expiry)
+        self.reachable_since.is_some_and(|since| now.saturating_sub(since) >= self.times.expiry)
     }
 }
 
@@ -140,20 +128,12 @@ impl Suspicion {
     /// The rule for the death of a worker that held the message.
     pub fn after_worker_death(self) -> Recovery {
         let counted = self.counted + u32::from(self.is_suspect());
-        Self {
-            seen: self.seen + 1,
-            counted,
-        }
-        .verdict()
+        Self { seen: self.seen + 1, counted }.verdict()
     }
 
     /// The rule for the death of a child that ran exactly this message.
     pub fn after_child_death(self) -> Recovery {
-        Self {
-            seen: self.seen.max(SUSPECT_AFTER),
-            counted: self.counted + 1,
-        }
-        .verdict()
+        Self { seen: self.seen.max(SUSPECT_AFTER), counted: self.counted + 1 }.verdict()
     }
 
     fn verdict(self) -> Recovery {
@@ -190,20 +170,13 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(
-            kinds,
-            ["requeue", "isolate", "isolate", "isolate", "poison"]
-        );
+        assert_eq!(kinds, ["requeue", "isolate", "isolate", "isolate", "poison"]);
     }
 
     #[test]
     fn a_childs_death_counts_at_once() {
-        let Recovery::Isolate(one) = Suspicion::default().after_child_death() else {
-            panic!()
-        };
-        let Recovery::Isolate(two) = one.after_child_death() else {
-            panic!()
-        };
+        let Recovery::Isolate(one) = Suspicion::default().after_child_death() else { panic!() };
+        let Recovery::Isolate(two) = one.after_child_death() else { panic!() };
         assert!(matches!(two.after_child_death(), Recovery::Poison(s) if s.counted == 3));
     }
 
@@ -222,10 +195,7 @@ mod tests {
         assert!(!guard.may_sweep(SECOND * 9));
         guard.reached(SECOND * 9);
         guard.reached(SECOND * 40);
-        assert!(
-            !guard.may_sweep(SECOND * 40),
-            "the 31 s without a call are a gap"
-        );
+        assert!(!guard.may_sweep(SECOND * 40), "the 31 s without a call are a gap");
     }
 
     #[test]

@@ -47,19 +47,12 @@ pub struct Failure {
 impl Failure {
     /// A failure that the retry policy decides on.
     pub fn new(exception: ExceptionInfo) -> Self {
-        Self {
-            exception,
-            traceback: None,
-            permanent: false,
-        }
+        Self { exception, traceback: None, permanent: false }
     }
 
     /// A failure that no retry can mend.
     pub fn permanent(exception: ExceptionInfo) -> Self {
-        Self {
-            permanent: true,
-            ..Self::new(exception)
-        }
+        Self { permanent: true, ..Self::new(exception) }
     }
 }
 
@@ -83,17 +76,11 @@ pub struct Condition {
 impl Condition {
     /// True when the member at `path` (dots go deeper) equals one of the values.
     pub fn new(path: &str, one_of: impl Into<Vec<Value>>) -> Self {
-        Self {
-            path: path.split('.').map(str::to_owned).collect(),
-            one_of: one_of.into(),
-        }
+        Self { path: path.split('.').map(str::to_owned).collect(), one_of: one_of.into() }
     }
 
     fn holds(&self, value: &Value) -> bool {
-        let member = self
-            .path
-            .iter()
-            .try_fold(value, |value, key| value.get(key));
+        let member = self.path.iter().try_fold(value, |value, key| value.get(key));
         member.is_some_and(|member| self.one_of.contains(member))
     }
 }
@@ -111,10 +98,7 @@ impl Default for Classifier {
 impl Classifier {
     /// Takes every returned value for success, as Celery does.
     pub fn celery() -> Self {
-        Self {
-            failure_if: Vec::new(),
-            success_if: Vec::new(),
-        }
+        Self { failure_if: Vec::new(), success_if: Vec::new() }
     }
 
     /// Adds a rule: such a value is a failure.
@@ -131,15 +115,9 @@ impl Classifier {
 
     /// Turns a returned value into the outcome it means.
     pub fn classify(&self, value: Value) -> Outcome {
-        let failed = self
-            .failure_if
-            .iter()
-            .any(|condition| condition.holds(&value));
+        let failed = self.failure_if.iter().any(|condition| condition.holds(&value));
         let succeeded = self.success_if.is_empty()
-            || self
-                .success_if
-                .iter()
-                .any(|condition| condition.holds(&value));
+            || self.success_if.iter().any(|condition| condition.holds(&value));
         if succeeded && !failed {
             return Outcome::Success(value);
         }
@@ -180,19 +158,13 @@ mod tests {
         ] {
             assert_eq!(verdict(&default, json), expected, "{json}");
         }
-        assert_eq!(
-            verdict(&Classifier::celery(), r#"{"status": "error"}"#),
-            "success"
-        );
+        assert_eq!(verdict(&Classifier::celery(), r#"{"status": "error"}"#), "success");
     }
 
     #[test]
     fn rules_reach_into_nested_members() {
         let classifier = Classifier::celery()
-            .failure_if(Condition::new(
-                "meta.code",
-                [Value::from(5), Value::from(6)],
-            ))
+            .failure_if(Condition::new("meta.code", [Value::from(5), Value::from(6)]))
             .success_if(Condition::new("state", [Value::from("done")]));
         for (json, expected) in [
             (r#"{"state": "done", "meta": {"code": 5}}"#, "failure"),

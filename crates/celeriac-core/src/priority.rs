@@ -62,12 +62,9 @@ impl fmt::Display for Level {
 impl FromStr for Level {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|level| level.as_str() == text)
-            .ok_or_else(|| {
-                format!("{text:?} is no priority level; use critical, high, normal or low")
-            })
+        Self::ALL.into_iter().find(|level| level.as_str() == text).ok_or_else(|| {
+            format!("{text:?} is no priority level; use critical, high, normal or low")
+        })
     }
 }
 
@@ -86,22 +83,9 @@ mod tests {
 
     #[test]
     fn levels_keep_one_order_on_every_store() {
-        assert!(
-            Level::ALL
-                .windows(2)
-                .all(|two| two[0].ascending() < two[1].ascending())
-        );
-        assert!(
-            Level::ALL
-                .windows(2)
-                .all(|two| two[0].descending() > two[1].descending())
-        );
+        assert!(Level::ALL.windows(2).all(|two| two[0].ascending() < two[1].ascending()));
+        assert!(Level::ALL.windows(2).all(|two| two[0].descending() > two[1].descending()));
         assert_eq!("high".parse::<Level>(), Ok(Level::High));
-        assert!(
-            "urgent"
-                .parse::<Level>()
-                .unwrap_err()
-                .contains("critical, high, normal or low")
-        );
+        assert!("urgent".parse::<Level>().unwrap_err().contains("critical, high, normal or low"));
     }
 }

@@ -76,10 +76,7 @@ mod tests {
             ("celery\u{6}\u{16}3", "control"),
             ("celeriac:lease", "reserved"),
         ] {
-            assert!(
-                QueueName::parse(bad).unwrap_err().to_string().contains(why),
-                "{bad:?}"
-            );
+            assert!(QueueName::parse(bad).unwrap_err().to_string().contains(why), "{bad:?}");
         }
     }
 }

@@ -21,10 +21,7 @@ pub struct Recorder<'a> {
 
 impl Recorder<'_> {
     /// The result of the message with these headers.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a state is as small as its reference"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a state is as small as its reference")]
     pub fn of(
         &self,
         headers: &Headers,
@@ -57,10 +54,7 @@ impl Recorder<'_> {
     }
 
     /// The result of a task that ends without having run.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a state is as small as its reference"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a state is as small as its reference")]
     pub fn failed(
         &self,
         id: &str,

@@ -41,11 +41,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             max_retries: Some(DEFAULT_MAX_RETRIES),
-            delay: Delay::Backoff {
-                factor: 1,
-                max: DEFAULT_BACKOFF_MAX,
-                jitter: true,
-            },
+            delay: Delay::Backoff { factor: 1, max: DEFAULT_BACKOFF_MAX, jitter: true },
         }
     }
 }
@@ -53,20 +49,14 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// No retries at all.
     pub fn never() -> Self {
-        Self {
-            max_retries: Some(0),
-            delay: Delay::Fixed(DEFAULT_DELAY),
-        }
+        Self { max_retries: Some(0), delay: Delay::Fixed(DEFAULT_DELAY) }
     }
 
     /// An explicit schedule: as many retries as there are delays.
     pub fn schedule(delays: impl Into<Vec<Duration>>) -> Self {
         let delays = delays.into();
         let count = u32::try_from(delays.len()).unwrap_or(u32::MAX);
-        Self {
-            max_retries: Some(count),
-            delay: Delay::Schedule(delays),
-        }
+        Self { max_retries: Some(count), delay: Delay::Schedule(delays) }
     }
 
     /// The delay before retry number `retries + 1`, or `None` when retries are used up.
@@ -79,15 +69,12 @@ impl RetryPolicy {
         }
         Some(match &self.delay {
             Delay::Fixed(delay) => *delay,
-            Delay::Backoff {
-                factor,
-                max,
-                jitter,
-            } => backoff(*factor, *max, retries, *jitter, random),
-            Delay::Schedule(delays) => *usize::try_from(retries)
-                .ok()
-                .and_then(|at| delays.get(at))
-                .or(delays.last())?,
+            Delay::Backoff { factor, max, jitter } => {
+                backoff(*factor, *max, retries, *jitter, random)
+            }
+            Delay::Schedule(delays) => {
+                *usize::try_from(retries).ok().and_then(|at| delays.get(at)).or(delays.last())?
+            }
         })
     }
 }
@@ -95,9 +82,7 @@ impl RetryPolicy {
 /// `celery/utils/time.py` 5.7 `get_exponential_backoff_interval`.
 fn backoff(factor: u32, max: Duration, retries: u32, jitter: bool, random: u64) -> Duration {
     let factor = u64::from(factor.max(1));
-    let doubled = 1u64
-        .checked_shl(retries)
-        .and_then(|power| factor.checked_mul(power));
+    let doubled = 1u64.checked_shl(retries).and_then(|power| factor.checked_mul(power));
     let seconds = doubled.unwrap_or(u64::MAX).min(max.as_secs());
     // Multiply-shift maps 64 random bits evenly onto 0..=seconds (Lemire 2019).
     let drawn = ((u128::from(random) * (u128::from(seconds) + 1)) >> 64) as u64;
@@ -109,21 +94,14 @@ mod tests {
     use super::*;
 
     fn seconds(policy: &RetryPolicy, random: u64) -> Vec<u64> {
-        (0..20)
-            .map_while(|n| policy.next(n, random))
-            .map(|delay| delay.as_secs())
-            .collect()
+        (0..20).map_while(|n| policy.next(n, random)).map(|delay| delay.as_secs()).collect()
     }
 
     #[test]
     fn backoff_doubles_up_to_its_ceiling() {
         let policy = |factor, max| RetryPolicy {
             max_retries: Some(5),
-            delay: Delay::Backoff {
-                factor,
-                max: Duration::from_secs(max),
-                jitter: false,
-            },
+            delay: Delay::Backoff { factor, max: Duration::from_secs(max), jitter: false },
         };
         assert_eq!(seconds(&policy(1, 600), 0), [1, 2, 4, 8, 16]);
         assert_eq!(seconds(&policy(2, 600), 0), [2, 4, 8, 16, 32]);
@@ -135,10 +113,7 @@ mod tests {
     #[test]
     fn jitter_draws_from_the_whole_range() {
         // covers: S1-28
-        let policy = RetryPolicy {
-            max_retries: None,
-            ..RetryPolicy::default()
-        };
+        let policy = RetryPolicy { max_retries: None, ..RetryPolicy::default() };
         assert_eq!(policy.next(3, 0), Some(Duration::ZERO));
         assert_eq!(policy.next(3, u64::MAX), Some(Duration::from_secs(8)));
         assert_eq!(policy.next(3, u64::MAX / 2), Some(Duration::from_secs(4)));

@@ -26,11 +26,7 @@ pub struct Router {
 impl Router {
     /// A table that sends everything to `default`.
     pub fn new(default: QueueName) -> Self {
-        Self {
-            default,
-            exact: BTreeMap::new(),
-            patterns: Vec::new(),
-        }
+        Self { default, exact: BTreeMap::new(), patterns: Vec::new() }
     }
 
     /// Adds a route. `pattern` is an exact task name, a glob (`reports.*`), or a regular expression
@@ -52,8 +48,7 @@ impl Router {
             self.patterns.push((Pattern::Regex(regex), queue));
         } else if pattern.contains(['*', '?', '[']) {
             let glob = Glob::new(pattern).map_err(|error| refuse("glob", error.to_string()))?;
-            self.patterns
-                .push((Pattern::Glob(glob.compile_matcher()), queue));
+            self.patterns.push((Pattern::Glob(glob.compile_matcher()), queue));
         } else {
             self.exact.insert(pattern.to_owned(), queue);
         }
@@ -72,10 +67,7 @@ impl Router {
                 Pattern::Glob(glob) => glob.is_match(task),
                 Pattern::Regex(regex) => regex.is_match(task),
             };
-            self.patterns
-                .iter()
-                .find(|(pattern, _)| matches(pattern))
-                .map(|(_, queue)| queue)
+            self.patterns.iter().find(|(pattern, _)| matches(pattern)).map(|(_, queue)| queue)
         })
     }
 
@@ -98,9 +90,7 @@ mod tests {
         // covers: S4-10, S1-39
         let mut router = Router::new(queue("default"));
         router.add("app.collect.*", queue("collect")).unwrap();
-        router
-            .add(r"/^app\.(report|etl)\./", queue("heavy"))
-            .unwrap();
+        router.add(r"/^app\.(report|etl)\./", queue("heavy")).unwrap();
         router.add("app.collect.urgent", queue("fast")).unwrap();
         for (task, expected) in [
             ("app.collect.rss", "collect"),
@@ -116,20 +106,8 @@ mod tests {
     #[test]
     fn a_broken_pattern_is_refused_with_its_text() {
         let mut router = Router::new(QueueName::celery());
-        let error = router
-            .add("/(/", QueueName::celery())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("/(/") && error.contains("regular expression"),
-            "{error}"
-        );
-        assert!(
-            router
-                .add("a[", QueueName::celery())
-                .unwrap_err()
-                .to_string()
-                .contains("glob")
-        );
+        let error = router.add("/(/", QueueName::celery()).unwrap_err().to_string();
+        assert!(error.contains("/(/") && error.contains("regular expression"), "{error}");
+        assert!(router.add("a[", QueueName::celery()).unwrap_err().to_string().contains("glob"));
     }
 }

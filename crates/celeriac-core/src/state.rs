@@ -11,10 +11,8 @@ use celeriac_wire::State;
 /// result first. Among unready states the later write wins.
 pub fn may_overwrite(current: &State, next: &State) -> bool {
     // RECEIVED, REJECTED and IGNORED exist in events only and are never stored.
-    let stored = !matches!(
-        next,
-        State::Received | State::Rejected | State::Ignored | State::Pending
-    );
+    let stored =
+        !matches!(next, State::Received | State::Rejected | State::Ignored | State::Pending);
     stored && !current.is_ready()
 }
 
@@ -43,34 +41,21 @@ mod tests {
             custom.clone(),
         ];
         let ready = [State::Success, State::Failure, State::Revoked];
-        let stored = [
-            State::Started,
-            State::Success,
-            State::Failure,
-            State::Revoked,
-            State::Retry,
-            custom,
-        ];
+        let stored =
+            [State::Started, State::Success, State::Failure, State::Revoked, State::Retry, custom];
         for current in &all {
             for next in &all {
                 let expected = !ready.contains(current) && stored.contains(next);
-                assert_eq!(
-                    may_overwrite(current, next),
-                    expected,
-                    "{current:?} -> {next:?}"
-                );
+                assert_eq!(may_overwrite(current, next), expected, "{current:?} -> {next:?}");
             }
         }
     }
 
     #[test]
     fn custom_states_are_those_celery_does_not_know() {
-        for (state, custom) in [
-            ("PROGRESS", true),
-            ("SUCCESS", false),
-            ("RETRY", false),
-            ("", false),
-        ] {
+        for (state, custom) in
+            [("PROGRESS", true), ("SUCCESS", false), ("RETRY", false), ("", false)]
+        {
             assert_eq!(is_custom(state), custom, "{state}");
         }
     }

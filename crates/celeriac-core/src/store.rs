@@ -25,10 +25,7 @@ pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
 use crate::limits::StoreLimits;
 
 /// What a store can do. What it cannot is refused at start, never ignored.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four independent answers to four questions"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent answers to four questions")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Other processes see the same data.

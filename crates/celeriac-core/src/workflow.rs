@@ -35,10 +35,7 @@ pub struct Sender<'a> {
 
 impl std::fmt::Debug for Sender<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Sender")
-            .field("now", &self.now)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Sender").field("now", &self.now).finish_non_exhaustive()
     }
 }
 
@@ -68,10 +65,7 @@ pub struct Applied {
 /// # Errors
 /// A field of a wrong type, a signature type that is not supported, or nesting beyond 64 levels;
 /// the error names the field.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "a signature is used up by being sent"
-)]
+#[expect(clippy::needless_pass_by_value, reason = "a signature is used up by being sent")]
 pub fn apply(
     signature: Signature,
     args: &[Value],
@@ -89,10 +83,7 @@ fn apply_at(
     depth: usize,
 ) -> Result<Applied, FieldError> {
     if depth > NESTING_MAX {
-        return Err(FieldError::missing(
-            "tasks",
-            "at most 64 levels of nested signatures",
-        ));
+        return Err(FieldError::missing("tasks", "at most 64 levels of nested signatures"));
     }
     let depth = depth + 1;
     match signature.kind() {
@@ -113,27 +104,13 @@ fn apply_task(
     lineage: Lineage<'_>,
     sender: &mut Sender<'_>,
 ) -> Result<Applied, FieldError> {
-    let name = signature
-        .task()
-        .ok_or_else(|| FieldError::missing("task", "the name of a task"))?;
-    let id = signature
-        .task_id()
-        .map_or_else(|| (sender.new_id)(), str::to_owned);
-    let mut all_args = if signature.is_immutable() {
-        Vec::new()
-    } else {
-        args.to_vec()
-    };
+    let name = signature.task().ok_or_else(|| FieldError::missing("task", "the name of a task"))?;
+    let id = signature.task_id().map_or_else(|| (sender.new_id)(), str::to_owned);
+    let mut all_args = if signature.is_immutable() { Vec::new() } else { args.to_vec() };
     all_args.extend_from_slice(signature.args());
     let mut embed = Embed::new();
-    embed
-        .set_callbacks(signature.links()?)
-        .set_errbacks(signature.link_errors()?);
-    if let Some(chain) = signature
-        .option("chain")
-        .as_array()
-        .filter(|chain| !chain.is_empty())
-    {
+    embed.set_callbacks(signature.links()?).set_errbacks(signature.link_errors()?);
+    if let Some(chain) = signature.option("chain").as_array().filter(|chain| !chain.is_empty()) {
         embed.insert("chain", chain.to_vec());
     }
     if signature.option("chord").as_object().is_some() {
@@ -146,21 +123,12 @@ fn apply_task(
     set_headers(&mut message.headers, signature, &id, lineage, sender)?;
     set_properties(&mut message, signature, sender.now)?;
     let queue = queue_of(signature, name, sender.router)?;
-    let plan = Plan {
-        publish: vec![Outgoing::new(queue, message)],
-        ..Plan::default()
-    };
-    Ok(Applied {
-        plan,
-        task_id: Some(id),
-        group: None,
-    })
+    let plan = Plan { publish: vec![Outgoing::new(queue, message)], ..Plan::default() };
+    Ok(Applied { plan, task_id: Some(id), group: None })
 }
 
 fn queue_of(signature: &Signature, task: &str, router: &Router) -> Result<QueueName, FieldError> {
-    let option = ["queue", "routing_key"]
-        .iter()
-        .find_map(|name| signature.option(name).as_str());
+    let option = ["queue", "routing_key"].iter().find_map(|name| signature.option(name).as_str());
     match option {
         None => Ok(router.route(task).clone()),
         Some(name) => QueueName::parse(name).map_err(|_| {
@@ -190,13 +158,8 @@ fn set_headers(
                 .as_u64()
                 .map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX)),
         )
-        .set_ignore_result(Some(
-            signature.option("ignore_result").as_bool().unwrap_or(false),
-        ));
-    let nesting = signature
-        .option("replaced_task_nesting")
-        .as_u64()
-        .unwrap_or(0);
+        .set_ignore_result(Some(signature.option("ignore_result").as_bool().unwrap_or(false)));
+    let nesting = signature.option("replaced_task_nesting").as_u64().unwrap_or(0);
     headers.set_replaced_task_nesting(u32::try_from(nesting).unwrap_or(u32::MAX));
     headers.set_eta(instant(signature, "eta", "countdown", sender.now)?);
     headers.set_expires(instant(signature, "expires", "expires", sender.now)?);
@@ -250,8 +213,7 @@ fn instant(
 /// Moves an instant by a number of seconds, which may be negative (`expires=-5` is legal).
 fn shift(now: Timestamp, seconds: f64) -> Timestamp {
     let micros = (seconds * 1e6).clamp(-1e17, 1e17) as i64;
-    now.checked_add(jiff::SignedDuration::from_micros(micros))
-        .unwrap_or(Timestamp::MAX)
+    now.checked_add(jiff::SignedDuration::from_micros(micros)).unwrap_or(Timestamp::MAX)
 }
 
 fn seconds(signature: &Signature, name: &str) -> Result<Option<Duration>, FieldError> {
@@ -273,17 +235,13 @@ fn set_properties(
     now: Timestamp,
 ) -> Result<(), FieldError> {
     if let Some(priority) = signature.option("priority").as_u64() {
-        message
-            .properties
-            .set_priority(u8::try_from(priority).unwrap_or(u8::MAX).min(9));
+        message.properties.set_priority(u8::try_from(priority).unwrap_or(u8::MAX).min(9));
     }
     if let Some(reply_to) = signature.option("reply_to").as_str() {
         message.properties.set_reply_to(reply_to);
     }
     let expires = message.headers.expires()?;
-    message
-        .properties
-        .set_expiration(expires.map(|expires| clock::between(now, expires)));
+    message.properties.set_expiration(expires.map(|expires| clock::between(now, expires)));
     Ok(())
 }
 
@@ -305,38 +263,24 @@ fn apply_chain(
         }
     }
     let Some(last) = steps.last_mut() else {
-        return Err(FieldError::missing(
-            "kwargs.tasks",
-            "at least one task in the chain",
-        ));
+        return Err(FieldError::missing("kwargs.tasks", "at least one task in the chain"));
     };
     for link in signature.links()? {
         *last = last.clone().with_link(link);
     }
     copy_options(signature, last, &["chord", "group_id", "group_index"]);
     let last_id = end_id(last).map(str::to_owned);
-    let mut reversed: Vec<Value> = signature
-        .option("chain")
-        .as_array()
-        .map(<[Value]>::to_vec)
-        .unwrap_or_default();
+    let mut reversed: Vec<Value> =
+        signature.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
     let continues = !reversed.is_empty();
     let mut rest = steps.split_off(1);
     let mut first = steps.remove(0);
-    copy_options(
-        signature,
-        &mut first,
-        &["countdown", "eta", "root_id", "parent_id"],
-    );
+    copy_options(signature, &mut first, &["countdown", "eta", "root_id", "parent_id"]);
     let alone = rest.is_empty();
     rest.reverse();
     reversed.extend(rest.into_iter().map(|step| Value::Object(step.into_map())));
     if !reversed.is_empty() {
-        let mut own = first
-            .option("chain")
-            .as_array()
-            .map(<[Value]>::to_vec)
-            .unwrap_or_default();
+        let mut own = first.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
         reversed.append(&mut own);
         first.options_mut().insert("chain", reversed);
     }
@@ -361,14 +305,10 @@ fn end_id_at(step: &Map, depth: usize) -> Option<&str> {
     let end = match step.get("subtask_type").and_then(Value::as_str) {
         Some("group") => return None,
         Some("chord") => kwargs("body"),
-        Some("chain") => kwargs("tasks")
-            .and_then(Value::as_array)
-            .and_then(<[Value]>::last),
+        Some("chain") => kwargs("tasks").and_then(Value::as_array).and_then(<[Value]>::last),
         _ => None,
     };
-    let end = end
-        .and_then(Value::as_object)
-        .filter(|_| depth < NESTING_MAX);
+    let end = end.and_then(Value::as_object).filter(|_| depth < NESTING_MAX);
     let own = || step.get("options")?.get("task_id")?.as_str();
     end.and_then(|end| end_id_at(end, depth + 1)).or_else(own)
 }
@@ -393,10 +333,7 @@ fn fix_id(step: &mut Signature, sender: &mut Sender<'_>) {
 /// Puts the steps of nested chains in line.
 fn splice(steps: Vec<Signature>, depth: usize) -> Result<Vec<Signature>, FieldError> {
     if depth > NESTING_MAX {
-        return Err(FieldError::missing(
-            "tasks",
-            "at most 64 levels of nested signatures",
-        ));
+        return Err(FieldError::missing("tasks", "at most 64 levels of nested signatures"));
     }
     let mut flat = Vec::with_capacity(steps.len());
     for step in steps {
@@ -415,11 +352,8 @@ fn join_groups(steps: Vec<Signature>) -> Result<Vec<Signature>, FieldError> {
     for step in steps {
         match joined.last() {
             Some(last) if last.kind() == SignatureKind::Group => {
-                let header = joined
-                    .pop()
-                    .map(|group| group.tasks())
-                    .transpose()?
-                    .unwrap_or_default();
+                let header =
+                    joined.pop().map(|group| group.tasks()).transpose()?.unwrap_or_default();
                 joined.push(Signature::chord(header, step));
             }
             _ => joined.push(step),
@@ -436,11 +370,7 @@ fn apply_group(
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Applied, FieldError> {
-    let chain = signature
-        .option("chain")
-        .as_array()
-        .map(<[Value]>::to_vec)
-        .unwrap_or_default();
+    let chain = signature.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
     if let Some((next, rest)) = chain.split_last() {
         let mut body = Signature::from_value(next.clone())?;
         if !rest.is_empty() {
@@ -450,22 +380,13 @@ fn apply_group(
         copy_options(signature, &mut chord, &["root_id", "parent_id"]);
         return apply_at(&chord, args, lineage, sender, depth);
     }
-    let group = signature
-        .task_id()
-        .map_or_else(|| (sender.new_id)(), str::to_owned);
+    let group = signature.task_id().map_or_else(|| (sender.new_id)(), str::to_owned);
     let mut applied = Applied::default();
     let mut ids = Vec::new();
-    for (index, mut member) in flatten_groups(signature.tasks()?, depth)?
-        .into_iter()
-        .enumerate()
-    {
+    for (index, mut member) in flatten_groups(signature.tasks()?, depth)?.into_iter().enumerate() {
         set_option(&mut member, "group_id", group.as_str());
         member.options_mut().insert("group_index", index as i64);
-        copy_options(
-            signature,
-            &mut member,
-            &["countdown", "eta", "expires", "priority", "queue"],
-        );
+        copy_options(signature, &mut member, &["countdown", "eta", "expires", "priority", "queue"]);
         for errback in signature.link_errors()? {
             member = member.with_link_error(errback);
         }
@@ -480,10 +401,7 @@ fn apply_group(
 /// Members of nested groups become members of the outer one.
 fn flatten_groups(members: Vec<Signature>, depth: usize) -> Result<Vec<Signature>, FieldError> {
     if depth > NESTING_MAX {
-        return Err(FieldError::missing(
-            "tasks",
-            "at most 64 levels of nested signatures",
-        ));
+        return Err(FieldError::missing("tasks", "at most 64 levels of nested signatures"));
     }
     let mut flat = Vec::with_capacity(members.len());
     for member in members {
@@ -522,19 +440,14 @@ fn apply_chord(
     };
     copy_options(signature, &mut body, &["root_id"]);
     let carried = Value::Object(body.into_map());
-    let mut applied = Applied {
-        task_id: last_id,
-        ..Applied::default()
-    };
+    let mut applied = Applied { task_id: last_id, ..Applied::default() };
     let size = u32::try_from(header.len()).unwrap_or(u32::MAX);
     for (index, mut member) in header.into_iter().enumerate() {
         set_option(&mut member, "group_id", group.as_str());
         member.options_mut().insert("group_index", index as i64);
         member.options_mut().insert("chord", carried.clone());
         copy_options(signature, &mut member, &["countdown", "eta"]);
-        applied
-            .plan
-            .extend(apply_at(&member, args, lineage, sender, depth)?.plan);
+        applied.plan.extend(apply_at(&member, args, lineage, sender, depth)?.plan);
     }
     applied.plan.chords.push(ChordStart { group, size });
     Ok(applied)
@@ -547,21 +460,14 @@ fn prepare_chord_body(
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Signature, FieldError> {
-    let outer = chord
-        .option("chain")
-        .as_array()
-        .map(<[Value]>::to_vec)
-        .unwrap_or_default();
+    let outer = chord.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
     let mut steps = if body.kind() == SignatureKind::Chain && body.options().is_empty() {
         join_groups(splice(body.tasks()?, depth)?)?
     } else {
         vec![body]
     };
     if steps.is_empty() {
-        return Err(FieldError::missing(
-            "kwargs.body",
-            "at least one task in the chord's body",
-        ));
+        return Err(FieldError::missing("kwargs.body", "at least one task in the chord's body"));
     }
     inherit_id(chord, steps.last_mut());
     for step in &mut steps {
@@ -579,18 +485,8 @@ fn prepare_chord_body(
     let rest = steps.split_off(1);
     let mut first = steps.remove(0);
     let mut reversed = outer;
-    reversed.extend(
-        rest.into_iter()
-            .rev()
-            .map(|step| Value::Object(step.into_map())),
-    );
-    reversed.extend(
-        first
-            .option("chain")
-            .as_array()
-            .map(<[Value]>::to_vec)
-            .unwrap_or_default(),
-    );
+    reversed.extend(rest.into_iter().rev().map(|step| Value::Object(step.into_map())));
+    reversed.extend(first.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default());
     if !reversed.is_empty() {
         first.options_mut().insert("chain", reversed);
     }

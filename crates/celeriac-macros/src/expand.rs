@@ -52,7 +52,10 @@ pub(crate) fn task(attribute: TokenStream, item: TokenStream) -> Result<TokenStr
             return Err(Error::new_spanned(name, "a remote task has no body: end it with `;`"));
         }
         (None, false) => {
-            return Err(Error::new_spanned(name, "a task without a body needs the option `remote`"));
+            return Err(Error::new_spanned(
+                name,
+                "a task without a body needs the option `remote`",
+            ));
         }
         (None, true) => {
             let unused = if options.calls.is_empty() { None } else { Some(()) };
@@ -163,8 +166,7 @@ fn calls(parameters: &[Parameter], returned: &Returned, remote: bool) -> TokenSt
         quote!(::celeriac::Call::<#output>::new::<Self>())
     };
     let build = |arguments: &[&Parameter]| {
-        let names: Vec<Ident> =
-            arguments.iter().map(|one| format_ident!("{}", one.name)).collect();
+        let names: Vec<Ident> = arguments.iter().map(|one| format_ident!("{}", one.name)).collect();
         let kinds = arguments.iter().map(|one| {
             let kind = &one.kind;
             if one.is_string() {
@@ -235,8 +237,11 @@ mod tests {
 
     #[test]
     fn a_remote_task_makes_calls_only() {
-        let code = expand(r#"name = "mail.send", remote"#, "async fn send(to: String) -> u64;").unwrap();
-        assert!(code.contains("Call::<u64>::remote(Self::NAME)") && !code.contains("::celeriac::Task"));
+        let code =
+            expand(r#"name = "mail.send", remote"#, "async fn send(to: String) -> u64;").unwrap();
+        assert!(
+            code.contains("Call::<u64>::remote(Self::NAME)") && !code.contains("::celeriac::Task")
+        );
     }
 
     #[test]

@@ -9,8 +9,19 @@ use syn::{Error, Expr, ExprArray, ExprLit, Ident, Lit, Result, Token};
 
 /// Every option, for suggestions.
 const NAMES: [&str; 14] = [
-    "name", "queue", "max_retries", "backoff", "jitter", "retry_schedule", "retry_delay",
-    "soft_time_limit", "time_limit", "ignore_result", "priority", "expires", "accept_any_result",
+    "name",
+    "queue",
+    "max_retries",
+    "backoff",
+    "jitter",
+    "retry_schedule",
+    "retry_delay",
+    "soft_time_limit",
+    "time_limit",
+    "ignore_result",
+    "priority",
+    "expires",
+    "accept_any_result",
     "remote",
 ];
 /// Options that are planned; asking for them must not be ignored.
@@ -74,7 +85,12 @@ impl Parse for Options {
         {
             return Err(input.error("`soft_time_limit` must be shorter than `time_limit`"));
         }
-        for both in [["backoff", "retry_schedule"], ["backoff", "retry_delay"], ["retry_schedule", "retry_delay"], ["retry_schedule", "max_retries"]] {
+        for both in [
+            ["backoff", "retry_schedule"],
+            ["backoff", "retry_delay"],
+            ["retry_schedule", "retry_delay"],
+            ["retry_schedule", "max_retries"],
+        ] {
             if both.iter().all(|name| seen.contains(*name)) {
                 let [one, other] = both;
                 return Err(input.error(format!("`{one}` and `{other}` exclude each other")));
@@ -135,7 +151,9 @@ impl Item {
     fn flag(&self) -> Result<()> {
         match &self.value {
             None => Ok(()),
-            Some(value) => Err(Error::new_spanned(value, format!("`{}` takes no value", self.name))),
+            Some(value) => {
+                Err(Error::new_spanned(value, format!("`{}` takes no value", self.name)))
+            }
         }
     }
 }
@@ -159,7 +177,9 @@ fn unknown(name: &Ident) -> Error {
 
 fn text(value: &Expr) -> Result<String> {
     match value {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if !text.value().is_empty() => Ok(text.value()),
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if !text.value().is_empty() => {
+            Ok(text.value())
+        }
         other => Err(Error::new_spanned(other, "expected a text in quotes")),
     }
 }
@@ -178,12 +198,16 @@ fn max_retries(value: &Expr) -> Result<TokenStream> {
 }
 
 fn backoff(value: &Expr) -> Result<TokenStream> {
-    let wrong = || Error::new_spanned(value, "expected a first delay and a ceiling, e.g. \"2s..10m\"");
+    let wrong =
+        || Error::new_spanned(value, "expected a first delay and a ceiling, e.g. \"2s..10m\"");
     let range = text(value).map_err(|_| wrong())?;
     let (first, max) = range.split_once("..").ok_or_else(wrong)?;
     let (Some(first), Some(max)) = (millis(first), millis(max)) else { return Err(wrong()) };
     if first == 0 || first % 1000 != 0 {
-        return Err(Error::new_spanned(value, "the first delay is a whole number of seconds, at least 1s"));
+        return Err(Error::new_spanned(
+            value,
+            "the first delay is a whole number of seconds, at least 1s",
+        ));
     }
     if max < first {
         return Err(Error::new_spanned(value, "the ceiling is below the first delay"));
@@ -213,7 +237,12 @@ fn priority(value: &Expr) -> Result<TokenStream> {
 
 /// A duration in milliseconds: `"500ms"`, `"10s"`, `"5m"`, `"2h"`, `"1d"`, or whole seconds.
 fn duration(value: &Expr) -> Result<u64> {
-    let wrong = || Error::new_spanned(value, "expected a duration such as \"500ms\", \"10s\", \"5m\", \"2h\" or \"1d\"");
+    let wrong = || {
+        Error::new_spanned(
+            value,
+            "expected a duration such as \"500ms\", \"10s\", \"5m\", \"2h\" or \"1d\"",
+        )
+    };
     match value {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => millis(&text.value()).ok_or_else(wrong),
         Expr::Lit(ExprLit { lit: Lit::Int(seconds), .. }) => {
@@ -257,7 +286,10 @@ mod tests {
                 ".backoff(2u32,::core::time::Duration::from_millis(600000u64)).jitter(false)",
             ),
             (r#"time_limit = 60"#, ".time_limit(::core::time::Duration::from_millis(60000u64))"),
-            (r#"priority = "high", ignore_result"#, ".priority(::celeriac::Priority::High).ignore_result()"),
+            (
+                r#"priority = "high", ignore_result"#,
+                ".priority(::celeriac::Priority::High).ignore_result()",
+            ),
         ] {
             assert_eq!(calls(text).unwrap(), expected, "{text}");
         }

@@ -1,7 +1,7 @@
 //! The worker: fetch, decide, run, store, advance, settle.
 //!
 //! [`Worker::run`] is the loop; what to do is decided by the pure [`machine::Machine`], writes go
-//! through [`settler`], leases are kept by [`heartbeat`], events by [`emitter`]. Tested in
+//! through `settler`, leases are kept by `heartbeat`, events by `emitter`. Tested in
 //! `tests/worker` against real stores, with kills in `crates/celeriac/tests/e2e`.
 
 pub mod decide;

@@ -1,6 +1,6 @@
 //! One suite of named clauses that every store has to pass, whatever is behind it.
 //!
-//! A clause is an async function whose name is what it claims. [`conformance_suite!`] makes one test
+//! A clause is an async function whose name is what it claims. `conformance_suite!` makes one test
 //! of each, so that a store's test binary names the broken claim. Time is moved by a
 //! [`FixedClock`](celeriac_core::testing::FixedClock) and never slept; what a store cannot do it
 //! skips only by a capability that its harness has named.
@@ -18,10 +18,7 @@
 //! # fn main() {}
 //! ```
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a clause fails by panicking, as every test does"
-)]
+#![expect(clippy::unwrap_used, reason = "a clause fails by panicking, as every test does")]
 
 pub mod admin;
 pub mod chord;
@@ -171,7 +168,7 @@ macro_rules! conformance_suite {
     };
 }
 
-/// One theme of [`conformance_suite!`].
+/// One theme of `conformance_suite!`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_theme {

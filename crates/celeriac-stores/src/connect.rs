@@ -31,15 +31,11 @@ pub fn connect(url: &str, resources: Resources) -> Result<Arc<dyn Store>, StoreE
         "sqlite" | "memory" => open_sqlite(scheme, rest, resources),
         "redis" | "rediss" | "sentinel" | "redis+socket" | "amqp" | "amqps" | "pyamqp" => {
             let _unused = (rest, resources);
-            Err(
-                StoreError::invalid(format!("this version cannot use {scheme}:// yet"))
-                    .hint("it runs on sqlite:// and memory://; Redis and RabbitMQ follow"),
-            )
+            Err(StoreError::invalid(format!("this version cannot use {scheme}:// yet"))
+                .hint("it runs on sqlite:// and memory://; Redis and RabbitMQ follow"))
         }
-        _ => Err(
-            StoreError::invalid(format!("unknown store scheme {scheme:?}"))
-                .hint("use sqlite:// or memory://"),
-        ),
+        _ => Err(StoreError::invalid(format!("unknown store scheme {scheme:?}"))
+            .hint("use sqlite:// or memory://")),
     }
 }
 
@@ -50,37 +46,22 @@ fn open_sqlite(
     resources: Resources,
 ) -> Result<Arc<dyn Store>, StoreError> {
     use crate::sqlite::SqliteStore;
-    let Resources {
-        clock,
-        entropy,
-        limits,
-    } = resources;
+    let Resources { clock, entropy, limits } = resources;
     if scheme == "memory" {
         if !rest.trim_matches('/').is_empty() {
-            return Err(StoreError::invalid(format!(
-                "memory:// takes no path, but got {rest:?}"
-            )));
+            return Err(StoreError::invalid(format!("memory:// takes no path, but got {rest:?}")));
         }
         return Ok(Arc::new(SqliteStore::in_memory(limits, clock, entropy)?));
     }
     if rest.is_empty() || rest.ends_with('/') {
-        return Err(
-            StoreError::invalid(format!("sqlite://{rest} names no file"))
-                .hint("write sqlite:///absolute/path.db or sqlite://relative.db"),
-        );
+        return Err(StoreError::invalid(format!("sqlite://{rest} names no file"))
+            .hint("write sqlite:///absolute/path.db or sqlite://relative.db"));
     }
     if let Some((_, query)) = rest.split_once('?') {
-        return Err(
-            StoreError::invalid(format!("sqlite:// takes no options, but got ?{query}"))
-                .hint("set limits in celeriac.toml, section [store]"),
-        );
+        return Err(StoreError::invalid(format!("sqlite:// takes no options, but got ?{query}"))
+            .hint("set limits in celeriac.toml, section [store]"));
     }
-    Ok(Arc::new(SqliteStore::open(
-        std::path::Path::new(rest),
-        limits,
-        clock,
-        entropy,
-    )?))
+    Ok(Arc::new(SqliteStore::open(std::path::Path::new(rest), limits, clock, entropy)?))
 }
 
 /// A URL with its password and its secret query parameters masked, for logs and tables.
@@ -92,9 +73,7 @@ pub fn redacted(url: &str) -> String {
     };
     let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     // A password with an unescaped slash would end the authority early: look for a later `@` too.
-    let at = rest
-        .rfind('@')
-        .filter(|at| *at < authority_end || !rest[..*at].contains("//"));
+    let at = rest.rfind('@').filter(|at| *at < authority_end || !rest[..*at].contains("//"));
     let (user, host) = match at {
         Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
         None => (None, rest),
@@ -115,11 +94,7 @@ pub fn redacted(url: &str) -> String {
 
 fn mask_parameter(parameter: &str) -> String {
     match parameter.split_once('=') {
-        Some((name, _))
-            if ["pass", "secret", "token", "key"]
-                .iter()
-                .any(|s| name.contains(s)) =>
-        {
+        Some((name, _)) if ["pass", "secret", "token", "key"].iter().any(|s| name.contains(s)) => {
             format!("{name}=**")
         }
         _ => parameter.to_owned(),

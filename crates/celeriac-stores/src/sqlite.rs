@@ -56,10 +56,7 @@ struct Context {
 
 /// Where reads go.
 enum Reader {
-    File {
-        path: std::path::PathBuf,
-        idle: Mutex<Vec<Connection>>,
-    },
+    File { path: std::path::PathBuf, idle: Mutex<Vec<Connection>> },
     Shared(Arc<Mutex<Connection>>),
 }
 
@@ -114,22 +111,11 @@ impl SqliteStore {
             }
         });
         Ok(Self {
-            context: Arc::new(Context {
-                clock,
-                entropy,
-                limits,
-                boot_id: open::boot_id(),
-            }),
+            context: Arc::new(Context { clock, entropy, limits, boot_id: open::boot_id() }),
             writer: Writer::spawn(connection, committed).map_err(thread_error)?,
             event_writer: Writer::spawn(events, Box::new(|_| ())).map_err(thread_error)?,
-            reader: Arc::new(Reader::File {
-                path: files.main,
-                idle: Mutex::default(),
-            }),
-            event_reader: Arc::new(Reader::File {
-                path: files.events,
-                idle: Mutex::default(),
-            }),
+            reader: Arc::new(Reader::File { path: files.main, idle: Mutex::default() }),
+            event_reader: Arc::new(Reader::File { path: files.events, idle: Mutex::default() }),
             bell,
             turn: AtomicUsize::new(0),
             location: format!("sqlite://{}", path.display()),
@@ -151,10 +137,7 @@ impl SqliteStore {
         open::migrate(&connection)?;
         let events = open::in_memory()?;
         open::prepare_events(&events)?;
-        let (connection, events) = (
-            Arc::new(Mutex::new(connection)),
-            Arc::new(Mutex::new(events)),
-        );
+        let (connection, events) = (Arc::new(Mutex::new(connection)), Arc::new(Mutex::new(events)));
         let bell = Bell::new(None);
         let rung = bell.clone();
         let committed: Committed = Box::new(move |durability| {
@@ -163,12 +146,7 @@ impl SqliteStore {
             }
         });
         Ok(Self {
-            context: Arc::new(Context {
-                clock,
-                entropy,
-                limits,
-                boot_id: "memory".to_owned(),
-            }),
+            context: Arc::new(Context { clock, entropy, limits, boot_id: "memory".to_owned() }),
             writer: Writer::Inline(Arc::clone(&connection), committed),
             event_writer: Writer::Inline(Arc::clone(&events), Box::new(|_| ())),
             reader: Arc::new(Reader::Shared(connection)),
@@ -188,11 +166,7 @@ impl SqliteStore {
         work: impl FnOnce(&Connection, &Context) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let context = Arc::clone(&self.context);
-        self.writer
-            .write(what, durability, move |connection| {
-                work(connection, &context)
-            })
-            .await
+        self.writer.write(what, durability, move |connection| work(connection, &context)).await
     }
 
     async fn read<T: Send + 'static>(
@@ -201,10 +175,7 @@ impl SqliteStore {
         work: impl FnOnce(&Connection, &Context) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let context = Arc::clone(&self.context);
-        read(&self.reader, what, move |connection| {
-            work(connection, &context)
-        })
-        .await
+        read(&self.reader, what, move |connection| work(connection, &context)).await
     }
 }
 
@@ -233,13 +204,9 @@ async fn read<T: Send + 'static>(
             Some(connection) => connection,
             None => open::connect(path, true)?,
         };
-        connection
-            .execute_batch("BEGIN")
-            .map_err(error::wrap(what))?;
+        connection.execute_batch("BEGIN").map_err(error::wrap(what))?;
         let outcome = work(&connection);
-        connection
-            .execute_batch("COMMIT")
-            .map_err(error::wrap(what))?;
+        connection.execute_batch("COMMIT").map_err(error::wrap(what))?;
         let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < READERS_MAX {
             idle.push(connection);
@@ -261,13 +228,7 @@ async fn read<T: Send + 'static>(
 impl Broker for SqliteStore {
     async fn publish(&self, plan: Plan, finisher: Option<ChordFinisher>) -> Result<(), StoreError> {
         self.write("publish", Synced, move |connection, context| {
-            plan::write(
-                connection,
-                context,
-                plan,
-                finisher.as_ref(),
-                plan::Limits::Enforced,
-            )
+            plan::write(connection, context, plan, finisher.as_ref(), plan::Limits::Enforced)
         })
         .await
     }
@@ -289,10 +250,7 @@ impl Broker for SqliteStore {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
         self.write("settle", Synced, move |connection, context| {
-            settlements
-                .into_iter()
-                .map(|one| settle::settle(connection, context, one))
-                .collect()
+            settlements.into_iter().map(|one| settle::settle(connection, context, one)).collect()
         })
         .await
     }
@@ -325,10 +283,7 @@ impl Results for SqliteStore {
 
     async fn result(&self, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
         let id = task_id.to_owned();
-        self.read("read a result", move |connection, _| {
-            results::read(connection, &id)
-        })
-        .await
+        self.read("read a result", move |connection, _| results::read(connection, &id)).await
     }
 
     async fn wait_result(
@@ -340,9 +295,7 @@ impl Results for SqliteStore {
         loop {
             let seen = self.bell.count();
             let record = self.result(task_id).await?;
-            let ready = record
-                .as_ref()
-                .is_some_and(|record| record.meta.state().is_ready());
+            let ready = record.as_ref().is_some_and(|record| record.meta.state().is_ready());
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if ready || left.is_zero() {
                 return Ok(record);
@@ -353,10 +306,8 @@ impl Results for SqliteStore {
 
     async fn forget(&self, task_id: &str) -> Result<bool, StoreError> {
         let id = task_id.to_owned();
-        self.write("forget a result", Synced, move |connection, _| {
-            results::forget(connection, &id)
-        })
-        .await
+        self.write("forget a result", Synced, move |connection, _| results::forget(connection, &id))
+            .await
     }
 
     async fn expire_results(&self, count_max: usize) -> Result<usize, StoreError> {
@@ -375,18 +326,13 @@ impl DeadLetters for SqliteStore {
         page: Page,
     ) -> Result<Vec<DeadLetter>, StoreError> {
         let filter = filter.clone();
-        self.read("list dead letters", move |connection, _| {
-            dead::list(connection, &filter, page)
-        })
-        .await
+        self.read("list dead letters", move |connection, _| dead::list(connection, &filter, page))
+            .await
     }
 
     async fn dead_count(&self, filter: &DeadFilter) -> Result<u64, StoreError> {
         let filter = filter.clone();
-        self.read("count dead letters", move |connection, _| {
-            dead::count(connection, &filter)
-        })
-        .await
+        self.read("count dead letters", move |connection, _| dead::count(connection, &filter)).await
     }
 
     async fn dead_replay(
@@ -422,18 +368,14 @@ impl DeadLetters for SqliteStore {
 impl Queues for SqliteStore {
     async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError> {
         let queue = queue.clone();
-        self.read("look into a queue", move |connection, _| {
-            admin::peek(connection, &queue, page)
-        })
-        .await
+        self.read("look into a queue", move |connection, _| admin::peek(connection, &queue, page))
+            .await
     }
 
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
         let rows = rows.to_vec();
-        self.write("remove messages", Synced, move |connection, _| {
-            admin::remove(connection, &rows)
-        })
-        .await
+        self.write("remove messages", Synced, move |connection, _| admin::remove(connection, &rows))
+            .await
     }
 }
 
@@ -449,11 +391,9 @@ impl Control for SqliteStore {
 
     async fn unrevoke(&self, task_ids: &[String]) -> Result<u64, StoreError> {
         let ids = task_ids.to_vec();
-        self.write(
-            "withdraw revocations",
-            Synced,
-            move |connection, context| control::unrevoke(connection, context, &ids),
-        )
+        self.write("withdraw revocations", Synced, move |connection, context| {
+            control::unrevoke(connection, context, &ids)
+        })
         .await
     }
 
@@ -481,10 +421,7 @@ impl Control for SqliteStore {
     }
 
     async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        self.read("read the pauses", |connection, _| {
-            control::pauses(connection)
-        })
-        .await
+        self.read("read the pauses", |connection, _| control::pauses(connection)).await
     }
 }
 
@@ -512,9 +449,7 @@ impl Nodes for SqliteStore {
     }
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
-        let swept = self
-            .write("look for dead workers", Relaxed, nodes::sweep)
-            .await?;
+        let swept = self.write("look for dead workers", Relaxed, nodes::sweep).await?;
         // A relaxed commit rings no bell, and `memory://` has no safety net behind it.
         if swept.requeued > 0 {
             self.bell.ring_everywhere();
@@ -551,11 +486,9 @@ impl Events for SqliteStore {
 
     async fn events_of(&self, task_id: &str) -> Result<Vec<StampedEvent>, StoreError> {
         let id = task_id.to_owned();
-        read(
-            &self.event_reader,
-            "read a task's events",
-            move |connection| events::of_task(connection, &id),
-        )
+        read(&self.event_reader, "read a task's events", move |connection| {
+            events::of_task(connection, &id)
+        })
         .await
     }
 }

@@ -22,11 +22,7 @@ pub struct Body {
 impl Body {
     /// Creates a body with an embed of four nulls, as Celery writes for a plain call.
     pub fn new(args: Vec<Value>, kwargs: Map) -> Self {
-        Self {
-            args,
-            kwargs,
-            embed: Embed::new(),
-        }
+        Self { args, kwargs, embed: Embed::new() }
     }
 
     /// Parses the array of exactly three.
@@ -41,11 +37,8 @@ impl Body {
     pub fn from_value(value: Value) -> Result<Self, FieldError> {
         const EXPECTED: &str = "[args, kwargs, embed]";
         let found = value.describe();
-        let wrong = move || FieldError {
-            field: "body".to_owned(),
-            expected: EXPECTED.to_owned(),
-            found,
-        };
+        let wrong =
+            move || FieldError { field: "body".to_owned(), expected: EXPECTED.to_owned(), found };
         let Value::Array(parts) = value else {
             return Err(wrong());
         };
@@ -144,11 +137,7 @@ impl Embed {
 }
 
 fn list_or_null(signatures: Vec<Signature>) -> Value {
-    if signatures.is_empty() {
-        Value::Null
-    } else {
-        signatures.into()
-    }
+    if signatures.is_empty() { Value::Null } else { signatures.into() }
 }
 
 /// Reads a list of signatures; one alone counts as a list.
@@ -163,11 +152,7 @@ pub(crate) fn signatures(map: &Map, name: &str) -> Result<Vec<Signature>, FieldE
     };
     let read = |(n, item): (usize, &Value)| match item {
         Value::Object(map) => Ok(Signature::from_map(map.clone())),
-        other => Err(FieldError::new(
-            format!("{name}[{n}]"),
-            "a signature",
-            other,
-        )),
+        other => Err(FieldError::new(format!("{name}[{n}]"), "a signature", other)),
     };
     items.iter().enumerate().map(read).collect()
 }

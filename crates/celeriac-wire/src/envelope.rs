@@ -27,10 +27,7 @@ impl Envelope {
         if field::present(message.properties.as_map(), "body_encoding").is_none() {
             message.properties.set_body_encoding("base64");
         }
-        Self {
-            message,
-            extra: Map::new(),
-        }
+        Self { message, extra: Map::new() }
     }
 
     /// Parses the text of one list element.
@@ -49,17 +46,8 @@ impl Envelope {
             Some(other) => return Err(FieldError::new("body", "a string", &other).into()),
             None => return Err(FieldError::missing("body", "a string").into()),
         };
-        let message = Message {
-            headers,
-            properties,
-            content_type,
-            content_encoding,
-            body,
-        };
-        Ok(Self {
-            message,
-            extra: map,
-        })
+        let message = Message { headers, properties, content_type, content_encoding, body };
+        Ok(Self { message, extra: map })
     }
 
     /// Prints the text of one list element, in kombu's key order.
@@ -67,13 +55,7 @@ impl Envelope {
     /// The body is written as `body_encoding` says; a body that is not UTF-8 is always written in
     /// base64, and the property then says so.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Message {
-            headers,
-            properties,
-            content_type,
-            content_encoding,
-            body,
-        } = &self.message;
+        let Message { headers, properties, content_type, content_encoding, body } = &self.message;
         let plain = match properties.body_encoding() {
             Some("base64") => None,
             _ => std::str::from_utf8(body).ok(),
@@ -113,10 +95,7 @@ fn decode_body(text: String, encoding: Option<&str>) -> Result<Bytes, FieldError
     }
     let decoded = BASE64.decode(&text).or_else(|_| {
         // Python's decoder skips what is not of the alphabet, such as line ends.
-        let bytes: Vec<u8> = text
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
+        let bytes: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
         BASE64.decode(bytes)
     });
     match decoded {
@@ -142,11 +121,7 @@ fn take_text(map: &mut Map, key: &str) -> Result<String, FieldError> {
 }
 
 fn text_or_null(text: &str) -> Value {
-    if text.is_empty() {
-        Value::Null
-    } else {
-        Value::from(text)
-    }
+    if text.is_empty() { Value::Null } else { Value::from(text) }
 }
 
 #[cfg(test)]

@@ -19,20 +19,12 @@ pub struct FieldError {
 impl FieldError {
     /// Describes a value that is not what the field needs.
     pub fn new(field: impl Into<String>, expected: impl Into<String>, found: &Value) -> Self {
-        Self {
-            field: field.into(),
-            expected: expected.into(),
-            found: found.describe(),
-        }
+        Self { field: field.into(), expected: expected.into(), found: found.describe() }
     }
 
     /// Describes a field that is not there.
     pub fn missing(field: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            expected: expected.into(),
-            found: "nothing".to_owned(),
-        }
+        Self { field: field.into(), expected: expected.into(), found: "nothing".to_owned() }
     }
 
     /// Prefixes the field with where it was found: `headers`.

@@ -60,11 +60,7 @@ impl Event {
         };
         if items.len() > EVENTS_PER_MESSAGE_MAX {
             let (size, max) = (items.len(), EVENTS_PER_MESSAGE_MAX);
-            return Err(ParseError::TooLarge {
-                what: "a list of events",
-                size,
-                max,
-            });
+            return Err(ParseError::TooLarge { what: "a list of events", size, max });
         }
         let read = |(n, item)| match item {
             Value::Object(map) => Ok(Self(map)),

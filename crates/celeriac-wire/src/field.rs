@@ -58,9 +58,7 @@ pub(crate) fn seconds(field: &str, value: &Value) -> Result<Option<Duration>, Fi
     if value.is_null() {
         return Ok(None);
     }
-    let duration = value
-        .as_f64()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let duration = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     match duration {
         Some(duration) => Ok(Some(duration)),
         None => Err(FieldError::new(field, "seconds of 0 or more", value)),

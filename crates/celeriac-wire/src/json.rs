@@ -234,6 +234,4 @@ macro_rules! from_number {
         }
     )*};
 }
-from_number!(
-    i8, i16, i32, i64, i128, u8, u16, u32, u64, u128, usize, f32, f64
-);
+from_number!(i8, i16, i32, i64, i128, u8, u16, u32, u64, u128, usize, f32, f64);

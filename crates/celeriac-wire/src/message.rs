@@ -66,8 +66,6 @@ impl Message {
     ///
     /// Celery rejects such a message without requeue (`InvalidTaskError`, spec 1.1, 5.9).
     pub fn check(&self) -> Result<(), FieldError> {
-        self.headers
-            .check()
-            .map_err(|error| error.within("headers"))
+        self.headers.check().map_err(|error| error.within("headers"))
     }
 }

@@ -82,10 +82,7 @@ impl ResultMeta {
         let rest = stored.strip_prefix(COMPRESSED_PREFIX)?;
         let end = rest.iter().position(|byte| *byte == 0)?;
         let mime = std::str::from_utf8(rest.get(..end)?).ok()?;
-        Some(CompressedResult {
-            mime,
-            bytes: rest.get(end + 1..)?,
-        })
+        Some(CompressedResult { mime, bytes: rest.get(end + 1..)? })
     }
 
     /// Prints the text to store and to publish.
@@ -108,9 +105,7 @@ impl ResultMeta {
         if !self.state().is_exception() {
             return Ok(None);
         }
-        ExceptionInfo::from_value(self.result())
-            .map(Some)
-            .map_err(|error| error.within("result"))
+        ExceptionInfo::from_value(self.result()).map(Some).map_err(|error| error.within("result"))
     }
 
     /// Returns Python's traceback text.
@@ -178,10 +173,7 @@ impl ResultMeta {
         let rank = |name: &str| {
             // Doubled, so that unknown keys have a place between the last two.
             let unknown = 2 * KEY_ORDER.len() - 3;
-            KEY_ORDER
-                .iter()
-                .position(|key| *key == name)
-                .map_or(unknown, |at| 2 * at)
+            KEY_ORDER.iter().position(|key| *key == name).map_or(unknown, |at| 2 * at)
         };
         let place = self.0.keys().position(|key| rank(key) > rank(name));
         drop(self.0.insert_at(place.unwrap_or(self.0.len()), name, value));

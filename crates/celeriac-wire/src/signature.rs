@@ -69,9 +69,7 @@ impl Signature {
 
     fn composite(task: &str, subtask_type: &str, kwargs: Map) -> Self {
         let mut signature = Self::new(task);
-        signature
-            .insert("kwargs", kwargs)
-            .insert("subtask_type", subtask_type);
+        signature.insert("kwargs", kwargs).insert("subtask_type", subtask_type);
         signature
     }
 
@@ -90,26 +88,17 @@ impl Signature {
 
     /// Returns the stored positional arguments.
     pub fn args(&self) -> &[Value] {
-        self.0
-            .get("args")
-            .and_then(Value::as_array)
-            .unwrap_or_default()
+        self.0.get("args").and_then(Value::as_array).unwrap_or_default()
     }
 
     /// Returns the stored keyword arguments.
     pub fn kwargs(&self) -> &Map {
-        self.0
-            .get("kwargs")
-            .and_then(Value::as_object)
-            .unwrap_or(&EMPTY_MAP)
+        self.0.get("kwargs").and_then(Value::as_object).unwrap_or(&EMPTY_MAP)
     }
 
     /// Returns the options; for their names see spec 5.1.
     pub fn options(&self) -> &Map {
-        self.0
-            .get("options")
-            .and_then(Value::as_object)
-            .unwrap_or(&EMPTY_MAP)
+        self.0.get("options").and_then(Value::as_object).unwrap_or(&EMPTY_MAP)
     }
 
     /// Returns the options for changing, creating them if they are missing.
@@ -140,10 +129,7 @@ impl Signature {
 
     /// Returns whether results of earlier tasks are not added to the arguments.
     pub fn is_immutable(&self) -> bool {
-        self.0
-            .get("immutable")
-            .and_then(Value::as_bool)
-            .unwrap_or(false)
+        self.0.get("immutable").and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// Returns what the signature stands for; an unknown `subtask_type` is a plain task.
@@ -194,10 +180,7 @@ impl Signature {
 
     /// Returns the items of a map, starmap or chunks signature.
     pub fn items(&self) -> &[Value] {
-        self.kwargs()
-            .get("it")
-            .and_then(Value::as_array)
-            .unwrap_or_default()
+        self.kwargs().get("it").and_then(Value::as_array).unwrap_or_default()
     }
 
     /// Returns the number of items in one chunk.

@@ -27,9 +27,7 @@ pub struct TimeError {
 pub fn parse_iso(text: &str) -> Result<Timestamp, TimeError> {
     Parts::parse(text)
         .and_then(Parts::timestamp)
-        .ok_or_else(|| TimeError {
-            text: crate::json::cut(text),
-        })
+        .ok_or_else(|| TimeError { text: crate::json::cut(text) })
 }
 
 /// Prints an instant as Python's `datetime.isoformat()` in UTC, with at most six digits.
@@ -39,11 +37,7 @@ pub fn parse_iso(text: &str) -> Result<Timestamp, TimeError> {
 pub fn print_iso(instant: Timestamp) -> String {
     let civil = TimeZone::UTC.to_datetime(instant);
     let micros = civil.subsec_nanosecond() / 1000;
-    let fraction = if micros == 0 {
-        String::new()
-    } else {
-        format!(".{micros:06}")
-    };
+    let fraction = if micros == 0 { String::new() } else { format!(".{micros:06}") };
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{fraction}+00:00",
         civil.year(),

@@ -74,6 +74,8 @@ pub struct Settings {
     pub result_bytes_max: Setting<usize>,
     /// The deepest queue.
     pub queue_depth_max: Setting<u64>,
+    /// The most dead letters kept.
+    pub dead_letters_max: Setting<u64>,
     /// The most events kept.
     pub events_max: Setting<u64>,
     /// How long a revocation is remembered.
@@ -187,6 +189,7 @@ impl Settings {
             message_bytes_max: raw.parse("message_bytes_max", value::size)?,
             result_bytes_max: raw.parse("result_bytes_max", value::size)?,
             queue_depth_max: raw.parse("queue_depth_max", value::count)?,
+            dead_letters_max: raw.parse("dead_letters_max", value::count)?,
             events_max: raw.parse("events_max", value::count)?,
             revoke_expires: raw.parse("revoke_expires", value::duration)?,
             routes,
@@ -258,8 +261,8 @@ impl Settings {
             queue_depth_max: self.queue_depth_max.value,
             result_expires: self.result_expires.value,
             events_max: self.events_max.value,
+            dead_letters_max: self.dead_letters_max.value,
             revoke_expires: self.revoke_expires.value,
-            ..StoreLimits::default()
         }
     }
 

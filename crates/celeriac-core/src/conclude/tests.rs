@@ -14,11 +14,8 @@ fn now() -> Timestamp {
 }
 
 fn delivery(retries: u32) -> Delivery {
-    let mut message = Message::new(
-        "app.add",
-        "a",
-        Body::new(vec![Value::from(1)], Map::new()).to_bytes(),
-    );
+    let mut message =
+        Message::new("app.add", "a", Body::new(vec![Value::from(1)], Map::new()).to_bytes());
     message
         .headers
         .set_root_id("root")
@@ -39,10 +36,7 @@ fn delivery(retries: u32) -> Delivery {
 }
 
 fn policy() -> RetryPolicy {
-    RetryPolicy {
-        max_retries: Some(3),
-        delay: Delay::Fixed(Duration::from_mins(1)),
-    }
+    RetryPolicy { max_retries: Some(3), delay: Delay::Fixed(Duration::from_mins(1)) }
 }
 
 fn error() -> ExceptionInfo {
@@ -50,10 +44,7 @@ fn error() -> ExceptionInfo {
 }
 
 fn failed() -> Failure {
-    Failure {
-        traceback: Some("line 1".to_owned()),
-        ..Failure::new(error())
-    }
+    Failure { traceback: Some("line 1".to_owned()), ..Failure::new(error()) }
 }
 
 fn concluded(
@@ -70,26 +61,14 @@ fn concluded(
         now: now(),
     };
     let retry = policy();
-    let run = Run {
-        delivery,
-        embed,
-        retry: &retry,
-        ignore_result,
-        recorder: &recorder,
-        random: 0,
-    };
+    let run = Run { delivery, embed, retry: &retry, ignore_result, recorder: &recorder, random: 0 };
     let router = Router::new(QueueName::celery());
     let mut ids = 0;
     let mut new_id = || {
         ids += 1;
         format!("id{ids}")
     };
-    let mut sender = Sender {
-        router: &router,
-        new_id: &mut new_id,
-        now: now(),
-        origin: "gen1@vm",
-    };
+    let mut sender = Sender { router: &router, new_id: &mut new_id, now: now(), origin: "gen1@vm" };
     conclude(&run, outcome, &mut sender)
 }
 
@@ -98,10 +77,7 @@ fn words(conclusion: &Conclusion) -> [String; 4] {
     let fate = match &conclusion.fate {
         Fate::Done => "done".to_owned(),
         Fate::Release { place, attempt } => {
-            format!(
-                "{place:?} {}",
-                attempt.as_ref().map_or("-", |one| one.outcome.as_str())
-            )
+            format!("{place:?} {}", attempt.as_ref().map_or("-", |one| one.outcome.as_str()))
         }
         Fate::Dead { reason, .. } => format!("dead {reason}"),
     };
@@ -115,122 +91,46 @@ fn words(conclusion: &Conclusion) -> [String; 4] {
         Verdict::Succeeded(_) => "succeeded",
         Verdict::Failed(_) => "failed",
         Verdict::Retried { .. } => "retried",
-        Verdict::Revoked {
-            terminated: true,
-            expired: false,
-        } => "terminated",
+        Verdict::Revoked { terminated: true, expired: false } => "terminated",
         Verdict::Revoked { .. } => "revoked",
         Verdict::Rejected { requeue: true } => "rejected back",
         Verdict::Rejected { requeue: false } => "rejected",
         Verdict::Ignored => "ignored",
         Verdict::Returned => "returned",
     };
-    [
-        fate,
-        states.join(" "),
-        conclusion.plan.publish.len().to_string(),
-        verdict.to_owned(),
-    ]
+    [fate, states.join(" "), conclusion.plan.publish.len().to_string(), verdict.to_owned()]
 }
 
 #[test]
 fn every_outcome_with_and_without_retries_and_results() {
-    let reject = |requeue| Outcome::Reject {
-        requeue,
-        reason: "no".to_owned(),
-    };
-    let asked = |delay| Outcome::Retry {
-        delay,
-        failure: failed(),
-    };
-    let permanent = || Failure {
-        permanent: true,
-        ..failed()
-    };
-    let stubborn = || Outcome::Retry {
-        delay: None,
-        failure: permanent(),
-    };
+    let reject = |requeue| Outcome::Reject { requeue, reason: "no".to_owned() };
+    let asked = |delay| Outcome::Retry { delay, failure: failed() };
+    let permanent = || Failure { permanent: true, ..failed() };
+    let stubborn = || Outcome::Retry { delay: None, failure: permanent() };
     let (left, none) = (0, 3);
     for (outcome, retries, [fate, state, sent, verdict]) in [
-        (
-            Outcome::Success(Value::from(7)),
-            left,
-            ["done", "SUCCESS", "0", "succeeded"],
-        ),
-        (
-            Outcome::Success(Value::from(7)),
-            none,
-            ["done", "SUCCESS", "0", "succeeded"],
-        ),
-        (
-            Outcome::Failure(failed()),
-            left,
-            ["done", "RETRY", "1", "retried"],
-        ),
-        (
-            Outcome::Failure(failed()),
-            none,
-            ["dead failed", "FAILURE", "0", "failed"],
-        ),
-        (
-            Outcome::Failure(permanent()),
-            left,
-            ["dead failed", "FAILURE", "0", "failed"],
-        ),
+        (Outcome::Success(Value::from(7)), left, ["done", "SUCCESS", "0", "succeeded"]),
+        (Outcome::Success(Value::from(7)), none, ["done", "SUCCESS", "0", "succeeded"]),
+        (Outcome::Failure(failed()), left, ["done", "RETRY", "1", "retried"]),
+        (Outcome::Failure(failed()), none, ["dead failed", "FAILURE", "0", "failed"]),
+        (Outcome::Failure(permanent()), left, ["dead failed", "FAILURE", "0", "failed"]),
         (asked(None), left, ["done", "RETRY", "1", "retried"]),
-        (
-            asked(Some(Duration::ZERO)),
-            2,
-            ["done", "RETRY", "1", "retried"],
-        ),
+        (asked(Some(Duration::ZERO)), 2, ["done", "RETRY", "1", "retried"]),
         (asked(None), none, ["dead failed", "FAILURE", "0", "failed"]),
-        (
-            asked(Some(Duration::ZERO)),
-            none,
-            ["dead failed", "FAILURE", "0", "failed"],
-        ),
+        (asked(Some(Duration::ZERO)), none, ["dead failed", "FAILURE", "0", "failed"]),
         (stubborn(), left, ["dead failed", "FAILURE", "0", "failed"]),
-        (
-            reject(true),
-            left,
-            ["Tail rejected", "", "0", "rejected back"],
-        ),
-        (
-            reject(true),
-            none,
-            ["Tail rejected", "", "0", "rejected back"],
-        ),
-        (
-            reject(false),
-            left,
-            ["dead rejected", "FAILURE", "0", "rejected"],
-        ),
+        (reject(true), left, ["Tail rejected", "", "0", "rejected back"]),
+        (reject(true), none, ["Tail rejected", "", "0", "rejected back"]),
+        (reject(false), left, ["dead rejected", "FAILURE", "0", "rejected"]),
         (Outcome::Ignore, left, ["done", "", "0", "ignored"]),
-        (
-            Outcome::Cancelled,
-            left,
-            ["done", "REVOKED", "0", "terminated"],
-        ),
-        (
-            Outcome::Interrupted,
-            left,
-            ["Head interrupted", "", "0", "returned"],
-        ),
-        (
-            Outcome::Interrupted,
-            none,
-            ["Head interrupted", "", "0", "returned"],
-        ),
+        (Outcome::Cancelled, left, ["done", "REVOKED", "0", "terminated"]),
+        (Outcome::Interrupted, left, ["Head interrupted", "", "0", "returned"]),
+        (Outcome::Interrupted, none, ["Head interrupted", "", "0", "returned"]),
     ] {
         for ignore_result in [false, true] {
             let what = format!("{outcome:?} at {retries}, ignore {ignore_result}");
-            let conclusion = concluded(
-                &delivery(retries),
-                &Embed::new(),
-                ignore_result,
-                outcome.clone(),
-            );
+            let conclusion =
+                concluded(&delivery(retries), &Embed::new(), ignore_result, outcome.clone());
             let state = if ignore_result { "" } else { state };
             assert_eq!(words(&conclusion), [fate, state, sent, verdict], "{what}");
         }
@@ -243,38 +143,20 @@ fn a_retry_is_the_same_message_again() {
     let mut embed = Embed::new();
     embed.set_chain(vec![Signature::new("app.next")]);
     embed.insert("x-unknown", Value::Null);
-    let body = Body {
-        embed: embed.clone(),
-        ..Body::new(vec![Value::from(1)], Map::new())
-    };
+    let body = Body { embed: embed.clone(), ..Body::new(vec![Value::from(1)], Map::new()) };
     old.message.body = body.to_bytes().into();
     old.message.content_encoding = "x-odd".to_owned();
     let delay = Some(Duration::from_secs(5));
-    let outcome = Outcome::Retry {
-        delay,
-        failure: failed(),
-    };
+    let outcome = Outcome::Retry { delay, failure: failed() };
     let conclusion = concluded(&old, &embed, false, outcome);
     let at = clock::after(now(), Duration::from_secs(5));
-    assert_eq!(
-        conclusion.verdict,
-        Verdict::Retried {
-            at,
-            failure: failed()
-        }
-    );
+    assert_eq!(conclusion.verdict, Verdict::Retried { at, failure: failed() });
     let sent = &conclusion.plan.publish[0];
     let mut expected = old.message.clone();
     expected.headers.set_retries(2).set_eta(Some(at));
-    assert_eq!(
-        sent.message, expected,
-        "id, root, parent, embed, unknown fields and bytes"
-    );
+    assert_eq!(sent.message, expected, "id, root, parent, embed, unknown fields and bytes");
     assert_eq!(sent.message.headers.parent_id(), Some("parent"));
-    assert_eq!(
-        (&sent.queue, sent.enqueued_at),
-        (&old.queue, Some(old.enqueued_at))
-    );
+    assert_eq!((&sent.queue, sent.enqueued_at), (&old.queue, Some(old.enqueued_at)));
     let record = &conclusion.plan.results[0];
     assert_eq!((record.retries, record.meta.task_id()), (2, Some("a")));
     assert_eq!(record.meta.exception().unwrap(), Some(error()));
@@ -283,13 +165,7 @@ fn a_retry_is_the_same_message_again() {
 
 #[test]
 fn without_a_delay_of_its_own_the_policy_decides() {
-    for outcome in [
-        Outcome::Failure(failed()),
-        Outcome::Retry {
-            delay: None,
-            failure: failed(),
-        },
-    ] {
+    for outcome in [Outcome::Failure(failed()), Outcome::Retry { delay: None, failure: failed() }] {
         let conclusion = concluded(&delivery(0), &Embed::new(), false, outcome);
         let eta = conclusion.plan.publish[0].message.headers.eta().unwrap();
         assert_eq!(eta, Some(clock::after(now(), Duration::from_mins(1))));
@@ -300,10 +176,7 @@ fn without_a_delay_of_its_own_the_policy_decides() {
 fn the_history_of_a_retry_grows_and_is_bounded() {
     let mut message = delivery(0);
     for retries in 0..40 {
-        let outcome = Outcome::Retry {
-            delay: Some(Duration::ZERO),
-            failure: failed(),
-        };
+        let outcome = Outcome::Retry { delay: Some(Duration::ZERO), failure: failed() };
         let mut now_at = message.clone();
         now_at.message.headers.set_retries(retries % 3);
         let conclusion = concluded(&now_at, &Embed::new(), false, outcome);
@@ -313,10 +186,7 @@ fn the_history_of_a_retry_grows_and_is_bounded() {
         message.history = sent.history.clone();
     }
     let last = message.history.last().unwrap();
-    assert_eq!(
-        (last.worker.as_str(), last.outcome.as_str()),
-        ("celery@a", "retry")
-    );
+    assert_eq!((last.worker.as_str(), last.outcome.as_str()), ("celery@a", "retry"));
     assert!(last.detail.contains("no rows") && last.started_at.is_some());
     assert_eq!(last.ended_at, now());
 }
@@ -333,18 +203,10 @@ fn a_dead_letter_says_why_in_one_line_and_in_its_history() {
         detail: "before".to_owned(),
     }];
     let conclusion = concluded(&old, &Embed::new(), false, Outcome::Failure(failed()));
-    let Fate::Dead {
-        reason,
-        detail,
-        attempt: Some(last),
-    } = &conclusion.fate
-    else {
+    let Fate::Dead { reason, detail, attempt: Some(last) } = &conclusion.fate else {
         panic!("{conclusion:?}")
     };
-    assert_eq!(
-        (*reason, detail.as_str()),
-        (DeadReason::Failed, error().summary().as_str())
-    );
+    assert_eq!((*reason, detail.as_str()), (DeadReason::Failed, error().summary().as_str()));
     assert_eq!((last.retries, last.outcome.as_str()), (3, "failed"));
     assert_eq!(last.detail, error().summary());
     let record = &conclusion.plan.results[0];
@@ -352,10 +214,7 @@ fn a_dead_letter_says_why_in_one_line_and_in_its_history() {
     assert_eq!(record.meta.parent_id(), Some("parent"));
     assert_eq!(record.meta.date_done().unwrap(), Some(now()));
     assert_eq!(record.queue.as_deref(), Some("reports"));
-    assert_eq!(
-        (record.enqueued_at, record.retries),
-        (Some(old.enqueued_at), 3)
-    );
+    assert_eq!((record.enqueued_at, record.retries), (Some(old.enqueued_at), 3));
 }
 
 /// A chord member and first step of a chain, with callbacks and errbacks.
@@ -364,17 +223,10 @@ fn busy() -> (Delivery, Embed) {
     embed
         .set_callbacks(vec![Signature::new("app.done")])
         .set_errbacks(vec![Signature::new("app.err")])
-        .set_chain(vec![
-            Signature::new("app.next").with_option("task_id", "next"),
-        ])
-        .set_chord(Some(
-            Signature::new("app.sum").with_option("task_id", "body"),
-        ));
+        .set_chain(vec![Signature::new("app.next").with_option("task_id", "next")])
+        .set_chord(Some(Signature::new("app.sum").with_option("task_id", "body")));
     let mut busy = delivery(0);
-    busy.message
-        .headers
-        .set_group(Some("g"))
-        .set_group_index(Some(1));
+    busy.message.headers.set_group(Some("g")).set_group_index(Some(1));
     (busy, embed)
 }
 
@@ -382,21 +234,11 @@ fn busy() -> (Delivery, Embed) {
 fn what_hangs_on_a_task_follows_its_end_and_only_its_end() {
     let (busy, embed) = busy();
     let names = |conclusion: &Conclusion| -> String {
-        let tasks = conclusion
-            .plan
-            .publish
-            .iter()
-            .map(|one| one.message.headers.task().unwrap());
+        let tasks = conclusion.plan.publish.iter().map(|one| one.message.headers.task().unwrap());
         tasks.collect::<Vec<_>>().join(" ")
     };
-    let permanent = || Failure {
-        permanent: true,
-        ..failed()
-    };
-    let reject = |requeue| Outcome::Reject {
-        requeue,
-        reason: "no".to_owned(),
-    };
+    let permanent = || Failure { permanent: true, ..failed() };
+    let reject = |requeue| Outcome::Reject { requeue, reason: "no".to_owned() };
     for (outcome, sent, parts, results) in [
         (Outcome::Success(Value::from(7)), "app.done app.next", 1, 1),
         (Outcome::Failure(permanent()), "app.err", 1, 2),
@@ -411,11 +253,7 @@ fn what_hangs_on_a_task_follows_its_end_and_only_its_end() {
         let conclusion = concluded(&busy, &embed, false, outcome);
         assert_eq!(names(&conclusion), sent, "{what}");
         let plan = &conclusion.plan;
-        assert_eq!(
-            (plan.parts.len(), plan.results.len()),
-            (parts, results),
-            "{what}"
-        );
+        assert_eq!((plan.parts.len(), plan.results.len()), (parts, results), "{what}");
     }
 }
 
@@ -424,22 +262,9 @@ fn a_next_step_that_cannot_be_sent_fails_the_task() {
     let mut embed = Embed::new();
     embed.set_callbacks(vec![Signature::new("app.done")]);
     embed.set_chain(vec![Signature::new("app.next").with_option("eta", "soon")]);
-    let conclusion = concluded(
-        &delivery(0),
-        &embed,
-        false,
-        Outcome::Success(Value::from(7)),
-    );
-    assert_eq!(
-        words(&conclusion),
-        ["dead failed", "FAILURE", "0", "failed"]
-    );
-    let text = conclusion.plan.results[0]
-        .meta
-        .exception()
-        .unwrap()
-        .unwrap()
-        .summary();
+    let conclusion = concluded(&delivery(0), &embed, false, Outcome::Success(Value::from(7)));
+    assert_eq!(words(&conclusion), ["dead failed", "FAILURE", "0", "failed"]);
+    let text = conclusion.plan.results[0].meta.exception().unwrap().unwrap().summary();
     assert!(text.contains("options.eta"), "{text}");
 }
 
@@ -447,10 +272,7 @@ fn a_next_step_that_cannot_be_sent_fails_the_task() {
 fn a_message_without_an_id_can_be_set_aside() {
     let mut nameless = delivery(3);
     nameless.message.headers = Headers::parse(b"{}").unwrap();
-    let failure = Failure {
-        permanent: true,
-        ..failed()
-    };
+    let failure = Failure { permanent: true, ..failed() };
     let conclusion = concluded(&nameless, &Embed::new(), false, Outcome::Failure(failure));
     assert_eq!(words(&conclusion), ["dead failed", "", "0", "failed"]);
 }

@@ -30,12 +30,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// A new message.
     pub fn new(queue: QueueName, message: Message) -> Self {
-        Self {
-            queue,
-            message,
-            history: Vec::new(),
-            enqueued_at: None,
-        }
+        Self { queue, message, history: Vec::new(), enqueued_at: None }
     }
 }
 

@@ -18,10 +18,7 @@ pub fn after_success(
     sender: &mut Sender<'_>,
 ) -> Result<Plan, FieldError> {
     let id = headers.id().unwrap_or_default();
-    let lineage = Lineage {
-        root_id: headers.root_id().or(Some(id)),
-        parent_id: Some(id),
-    };
+    let lineage = Lineage { root_id: headers.root_id().or(Some(id)), parent_id: Some(id) };
     let args = [value.clone()];
     let mut plan = Plan::default();
     for callback in embed.callbacks()? {
@@ -30,20 +27,13 @@ pub fn after_success(
     let mut chain = embed.chain()?;
     if let Some(mut next) = chain.pop() {
         if !chain.is_empty() {
-            let rest: Vec<Value> = chain
-                .into_iter()
-                .map(|step| Value::Object(step.into_map()))
-                .collect();
+            let rest: Vec<Value> =
+                chain.into_iter().map(|step| Value::Object(step.into_map())).collect();
             next.options_mut().insert("chain", rest);
         }
         plan.extend(apply(next, &args, lineage, sender)?.plan);
     }
-    plan.parts.extend(part_of(
-        headers,
-        embed.chord()?,
-        State::Success,
-        value.clone(),
-    ));
+    plan.parts.extend(part_of(headers, embed.chord()?, State::Success, value.clone()));
     Ok(plan)
 }
 
@@ -60,16 +50,12 @@ pub fn after_failure(
     let id = headers.id().unwrap_or_default();
     let mut plan = Plan::default();
     let chord = embed.chord().ok().flatten();
-    plan.parts
-        .extend(part_of(headers, chord, state.clone(), exception.to_value()));
+    plan.parts.extend(part_of(headers, chord, state.clone(), exception.to_value()));
     for step in embed.chain().unwrap_or_default() {
         plan.extend(fail_step(&step, state, exception, recorder, 0));
     }
     if *state == State::Failure {
-        let lineage = Lineage {
-            root_id: headers.root_id().or(Some(id)),
-            parent_id: Some(id),
-        };
+        let lineage = Lineage { root_id: headers.root_id().or(Some(id)), parent_id: Some(id) };
         for errback in embed.errbacks().unwrap_or_default() {
             // An errback that cannot be sent must not undo the failure it reports.
             if let Ok(applied) = apply(errback, &[Value::from(id)], lineage, sender) {
@@ -96,8 +82,7 @@ fn fail_step(
         return plan;
     }
     if let Some(id) = step.task_id() {
-        plan.results
-            .push(recorder.failed(id, step.task(), state.clone(), exception));
+        plan.results.push(recorder.failed(id, step.task(), state.clone(), exception));
         let chord = Signature::from_value(step.option("chord").clone()).ok();
         if let (Some(body), Some(group)) = (chord, step.group_id()) {
             plan.parts.push(ChordPart {
@@ -147,20 +132,15 @@ pub fn after_chord(done: &ChordDone, recorder: &Recorder<'_>, sender: &mut Sende
     let exception = match failed {
         None => {
             let results: Vec<Value> = done.parts.iter().map(|part| part.result.clone()).collect();
-            let lineage = Lineage {
-                root_id: None,
-                parent_id: Some(&first.task_id),
-            };
+            let lineage = Lineage { root_id: None, parent_id: Some(&first.task_id) };
             match apply(body.clone(), &[Value::Array(results)], lineage, sender) {
                 Ok(applied) => return applied.plan,
                 Err(error) => chord_error(format!("the body cannot be sent: {error}")),
             }
         }
         Some(part) => {
-            let cause = ExceptionInfo::from_value(&part.result).map_or_else(
-                |_| celeriac_wire::value_repr(&part.result),
-                |cause| cause.summary(),
-            );
+            let cause = ExceptionInfo::from_value(&part.result)
+                .map_or_else(|_| celeriac_wire::value_repr(&part.result), |cause| cause.summary());
             chord_error(format!("Dependency {} raised {cause}", part.task_id))
         }
     };
@@ -184,10 +164,7 @@ fn fail_body(
         }
     }
     let id = body.task_id().unwrap_or_default();
-    let lineage = Lineage {
-        root_id: body.option("root_id").as_str(),
-        parent_id: Some(id),
-    };
+    let lineage = Lineage { root_id: body.option("root_id").as_str(), parent_id: Some(id) };
     for errback in body.link_errors().unwrap_or_default() {
         // As above: the report must not undo the failure.
         if let Ok(applied) = apply(errback, &[Value::from(id)], lineage, sender) {

@@ -19,9 +19,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let mut router = Router::new(QueueName::celery());
-        router
-            .add("app.report", QueueName::parse("reports").unwrap())
-            .unwrap();
+        router.add("app.report", QueueName::parse("reports").unwrap()).unwrap();
         Self { router, ids: 0 }
     }
 
@@ -31,18 +29,13 @@ impl Bench {
             *ids += 1;
             format!("id{ids}")
         };
-        let mut sender = Sender {
-            router: &self.router,
-            new_id: &mut new_id,
-            now: now(),
-            origin: "gen1@vm",
-        };
+        let mut sender =
+            Sender { router: &self.router, new_id: &mut new_id, now: now(), origin: "gen1@vm" };
         work(&mut sender)
     }
 
     fn apply(&mut self, signature: Signature) -> Applied {
-        self.with(|sender| apply(signature, &[], Lineage::default(), sender))
-            .unwrap()
+        self.with(|sender| apply(signature, &[], Lineage::default(), sender)).unwrap()
     }
 }
 
@@ -85,20 +78,10 @@ fn captured(name: &str) -> Vec<Message> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../celeriac-wire/testdata/5.7");
     let text = std::fs::read(folder.join(format!("{name}.json"))).unwrap();
     let fixture = Value::parse(&text).unwrap();
-    let queue = fixture
-        .get("queues")
-        .unwrap()
-        .get("celery")
-        .unwrap()
-        .as_array()
-        .unwrap();
+    let queue = fixture.get("queues").unwrap().get("celery").unwrap().as_array().unwrap();
     let mut messages: Vec<Message> = queue
         .iter()
-        .map(|text| {
-            Envelope::parse(text.as_str().unwrap().as_bytes())
-                .unwrap()
-                .message
-        })
+        .map(|text| Envelope::parse(text.as_str().unwrap().as_bytes()).unwrap().message)
         .collect();
     messages.sort_by_key(|message| message.headers.group_index());
     messages

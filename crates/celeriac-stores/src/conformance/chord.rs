@@ -8,13 +8,7 @@ use celeriac_wire::{Signature, State, Value};
 use std::sync::{Arc, Mutex};
 
 fn start(group: &str, size: u32) -> Plan {
-    Plan {
-        chords: vec![ChordStart {
-            group: group.to_owned(),
-            size,
-        }],
-        ..Plan::default()
-    }
+    Plan { chords: vec![ChordStart { group: group.to_owned(), size }], ..Plan::default() }
 }
 
 fn part(group: &str, index: i64, task_id: &str) -> ChordPart {
@@ -29,10 +23,7 @@ fn part(group: &str, index: i64, task_id: &str) -> ChordPart {
 }
 
 fn parts(parts: Vec<ChordPart>) -> Plan {
-    Plan {
-        parts,
-        ..Plan::default()
-    }
+    Plan { parts, ..Plan::default() }
 }
 
 /// A finisher that keeps what it was called with and publishes the body.
@@ -41,10 +32,7 @@ fn keeping() -> (Arc<Mutex<Vec<ChordDone>>>, ChordFinisher) {
     let kept = Arc::clone(&calls);
     let finisher: ChordFinisher = Arc::new(move |done: &ChordDone| {
         kept.lock().unwrap().push(done.clone());
-        Plan {
-            publish: vec![outgoing("celery", "body")],
-            ..Plan::default()
-        }
+        Plan { publish: vec![outgoing("celery", "body")], ..Plan::default() }
     });
     (calls, finisher)
 }
@@ -62,29 +50,19 @@ pub async fn a_chord_fires_once_with_ordered_results_even_with_duplicate_parts(h
     let node = fixture.node("celery@a").await;
     fixture.store.publish(start("g", 3), None).await.unwrap();
     let (calls, finisher) = keeping();
-    for (index, id, waiting) in [
-        (2, "c", 0),
-        (2, "c", 0),
-        (0, "a", 0),
-        (1, "b", 1),
-        (1, "b", 1),
-    ] {
+    for (index, id, waiting) in [(2, "c", 0), (2, "c", 0), (0, "a", 0), (1, "b", 1), (1, "b", 1)] {
         fixture.send_to("members", &[id]).await;
         let held = fixture.fetch_from(node, &["members"], 1).await.remove(0);
         let plan = parts(vec![part("g", index, id)]);
-        let settled = fixture
-            .settle_with(settlement_with(held.lease, plan, finisher.clone()))
-            .await;
+        let settled =
+            fixture.settle_with(settlement_with(held.lease, plan, finisher.clone())).await;
         assert_eq!(settled, Settled::Done);
         assert_eq!(fixture.waiting().await, waiting, "after {id}");
     }
     let calls = calls.lock().unwrap();
     assert_eq!(calls.len(), 1);
     let expected = vec![part("g", 0, "a"), part("g", 1, "b"), part("g", 2, "c")];
-    assert_eq!(
-        calls[0].parts, expected,
-        "in order, with everything they said"
-    );
+    assert_eq!(calls[0].parts, expected, "in order, with everything they said");
 }
 
 /// A failed member completes the chord too; what follows is the finisher's word.
@@ -95,32 +73,18 @@ pub async fn a_chord_with_a_failed_part_reports_through_the_finisher(harness: &H
     }
     fixture.store.publish(start("g", 2), None).await.unwrap();
     let finisher: ChordFinisher = Arc::new(|done: &ChordDone| {
-        let failed = done
-            .parts
-            .iter()
-            .find(|part| part.state == State::Failure)
-            .unwrap();
+        let failed = done.parts.iter().find(|part| part.state == State::Failure).unwrap();
         Plan {
             publish: vec![outgoing("errors", &format!("failed-{}", failed.task_id))],
             ..Plan::default()
         }
     });
-    let failed = ChordPart {
-        state: State::Failure,
-        ..part("g", 1, "b")
-    };
+    let failed = ChordPart { state: State::Failure, ..part("g", 1, "b") };
     for plan in [parts(vec![failed]), parts(vec![part("g", 0, "a")])] {
-        fixture
-            .store
-            .publish(plan, Some(finisher.clone()))
-            .await
-            .unwrap();
+        fixture.store.publish(plan, Some(finisher.clone())).await.unwrap();
     }
     let node = fixture.node("celery@a").await;
-    assert_eq!(
-        ids(&fixture.fetch_from(node, &["errors"], 9).await),
-        ["failed-b"]
-    );
+    assert_eq!(ids(&fixture.fetch_from(node, &["errors"], 9).await), ["failed-b"]);
 }
 
 /// A sender that says the size last does not leave the chord hanging.
@@ -131,23 +95,11 @@ pub async fn a_chord_that_starts_after_its_parts_fires_too(harness: &Harness) {
     }
     let (calls, finisher) = keeping();
     let early = parts(vec![part("g", 1, "b"), part("g", 0, "a")]);
-    fixture
-        .store
-        .publish(early, Some(finisher.clone()))
-        .await
-        .unwrap();
+    fixture.store.publish(early, Some(finisher.clone())).await.unwrap();
     assert_eq!(calls.lock().unwrap().len(), 0);
-    fixture
-        .store
-        .publish(start("g", 2), Some(finisher.clone()))
-        .await
-        .unwrap();
+    fixture.store.publish(start("g", 2), Some(finisher.clone())).await.unwrap();
     assert_eq!(calls.lock().unwrap().len(), 1);
-    fixture
-        .store
-        .publish(start("g", 2), Some(finisher))
-        .await
-        .unwrap();
+    fixture.store.publish(start("g", 2), Some(finisher)).await.unwrap();
     assert_eq!(fixture.waiting().await, 1);
     assert_eq!(calls.lock().unwrap().len(), 1);
 }
@@ -165,9 +117,7 @@ pub async fn a_fenced_part_is_not_counted(harness: &Harness) {
     fixture.lapse(&[]).await;
     let (calls, finisher) = keeping();
     let plan = parts(vec![part("g", 0, "a")]);
-    let settled = fixture
-        .settle_with(settlement_with(held.lease, plan, finisher))
-        .await;
+    let settled = fixture.settle_with(settlement_with(held.lease, plan, finisher)).await;
     assert_eq!((settled, calls.lock().unwrap().len()), (Settled::Fenced, 0));
 }
 
@@ -183,10 +133,7 @@ fn cascade(levels: usize) -> (Plan, ChordFinisher) {
         if level + 1 < levels {
             parts(vec![part(&format!("g{}", level + 1), 0, "t")])
         } else {
-            Plan {
-                publish: vec![outgoing("celery", "end")],
-                ..Plan::default()
-            }
+            Plan { publish: vec![outgoing("celery", "end")], ..Plan::default() }
         }
     });
     (plan, finisher)
@@ -218,9 +165,7 @@ pub async fn too_deep_a_cascade_is_refused_whole(harness: &Harness) {
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert_eq!(fixture.waiting().await, 0);
     let (plan, finisher) = cascade(3);
-    let settled = fixture
-        .settle_with(settlement_with(held.lease, plan, finisher))
-        .await;
+    let settled = fixture.settle_with(settlement_with(held.lease, plan, finisher)).await;
     assert_eq!(settled, Settled::Done, "the refused one counted no part");
     assert_eq!(fixture.waiting().await, 1);
 }
@@ -248,8 +193,6 @@ pub async fn a_panicking_finisher_writes_nothing_and_harms_nobody(harness: &Harn
     assert_eq!(fixture.waiting().await, 2);
     assert_eq!(calls.lock().unwrap().len(), 1);
     let next = fixture.take(node).await;
-    let settled = fixture
-        .settle_with(settlement(next.lease, Fate::Done, Plan::default()))
-        .await;
+    let settled = fixture.settle_with(settlement(next.lease, Fate::Done, Plan::default())).await;
     assert_eq!(settled, Settled::Done);
 }

@@ -13,19 +13,12 @@ fn names(ids: &[&str]) -> Vec<String> {
 pub async fn revoked_before_fetch_is_flagged(harness: &Harness) {
     let fixture = harness.store();
     let node = fixture.node("celery@a").await;
-    fixture
-        .store
-        .revoke(&names(&["early"]), false)
-        .await
-        .unwrap();
+    fixture.store.revoke(&names(&["early"]), false).await.unwrap();
     fixture.send(&["a", "b", "early"]).await;
     fixture.store.revoke(&names(&["b"]), true).await.unwrap();
     let held = fixture.fetch(node, 9).await;
     assert_eq!(ids(&held), ["a", "b", "early"]);
-    assert_eq!(
-        held.iter().map(|one| one.revoked).collect::<Vec<_>>(),
-        [false, true, true]
-    );
+    assert_eq!(held.iter().map(|one| one.revoked).collect::<Vec<_>>(), [false, true, true]);
 }
 
 /// A withdrawn revocation leaves nothing behind.
@@ -33,15 +26,8 @@ pub async fn an_unrevoked_task_is_not_flagged(harness: &Harness) {
     let fixture = harness.store();
     let node = fixture.node("celery@a").await;
     fixture.send(&["a"]).await;
-    fixture
-        .store
-        .revoke(&names(&["a", "b"]), false)
-        .await
-        .unwrap();
-    assert_eq!(
-        fixture.store.unrevoke(&names(&["a", "z"])).await.unwrap(),
-        1
-    );
+    fixture.store.revoke(&names(&["a", "b"]), false).await.unwrap();
+    assert_eq!(fixture.store.unrevoke(&names(&["a", "z"])).await.unwrap(), 1);
     assert_eq!(fixture.store.unrevoke(&names(&["a"])).await.unwrap(), 0);
     let held = fixture.take(node).await;
     assert!(!held.revoked);
@@ -59,18 +45,10 @@ pub async fn a_revoked_scheduled_task_is_refused_now(harness: &Harness) {
     let due = fixture.at(60);
     later.message.headers.set_eta(Some(due));
     fixture.publish(vec![later]).await;
-    fixture
-        .store
-        .revoke(&names(&["later"]), false)
-        .await
-        .unwrap();
+    fixture.store.revoke(&names(&["later"]), false).await.unwrap();
     fixture.store.unrevoke(&names(&["later"])).await.unwrap();
     assert!(fixture.fetch(node, 9).await.is_empty());
-    fixture
-        .store
-        .revoke(&names(&["later"]), false)
-        .await
-        .unwrap();
+    fixture.store.revoke(&names(&["later"]), false).await.unwrap();
     assert!(fixture.take(node).await.revoked);
 }
 
@@ -78,31 +56,14 @@ pub async fn a_revoked_scheduled_task_is_refused_now(harness: &Harness) {
 pub async fn revocations_are_read_by_number(harness: &Harness) {
     let fixture = harness.store();
     assert!(fixture.store.revokes_since(0).await.unwrap().is_empty());
-    fixture
-        .store
-        .revoke(&names(&["a", "b"]), false)
-        .await
-        .unwrap();
+    fixture.store.revoke(&names(&["a", "b"]), false).await.unwrap();
     fixture.store.revoke(&names(&["c"]), true).await.unwrap();
     let all = fixture.store.revokes_since(0).await.unwrap();
-    let read: Vec<_> = all
-        .iter()
-        .map(|one| (one.task_id.as_str(), one.terminate))
-        .collect();
+    let read: Vec<_> = all.iter().map(|one| (one.task_id.as_str(), one.terminate)).collect();
     assert_eq!(read, [("a", false), ("b", false), ("c", true)]);
     assert!(all.windows(2).all(|two| two[0].number < two[1].number));
-    assert_eq!(
-        fixture.store.revokes_since(all[1].number).await.unwrap(),
-        all[2..]
-    );
-    assert!(
-        fixture
-            .store
-            .revokes_since(all[2].number)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(fixture.store.revokes_since(all[1].number).await.unwrap(), all[2..]);
+    assert!(fixture.store.revokes_since(all[2].number).await.unwrap().is_empty());
 }
 
 /// Revoking again, now with termination, reaches workers that read the first order.
@@ -113,11 +74,7 @@ pub async fn a_second_revocation_has_a_new_number(harness: &Harness) {
     fixture.store.revoke(&names(&["a"]), true).await.unwrap();
     let second = fixture.store.revokes_since(first[0].number).await.unwrap();
     assert_eq!((second.len(), second[0].terminate), (1, true));
-    assert_eq!(
-        fixture.store.revokes_since(0).await.unwrap().len(),
-        1,
-        "one order a task"
-    );
+    assert_eq!(fixture.store.revokes_since(0).await.unwrap().len(), 1, "one order a task");
     fixture.store.unrevoke(&names(&["a"])).await.unwrap();
     fixture.store.revoke(&names(&["b"]), false).await.unwrap();
     let third = fixture.store.revokes_since(second[0].number).await.unwrap();
@@ -127,27 +84,18 @@ pub async fn a_second_revocation_has_a_new_number(harness: &Harness) {
 /// A revocation stands for its time and not longer, whether or not another one comes.
 pub async fn revocations_are_forgotten_in_time(harness: &Harness) {
     let hour = Duration::from_hours(1);
-    let limits = StoreLimits {
-        revoke_expires: hour,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits { revoke_expires: hour, ..StoreLimits::default() };
     let fixture = harness.store_with(limits);
     fixture.send(&["a"]).await;
     fixture.store.revoke(&names(&["a"]), false).await.unwrap();
-    fixture
-        .clock
-        .advance(hour.checked_sub(Duration::from_secs(1)).unwrap());
+    fixture.clock.advance(hour.checked_sub(Duration::from_secs(1)).unwrap());
     let node = fixture.node("celery@a").await;
     let held = fixture.take(node).await;
     assert!(held.revoked);
     fixture.release(held.lease, Place::Head).await;
     fixture.clock.advance(Duration::from_secs(1));
     let view = fixture.store.task("a").await.unwrap();
-    assert!(
-        matches!(view.phase, Phase::Queued { revoked: false, .. }),
-        "{:?}",
-        view.phase
-    );
+    assert!(matches!(view.phase, Phase::Queued { revoked: false, .. }), "{:?}", view.phase);
     assert!(!fixture.take(node).await.revoked);
     assert!(fixture.store.revokes_since(0).await.unwrap().is_empty());
 }
@@ -158,19 +106,9 @@ pub async fn pause_stops_fetches_and_resume_continues(harness: &Harness) {
     let node = fixture.node("celery@a").await;
     let mut later = outgoing("celery", "later");
     later.message.headers.set_eta(Some(fixture.at(5)));
-    fixture
-        .publish(vec![
-            outgoing("celery", "a"),
-            later,
-            outgoing("celery", "b"),
-        ])
-        .await;
+    fixture.publish(vec![outgoing("celery", "a"), later, outgoing("celery", "b")]).await;
     let held = fixture.take(node).await;
-    fixture
-        .store
-        .pause(&queue("celery"), "database upgrade")
-        .await
-        .unwrap();
+    fixture.store.pause(&queue("celery"), "database upgrade").await.unwrap();
     fixture.clock.advance(Duration::from_secs(6));
     let late = fixture.node("celery@b").await;
     assert!(fixture.fetch(node, 9).await.is_empty());
@@ -201,25 +139,11 @@ pub async fn pauses_keep_their_beginning(harness: &Harness) {
     let fixture = harness.store();
     assert!(fixture.store.pauses().await.unwrap().is_empty());
     let since = fixture.now();
-    fixture
-        .store
-        .pause(&queue("celery"), "first")
-        .await
-        .unwrap();
+    fixture.store.pause(&queue("celery"), "first").await.unwrap();
     fixture.clock.advance(Duration::from_mins(1));
-    fixture
-        .store
-        .pause(&queue("celery"), "second")
-        .await
-        .unwrap();
+    fixture.store.pause(&queue("celery"), "second").await.unwrap();
     fixture.store.pause(&queue("a"), "other").await.unwrap();
     let pauses = fixture.store.pauses().await.unwrap();
-    let celery = pauses
-        .iter()
-        .find(|pause| pause.queue == queue("celery"))
-        .unwrap();
-    assert_eq!(
-        (pauses.len(), celery.since, celery.reason.as_str()),
-        (2, since, "second")
-    );
+    let celery = pauses.iter().find(|pause| pause.queue == queue("celery")).unwrap();
+    assert_eq!((pauses.len(), celery.since, celery.reason.as_str()), (2, since, "second"));
 }

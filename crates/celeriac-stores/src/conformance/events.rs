@@ -12,19 +12,13 @@ fn event(kind: &str, uuid: &str, clock: u64) -> Event {
         clock,
         timestamp: START.parse().unwrap(),
     };
-    Event::new(
-        kind,
-        &base,
-        Map::from([("uuid", Value::from(uuid)), ("x-odd", Value::from(1.0))]),
-    )
+    Event::new(kind, &base, Map::from([("uuid", Value::from(uuid)), ("x-odd", Value::from(1.0))]))
 }
 
 /// Numbers grow, pages follow them, and an event comes back whole.
 pub async fn events_come_back_in_order_by_number(harness: &Harness) {
     let fixture = harness.store();
-    let sent: Vec<Event> = (0..5)
-        .map(|n| event("task-started", &format!("t{n}"), n))
-        .collect();
+    let sent: Vec<Event> = (0..5).map(|n| event("task-started", &format!("t{n}"), n)).collect();
     fixture.store.emit(sent[..2].to_vec()).await.unwrap();
     fixture.store.emit(Vec::new()).await.unwrap();
     fixture.store.emit(sent[2..].to_vec()).await.unwrap();
@@ -46,32 +40,20 @@ pub async fn events_of_a_task_are_found_by_its_id(harness: &Harness) {
     let fixture = harness.store();
     let kinds = ["task-received", "task-started", "task-succeeded"];
     for (clock, kind) in (0..).zip(kinds) {
-        fixture
-            .store
-            .emit(vec![event(kind, "a", clock), event(kind, "b", clock)])
-            .await
-            .unwrap();
+        fixture.store.emit(vec![event(kind, "a", clock), event(kind, "b", clock)]).await.unwrap();
     }
     let events = fixture.store.events_of("a").await.unwrap();
-    let read: Vec<_> = events
-        .iter()
-        .map(|stamped| stamped.event.kind().unwrap())
-        .collect();
+    let read: Vec<_> = events.iter().map(|stamped| stamped.event.kind().unwrap()).collect();
     assert_eq!(read, kinds);
     assert!(fixture.store.events_of("z").await.unwrap().is_empty());
 }
 
 /// The oldest events go first; the newest are always there.
 pub async fn events_are_bounded(harness: &Harness) {
-    let limits = StoreLimits {
-        events_max: 100,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits { events_max: 100, ..StoreLimits::default() };
     let fixture = harness.store_with(limits);
     for batch in 0..60 {
-        let events = (0..70)
-            .map(|n| event("task-started", "t", batch * 70 + n))
-            .collect();
+        let events = (0..70).map(|n| event("task-started", "t", batch * 70 + n)).collect();
         fixture.store.emit(events).await.unwrap();
     }
     let kept = fixture.store.events_since(0, 10_000).await.unwrap();

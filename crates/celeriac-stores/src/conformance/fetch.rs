@@ -54,18 +54,12 @@ pub async fn priority_steps_go_before_queues(harness: &Harness) {
     let mut order = Vec::new();
     for _ in 0..6 {
         let held = fixture.fetch_from(node, &["celery", "reports"], 1).await;
-        order.extend(
-            held.iter()
-                .map(|one| one.message.headers.id().unwrap().to_owned()),
-        );
+        order.extend(held.iter().map(|one| one.message.headers.id().unwrap().to_owned()));
     }
     // Within one step the queues take turns, so only the steps are sure.
     order[..2].sort();
     order[2..4].sort();
-    assert_eq!(
-        order,
-        ["critical-2", "none", "high-3", "high-4", "normal", "low"]
-    );
+    assert_eq!(order, ["critical-2", "none", "high-3", "high-4", "normal", "low"]);
 }
 
 /// A long queue does not keep a worker from a short one.
@@ -84,10 +78,7 @@ pub async fn queues_take_turns(harness: &Harness) {
         }
     }
     assert_eq!(from_reports.len(), 2, "{from_reports:?}");
-    assert!(
-        from_reports[0] <= 1 && from_reports[1] <= 3,
-        "{from_reports:?}"
-    );
+    assert!(from_reports[0] <= 1 && from_reports[1] <= 3, "{from_reports:?}");
 }
 
 /// `worker -Q a,a` must not run anything twice.
@@ -102,14 +93,9 @@ pub async fn a_queue_named_twice_is_fetched_once(harness: &Harness) {
 /// Fetch and lease are one step.
 pub async fn two_workers_never_get_the_same_message(harness: &Harness) {
     let fixture = harness.store();
-    let (one, two) = (
-        fixture.node("celery@a").await,
-        fixture.node("celery@b").await,
-    );
+    let (one, two) = (fixture.node("celery@a").await, fixture.node("celery@b").await);
     let sent: Vec<String> = (0..40).map(|id| format!("m{id:02}")).collect();
-    fixture
-        .send(&sent.iter().map(String::as_str).collect::<Vec<_>>())
-        .await;
+    fixture.send(&sent.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let mut taken = Vec::new();
     for _ in 0..10 {
         let (first, second) = tokio::join!(fixture.fetch(one, 3), fixture.fetch(two, 3));
@@ -144,17 +130,11 @@ pub async fn scheduled_messages_become_ready_at_their_time_in_order(harness: &Ha
         .await;
     assert!(fixture.fetch(node, 9).await.is_empty());
     fixture.clock.advance(Duration::from_micros(9_999_999));
-    assert!(
-        fixture.fetch(node, 9).await.is_empty(),
-        "not before its time"
-    );
+    assert!(fixture.fetch(node, 9).await.is_empty(), "not before its time");
     fixture.clock.advance(Duration::from_micros(1));
     assert_eq!(ids(&fixture.fetch(node, 9).await), ["first"]);
     fixture.clock.advance(Duration::from_secs(25));
-    assert_eq!(
-        ids(&fixture.fetch(node, 9).await),
-        ["second", "second-too", "third"]
-    );
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["second", "second-too", "third"]);
 }
 
 /// An eta in the past is no reason to wait.
@@ -163,9 +143,7 @@ pub async fn a_time_that_has_passed_is_ready_at_once(harness: &Harness) {
     let node = fixture.node("celery@a").await;
     fixture.clock.advance(Duration::from_mins(1));
     let past = "2026-11-21T12:00:30Z".parse().unwrap();
-    fixture
-        .publish(vec![due("now", fixture.now()), due("past", past)])
-        .await;
+    fixture.publish(vec![due("now", fixture.now()), due("past", past)]).await;
     assert_eq!(ids(&fixture.fetch(node, 9).await), ["now", "past"]);
 }
 
@@ -173,12 +151,7 @@ pub async fn a_time_that_has_passed_is_ready_at_once(harness: &Harness) {
 pub async fn due_messages_rank_behind_what_waited(harness: &Harness) {
     let fixture = harness.store();
     let node = fixture.node("celery@a").await;
-    fixture
-        .publish(vec![
-            due("later", fixture.at(5)),
-            outgoing("celery", "waits"),
-        ])
-        .await;
+    fixture.publish(vec![due("later", fixture.at(5)), outgoing("celery", "waits")]).await;
     fixture.clock.advance(Duration::from_secs(6));
     assert_eq!(ids(&fixture.fetch(node, 9).await), ["waits", "later"]);
 }
@@ -191,10 +164,7 @@ pub async fn an_unreadable_eta_is_delivered_with_its_bytes(harness: &Harness) {
     sent.message.headers.insert("eta", "next tuesday");
     fixture.publish(vec![sent]).await;
     let held = fixture.take(node).await;
-    assert_eq!(
-        held.message.headers.get("eta"),
-        Some(&Value::from("next tuesday"))
-    );
+    assert_eq!(held.message.headers.get("eta"), Some(&Value::from("next tuesday")));
 }
 
 /// A worker asks when to look again; queues of others may make it look early, never late.
@@ -206,36 +176,13 @@ pub async fn next_due_is_the_earliest_of_these_queues(harness: &Harness) {
     let mut other = due("r", fixture.at(5));
     other.queue = queue("reports");
     fixture.publish(vec![other]).await;
-    assert!(
-        fixture
-            .store
-            .next_due(&celery)
-            .await
-            .unwrap()
-            .is_none_or(|at| at >= fixture.at(5))
-    );
-    fixture
-        .publish(vec![due("b", fixture.at(20)), due("a", fixture.at(10))])
-        .await;
-    assert_eq!(
-        fixture.store.next_due(&celery).await.unwrap(),
-        Some(fixture.at(10))
-    );
+    assert!(fixture.store.next_due(&celery).await.unwrap().is_none_or(|at| at >= fixture.at(5)));
+    fixture.publish(vec![due("b", fixture.at(20)), due("a", fixture.at(10))]).await;
+    assert_eq!(fixture.store.next_due(&celery).await.unwrap(), Some(fixture.at(10)));
     let both = [queue("celery"), queue("reports")];
-    assert_eq!(
-        fixture.store.next_due(&both).await.unwrap(),
-        Some(fixture.at(5))
-    );
+    assert_eq!(fixture.store.next_due(&both).await.unwrap(), Some(fixture.at(5)));
     fixture.clock.advance(Duration::from_secs(10));
-    let request = FetchRequest {
-        node,
-        queues: celery.to_vec(),
-        count_max: 9,
-        suspects: false,
-    };
+    let request = FetchRequest { node, queues: celery.to_vec(), count_max: 9, suspects: false };
     assert_eq!(ids(&fixture.store.fetch(request).await.unwrap()), ["a"]);
-    assert_eq!(
-        fixture.store.next_due(&celery).await.unwrap(),
-        Some(fixture.at(10))
-    );
+    assert_eq!(fixture.store.next_due(&celery).await.unwrap(), Some(fixture.at(10)));
 }

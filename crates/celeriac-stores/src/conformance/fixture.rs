@@ -34,20 +34,14 @@ pub struct Harness {
 
 impl fmt::Debug for Harness {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Harness")
-            .field("skips", &self.skips)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Harness").field("skips", &self.skips).finish_non_exhaustive()
     }
 }
 
 impl Harness {
     /// A harness around a function that makes an empty store; one clause calls it once.
     pub fn new(make: impl Fn(Resources) -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
-        Self {
-            make: Box::new(make),
-            skips: &[],
-        }
+        Self { make: Box::new(make), skips: &[] }
     }
 
     /// Names the capabilities that this store lacks; only their clauses may be skipped, and a store
@@ -67,21 +61,14 @@ impl Harness {
     pub fn store_with(&self, limits: StoreLimits) -> Fixture {
         let clock = Arc::new(FixedClock::at(START));
         let entropy = Arc::new(Seeded::new(7));
-        let store = (self.make)(Resources {
-            clock: clock.clone(),
-            entropy,
-            limits,
-        });
+        let store = (self.make)(Resources { clock: clock.clone(), entropy, limits });
         Fixture { store, clock }
     }
 
     /// Whether to skip a clause that needs a capability.
     pub(super) fn skips(&self, capability: &str, has: bool) -> bool {
         let declared = self.skips.contains(&capability);
-        assert_ne!(
-            has, declared,
-            "the harness and the store disagree about {capability:?}"
-        );
+        assert_ne!(has, declared, "the harness and the store disagree about {capability:?}");
         declared
     }
 }
@@ -121,16 +108,7 @@ impl Fixture {
     }
 
     pub(super) async fn publish(&self, publish: Vec<Outgoing>) {
-        self.store
-            .publish(
-                Plan {
-                    publish,
-                    ..Plan::default()
-                },
-                None,
-            )
-            .await
-            .unwrap();
+        self.store.publish(Plan { publish, ..Plan::default() }, None).await.unwrap();
     }
 
     /// Fetches from `celery`, suspects included.
@@ -145,15 +123,7 @@ impl Fixture {
         count_max: usize,
     ) -> Vec<Delivery> {
         let queues = queues.iter().map(|name| queue(name)).collect();
-        self.store
-            .fetch(FetchRequest {
-                node,
-                queues,
-                count_max,
-                suspects: true,
-            })
-            .await
-            .unwrap()
+        self.store.fetch(FetchRequest { node, queues, count_max, suspects: true }).await.unwrap()
     }
 
     /// Fetches exactly one message.
@@ -164,8 +134,7 @@ impl Fixture {
     }
 
     pub(super) async fn settle(&self, lease: Lease, fate: Fate) -> Settled {
-        self.settle_with(settlement(lease, fate, Plan::default()))
-            .await
+        self.settle_with(settlement(lease, fate, Plan::default())).await
     }
 
     pub(super) async fn settle_with(&self, settlement: Settlement) -> Settled {
@@ -175,17 +144,7 @@ impl Fixture {
     }
 
     pub(super) async fn release(&self, lease: Lease, place: Place) {
-        assert_eq!(
-            self.settle(
-                lease,
-                Fate::Release {
-                    place,
-                    attempt: None
-                }
-            )
-            .await,
-            Settled::Done
-        );
+        assert_eq!(self.settle(lease, Fate::Release { place, attempt: None }).await, Settled::Done);
     }
 
     /// Sets a message aside with this id, from publishing to the dead letter.
@@ -199,11 +158,7 @@ impl Fixture {
         let name = sent.queue.clone();
         self.publish(vec![sent]).await;
         let held = self.fetch_from(node, &[name.as_str()], 1).await.remove(0);
-        let fate = Fate::Dead {
-            reason,
-            detail: detail.to_owned(),
-            attempt: None,
-        };
+        let fate = Fate::Dead { reason, detail: detail.to_owned(), attempt: None };
         assert_eq!(self.settle(held.lease, fate).await, Settled::Done);
     }
 
@@ -211,23 +166,14 @@ impl Fixture {
     pub(super) async fn lapse(&self, living: &[NodeId]) -> Sweep {
         self.clock.advance(EXPIRY);
         for node in living {
-            assert!(
-                self.store
-                    .heartbeat(*node, Heartbeat::default())
-                    .await
-                    .unwrap()
-            );
+            assert!(self.store.heartbeat(*node, Heartbeat::default()).await.unwrap());
         }
         self.store.sweep().await.unwrap()
     }
 
     /// The numbers of all dead letters.
     pub(super) async fn dead_numbers(&self) -> Vec<i64> {
-        let letters = self
-            .store
-            .dead_list(&DeadFilter::default(), ALL)
-            .await
-            .unwrap();
+        let letters = self.store.dead_list(&DeadFilter::default(), ALL).await.unwrap();
         letters.iter().map(|letter| letter.number).collect()
     }
 
@@ -237,30 +183,19 @@ impl Fixture {
     }
 
     pub(super) async fn state_of(&self, id: &str) -> Option<State> {
-        self.store
-            .result(id)
-            .await
-            .unwrap()
-            .map(|record| record.meta.state())
+        self.store.result(id).await.unwrap().map(|record| record.meta.state())
     }
 }
 
 /// A page that holds everything a clause made.
-pub(super) const ALL: Page = Page {
-    after: 0,
-    count_max: 10_000,
-};
+pub(super) const ALL: Page = Page { after: 0, count_max: 10_000 };
 
 pub(super) fn queue(name: &str) -> QueueName {
     QueueName::parse(name).unwrap()
 }
 
 pub(super) fn message(task: &str, id: &str) -> Message {
-    Message::new(
-        task,
-        id,
-        Body::new(vec![Value::from(id)], Map::new()).to_bytes(),
-    )
+    Message::new(task, id, Body::new(vec![Value::from(id)], Map::new()).to_bytes())
 }
 
 pub(super) fn outgoing(queue_name: &str, id: &str) -> Outgoing {
@@ -280,29 +215,15 @@ pub(super) fn node_info(name: &str) -> NodeInfo {
 }
 
 pub(super) fn settlement(lease: Lease, fate: Fate, plan: Plan) -> Settlement {
-    Settlement {
-        lease,
-        fate,
-        plan,
-        finisher: None,
-    }
+    Settlement { lease, fate, plan, finisher: None }
 }
 
 pub(super) fn settlement_with(lease: Lease, plan: Plan, finisher: ChordFinisher) -> Settlement {
-    Settlement {
-        lease,
-        fate: Fate::Done,
-        plan,
-        finisher: Some(finisher),
-    }
+    Settlement { lease, fate: Fate::Done, plan, finisher: Some(finisher) }
 }
 
 pub(super) fn dead(reason: DeadReason) -> Fate {
-    Fate::Dead {
-        reason,
-        detail: "ValueError: no rows".to_owned(),
-        attempt: None,
-    }
+    Fate::Dead { reason, detail: "ValueError: no rows".to_owned(), attempt: None }
 }
 
 pub(super) fn attempt(outcome: &str, at: Timestamp) -> Attempt {
@@ -335,15 +256,9 @@ pub(super) fn record(id: &str, state: &State, at: Timestamp) -> ResultRecord {
 }
 
 pub(super) fn results(records: Vec<ResultRecord>) -> Plan {
-    Plan {
-        results: records,
-        ..Plan::default()
-    }
+    Plan { results: records, ..Plan::default() }
 }
 
 pub(super) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
-    deliveries
-        .iter()
-        .map(|delivery| delivery.message.headers.id().unwrap())
-        .collect()
+    deliveries.iter().map(|delivery| delivery.message.headers.id().unwrap()).collect()
 }

@@ -14,12 +14,7 @@ pub async fn settle_done_removes_the_message(harness: &Harness) {
     fixture.send(&["a"]).await;
     let held = fixture.take(node).await;
     let plan = results(vec![record("a", &State::Success, fixture.now())]);
-    assert_eq!(
-        fixture
-            .settle_with(settlement(held.lease, Fate::Done, plan))
-            .await,
-        Settled::Done
-    );
+    assert_eq!(fixture.settle_with(settlement(held.lease, Fate::Done, plan)).await, Settled::Done);
     assert!(fixture.fetch(node, 9).await.is_empty());
     assert!(fixture.lapse(&[]).await.requeued == 0);
     assert_eq!(fixture.state_of("a").await, Some(State::Success));
@@ -60,10 +55,7 @@ pub async fn a_release_that_began_is_redelivered_with_its_history(harness: &Harn
         assert_eq!((&held.history, held.redelivered), (&history, round > 0));
         let attempt = attempt("interrupted", fixture.now());
         history.push(attempt.clone());
-        let fate = Fate::Release {
-            place: Place::Head,
-            attempt: Some(attempt),
-        };
+        let fate = Fate::Release { place: Place::Head, attempt: Some(attempt) };
         assert_eq!(fixture.settle(held.lease, fate).await, Settled::Done);
     }
     assert_eq!(fixture.take(node).await.history, history);
@@ -86,24 +78,15 @@ pub async fn a_release_that_never_began_leaves_no_trace(harness: &Harness) {
 pub async fn a_second_settlement_is_fenced(harness: &Harness) {
     let fixture = harness.store();
     let node = fixture.node("celery@a").await;
-    for fate in [
-        Fate::Done,
-        Fate::Release {
-            place: Place::Head,
-            attempt: None,
-        },
-        dead(DeadReason::Failed),
-    ] {
+    for fate in
+        [Fate::Done, Fate::Release { place: Place::Head, attempt: None }, dead(DeadReason::Failed)]
+    {
         fixture.send(&["a"]).await;
         let lease = fixture.take(node).await.lease;
         assert_eq!(fixture.settle(lease, fate.clone()).await, Settled::Done);
         assert_eq!(fixture.settle(lease, fate).await, Settled::Fenced);
         for left in fixture.fetch(node, 9).await {
-            assert_eq!(
-                fixture.settle(lease, Fate::Done).await,
-                Settled::Fenced,
-                "the old token"
-            );
+            assert_eq!(fixture.settle(lease, Fate::Done).await, Settled::Fenced, "the old token");
             assert_eq!(fixture.settle(left.lease, Fate::Done).await, Settled::Done);
         }
     }
@@ -112,48 +95,26 @@ pub async fn a_second_settlement_is_fenced(harness: &Harness) {
 /// Nothing of a settlement whose lease is lost is written: no result, no message, no dead letter.
 pub async fn a_fenced_settlement_writes_nothing(harness: &Harness) {
     let fixture = harness.store();
-    let (lost, next) = (
-        fixture.node("celery@a").await,
-        fixture.node("celery@b").await,
-    );
+    let (lost, next) = (fixture.node("celery@a").await, fixture.node("celery@b").await);
     fixture.send(&["a"]).await;
     let old = fixture.take(lost).await;
     assert_eq!(fixture.lapse(&[next]).await.requeued, 1);
     let new = fixture.take(next).await;
     let plan = || Plan {
         publish: vec![outgoing("celery", "follows")],
-        chords: vec![ChordStart {
-            group: "g".to_owned(),
-            size: 1,
-        }],
+        chords: vec![ChordStart { group: "g".to_owned(), size: 1 }],
         ..results(vec![record("a", &State::Success, fixture.now())])
     };
-    for fate in [
-        Fate::Done,
-        Fate::Release {
-            place: Place::Tail,
-            attempt: None,
-        },
-        dead(DeadReason::Failed),
-    ] {
-        let settled = fixture
-            .settle_with(settlement(old.lease, fate, plan()))
-            .await;
+    for fate in
+        [Fate::Done, Fate::Release { place: Place::Tail, attempt: None }, dead(DeadReason::Failed)]
+    {
+        let settled = fixture.settle_with(settlement(old.lease, fate, plan())).await;
         assert_eq!(settled, Settled::Fenced);
     }
     assert_eq!(fixture.state_of("a").await, None);
     assert_eq!(fixture.waiting().await, 0);
-    assert_eq!(
-        fixture
-            .store
-            .dead_count(&DeadFilter::default())
-            .await
-            .unwrap(),
-        0
-    );
-    let settled = fixture
-        .settle_with(settlement(new.lease, Fate::Done, plan()))
-        .await;
+    assert_eq!(fixture.store.dead_count(&DeadFilter::default()).await.unwrap(), 0);
+    let settled = fixture.settle_with(settlement(new.lease, Fate::Done, plan())).await;
     assert_eq!(settled, Settled::Done, "the new owner is not disturbed");
 }
 
@@ -163,10 +124,7 @@ pub async fn settlements_of_one_call_stand_each_on_its_own(harness: &Harness) {
     let node = fixture.node("celery@a").await;
     fixture.send(&["a", "b", "c"]).await;
     let held = fixture.fetch(node, 3).await;
-    assert_eq!(
-        fixture.settle(held[1].lease, Fate::Done).await,
-        Settled::Done
-    );
+    assert_eq!(fixture.settle(held[1].lease, Fate::Done).await, Settled::Done);
     let batch = held
         .iter()
         .map(|one| {
@@ -190,10 +148,7 @@ fn too_large(id: &str, at: jiff::Timestamp) -> Plan {
 
 /// What the store refuses can be settled again, smaller.
 pub async fn a_refused_settlement_leaves_the_lease_standing(harness: &Harness) {
-    let limits = StoreLimits {
-        result_bytes_max: 2048,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits { result_bytes_max: 2048, ..StoreLimits::default() };
     let fixture = harness.store_with(limits);
     let node = fixture.node("celery@a").await;
     fixture.send(&["a"]).await;
@@ -201,22 +156,13 @@ pub async fn a_refused_settlement_leaves_the_lease_standing(harness: &Harness) {
     let large = settlement(lease, Fate::Done, too_large("a", fixture.now()));
     let error = fixture.store.settle(vec![large]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
-    assert_eq!(
-        (fixture.state_of("a").await, fixture.waiting().await),
-        (None, 0)
-    );
-    assert_eq!(
-        fixture.settle(lease, dead(DeadReason::Failed)).await,
-        Settled::Done
-    );
+    assert_eq!((fixture.state_of("a").await, fixture.waiting().await), (None, 0));
+    assert_eq!(fixture.settle(lease, dead(DeadReason::Failed)).await, Settled::Done);
 }
 
 /// After an error every settlement of the call may be tried again, so none of them is written.
 pub async fn a_refused_batch_writes_nothing(harness: &Harness) {
-    let limits = StoreLimits {
-        result_bytes_max: 2048,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits { result_bytes_max: 2048, ..StoreLimits::default() };
     let fixture = harness.store_with(limits);
     let node = fixture.node("celery@a").await;
     fixture.send(&["a", "b", "c"]).await;
@@ -228,9 +174,6 @@ pub async fn a_refused_batch_writes_nothing(harness: &Harness) {
     ];
     assert!(fixture.store.settle(batch).await.is_err());
     for delivery in held {
-        assert_eq!(
-            fixture.settle(delivery.lease, Fate::Done).await,
-            Settled::Done
-        );
+        assert_eq!(fixture.settle(delivery.lease, Fate::Done).await, Settled::Done);
     }
 }

@@ -11,107 +11,54 @@ pub async fn a_node_is_seen_as_it_said(harness: &Harness) {
     let node = fixture.node("celery@a").await;
     let started = fixture.now();
     fixture.clock.advance(Duration::from_secs(3));
-    let heartbeat = Heartbeat {
-        active: 3,
-        processed: 17,
-    };
+    let heartbeat = Heartbeat { active: 3, processed: 17 };
     assert!(fixture.store.heartbeat(node, heartbeat).await.unwrap());
     let seen = fixture.store.nodes().await.unwrap();
     assert_eq!(seen.len(), 1);
     assert_eq!((seen[0].id, &seen[0].info), (node, &node_info("celery@a")));
     assert_eq!((seen[0].heartbeat, seen[0].alive), (heartbeat, true));
-    assert_eq!(
-        (seen[0].started_at, seen[0].seen_at),
-        (started, fixture.now())
-    );
+    assert_eq!((seen[0].started_at, seen[0].seen_at), (started, fixture.now()));
     fixture.clock.advance(EXPIRY);
-    assert!(
-        !fixture.store.nodes().await.unwrap()[0].alive,
-        "silence shows before any sweep"
-    );
+    assert!(!fixture.store.nodes().await.unwrap()[0].alive, "silence shows before any sweep");
 }
 
 /// Replicas with one name have leases of their own.
 pub async fn two_runs_of_one_name_stay_two(harness: &Harness) {
     let fixture = harness.store();
-    let (one, two) = (
-        fixture.node("celery@a").await,
-        fixture.node("celery@a").await,
-    );
+    let (one, two) = (fixture.node("celery@a").await, fixture.node("celery@a").await);
     assert_ne!(one, two);
     fixture.send(&["a", "b"]).await;
     let first = fixture.take(one).await;
     let second = fixture.take(two).await;
     let swept = fixture.lapse(&[two]).await;
     assert_eq!((swept.dead_nodes.len(), swept.requeued), (1, 1));
-    assert_eq!(
-        fixture.settle(first.lease, Fate::Done).await,
-        Settled::Fenced
-    );
-    assert_eq!(
-        fixture.settle(second.lease, Fate::Done).await,
-        Settled::Done
-    );
+    assert_eq!(fixture.settle(first.lease, Fate::Done).await, Settled::Fenced);
+    assert_eq!(fixture.settle(second.lease, Fate::Done).await, Settled::Done);
 }
 
 /// A dead node's messages stand where they stood, and say what happened.
 pub async fn a_dead_nodes_messages_return_in_order_with_history(harness: &Harness) {
     let fixture = harness.store();
-    let (lost, next) = (
-        fixture.node("celery@a").await,
-        fixture.node("celery@b").await,
-    );
+    let (lost, next) = (fixture.node("celery@a").await, fixture.node("celery@b").await);
     fixture.send(&["a", "b", "c"]).await;
     let held = fixture.fetch(lost, 2).await;
     let began = fixture.now();
-    fixture
-        .store
-        .mark_started(vec![(held[0].lease, began)])
-        .await
-        .unwrap();
+    fixture.store.mark_started(vec![(held[0].lease, began)]).await.unwrap();
     fixture.send(&["d"]).await;
-    fixture
-        .clock
-        .advance(EXPIRY.checked_sub(Duration::from_millis(1)).unwrap());
-    assert_eq!(
-        fixture.store.sweep().await.unwrap().requeued,
-        0,
-        "not before the expiry"
-    );
+    fixture.clock.advance(EXPIRY.checked_sub(Duration::from_millis(1)).unwrap());
+    assert_eq!(fixture.store.sweep().await.unwrap().requeued, 0, "not before the expiry");
     fixture.clock.advance(Duration::from_millis(1));
-    assert!(
-        fixture
-            .store
-            .heartbeat(next, Heartbeat::default())
-            .await
-            .unwrap()
-    );
+    assert!(fixture.store.heartbeat(next, Heartbeat::default()).await.unwrap());
     let swept = fixture.store.sweep().await.unwrap();
-    assert_eq!(
-        (&swept.dead_nodes[..], swept.requeued),
-        (&["celery@a".to_owned()][..], 2)
-    );
-    assert_eq!(
-        fixture.store.sweep().await.unwrap().requeued,
-        0,
-        "a second sweep finds nothing"
-    );
+    assert_eq!((&swept.dead_nodes[..], swept.requeued), (&["celery@a".to_owned()][..], 2));
+    assert_eq!(fixture.store.sweep().await.unwrap().requeued, 0, "a second sweep finds nothing");
     let again = fixture.fetch(next, 9).await;
     assert_eq!(ids(&again), ["a", "b", "c", "d"]);
     let lost_run = &again[0].history[0];
-    assert_eq!(
-        (lost_run.worker.as_str(), lost_run.outcome.as_str()),
-        ("celery@a", "worker-lost")
-    );
-    assert_eq!(
-        (lost_run.started_at, again[1].history[0].started_at),
-        (Some(began), None)
-    );
+    assert_eq!((lost_run.worker.as_str(), lost_run.outcome.as_str()), ("celery@a", "worker-lost"));
+    assert_eq!((lost_run.started_at, again[1].history[0].started_at), (Some(began), None));
     assert!(again[0].redelivered && !again[2].redelivered);
-    assert_eq!(
-        (again[0].suspicion.seen, again[0].suspicion.counted),
-        (1, 0)
-    );
+    assert_eq!((again[0].suspicion.seen, again[0].suspicion.counted), (1, 0));
 }
 
 /// An outage of the store costs no re-run when owners renew before anybody sweeps.
@@ -121,13 +68,7 @@ pub async fn a_returning_owner_that_renews_first_keeps_everything(harness: &Harn
     fixture.send(&["a"]).await;
     let lease = fixture.take(node).await.lease;
     fixture.clock.advance(Duration::from_secs(30));
-    assert!(
-        fixture
-            .store
-            .heartbeat(node, Heartbeat::default())
-            .await
-            .unwrap()
-    );
+    assert!(fixture.store.heartbeat(node, Heartbeat::default()).await.unwrap());
     assert_eq!(fixture.store.sweep().await.unwrap().requeued, 0);
     assert_eq!(fixture.settle(lease, Fate::Done).await, Settled::Done);
 }
@@ -139,13 +80,7 @@ pub async fn a_swept_node_cannot_renew_or_settle(harness: &Harness) {
     fixture.send(&["a"]).await;
     let lease = fixture.take(node).await.lease;
     assert_eq!(fixture.lapse(&[]).await.dead_nodes, ["celery@a"]);
-    assert!(
-        !fixture
-            .store
-            .heartbeat(node, Heartbeat::default())
-            .await
-            .unwrap()
-    );
+    assert!(!fixture.store.heartbeat(node, Heartbeat::default()).await.unwrap());
     assert_eq!(fixture.settle(lease, Fate::Done).await, Settled::Fenced);
     let again = fixture.node("celery@a").await;
     assert_eq!(ids(&fixture.fetch(again, 9).await), ["a"]);
@@ -161,12 +96,7 @@ pub async fn a_node_that_is_not_alive_gets_nothing(harness: &Harness) {
     fixture.send(&["a"]).await;
     for node in [dead, gone, NodeId(4711)] {
         let queues = vec![super::fixture::queue("celery")];
-        let request = FetchRequest {
-            node,
-            queues,
-            count_max: 9,
-            suspects: true,
-        };
+        let request = FetchRequest { node, queues, count_max: 9, suspects: true };
         let error = fixture.store.fetch(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     }
@@ -177,33 +107,18 @@ pub async fn a_node_that_is_not_alive_gets_nothing(harness: &Harness) {
 /// A clean stop hands back what was held, where it stood, without guilt.
 pub async fn deregister_returns_everything_at_its_place(harness: &Harness) {
     let fixture = harness.store();
-    let (one, two) = (
-        fixture.node("celery@a").await,
-        fixture.node("celery@b").await,
-    );
+    let (one, two) = (fixture.node("celery@a").await, fixture.node("celery@b").await);
     fixture.send(&["a", "b", "c"]).await;
     let held = fixture.fetch(one, 2).await;
     assert_eq!(fixture.store.deregister(one).await.unwrap(), 2);
     assert_eq!(fixture.store.deregister(one).await.unwrap(), 0);
-    assert_eq!(
-        fixture.settle(held[0].lease, Fate::Done).await,
-        Settled::Fenced
-    );
+    assert_eq!(fixture.settle(held[0].lease, Fate::Done).await, Settled::Fenced);
     let next = fixture.fetch(two, 9).await;
     assert_eq!(ids(&next), ["a", "b", "c"]);
     assert_eq!((next[0].suspicion.seen, next[0].history.len()), (0, 0));
-    assert!(
-        !fixture
-            .store
-            .heartbeat(one, Heartbeat::default())
-            .await
-            .unwrap()
-    );
+    assert!(!fixture.store.heartbeat(one, Heartbeat::default()).await.unwrap());
     let seen = fixture.store.nodes().await.unwrap();
-    assert_eq!(
-        seen.iter().map(|node| node.alive).collect::<Vec<_>>(),
-        [false, true]
-    );
+    assert_eq!(seen.iter().map(|node| node.alive).collect::<Vec<_>>(), [false, true]);
 }
 
 /// What was there when two workers died runs only where no other suspect runs.
@@ -218,16 +133,8 @@ pub async fn suspects_come_one_at_a_time(harness: &Harness) {
     fixture.send(&["c"]).await;
     let node = fixture.node("celery@b").await;
     let queues = vec![super::fixture::queue("celery")];
-    let without = FetchRequest {
-        node,
-        queues,
-        count_max: 9,
-        suspects: false,
-    };
-    assert_eq!(
-        ids(&fixture.store.fetch(without.clone()).await.unwrap()),
-        ["c"]
-    );
+    let without = FetchRequest { node, queues, count_max: 9, suspects: false };
+    assert_eq!(ids(&fixture.store.fetch(without.clone()).await.unwrap()), ["c"]);
     assert!(fixture.store.fetch(without).await.unwrap().is_empty());
     let first = fixture.fetch(node, 9).await;
     assert_eq!(ids(&first), ["a"], "one suspect a fetch");

@@ -17,10 +17,7 @@ pub async fn a_result_keeps_every_field(harness: &Harness) {
     let mut full = record("a", &State::Failure, fixture.now());
     full.retries = 2;
     full.meta
-        .set(
-            "x-unknown",
-            Value::parse(br#"{"b": 1.0, "a": [null, 1e3]}"#).unwrap(),
-        )
+        .set("x-unknown", Value::parse(br#"{"b": 1.0, "a": [null, 1e3]}"#).unwrap())
         .set_traceback(Some("Traceback \u{1f980}\n  line"))
         .set_parent_id("p");
     let bare = ResultRecord {
@@ -43,13 +40,7 @@ pub async fn a_result_keeps_every_field(harness: &Harness) {
 pub async fn a_final_state_is_never_overwritten(harness: &Harness) {
     let fixture = harness.store();
     let ready = [State::Success, State::Failure, State::Revoked];
-    let later = [
-        State::Success,
-        State::Failure,
-        State::Revoked,
-        State::Retry,
-        State::Started,
-    ];
+    let later = [State::Success, State::Failure, State::Revoked, State::Retry, State::Started];
     for first in &ready {
         for next in later.iter().chain([&progress()]) {
             let id = format!("{}-{}", first.as_str(), next.as_str());
@@ -65,13 +56,7 @@ pub async fn a_final_state_is_never_overwritten(harness: &Harness) {
 /// STARTED, RETRY and custom states follow one another freely and give way to an end.
 pub async fn among_unready_states_the_later_wins(harness: &Harness) {
     let fixture = harness.store();
-    for state in [
-        State::Started,
-        progress(),
-        State::Retry,
-        State::Started,
-        State::Success,
-    ] {
+    for state in [State::Started, progress(), State::Retry, State::Started, State::Success] {
         let plan = results(vec![record("a", &state, fixture.now())]);
         fixture.store.publish(plan, None).await.unwrap();
         assert_eq!(fixture.state_of("a").await, Some(state));
@@ -85,21 +70,9 @@ pub async fn fenced_owner_cannot_store_state(harness: &Harness) {
     fixture.send(&["a"]).await;
     let lease = fixture.take(node).await.lease;
     let state = |state: &State| record("a", state, fixture.now());
-    assert!(
-        fixture
-            .store
-            .store_state(lease, state(&State::Started))
-            .await
-            .unwrap()
-    );
+    assert!(fixture.store.store_state(lease, state(&State::Started)).await.unwrap());
     fixture.lapse(&[]).await;
-    assert!(
-        !fixture
-            .store
-            .store_state(lease, state(&progress()))
-            .await
-            .unwrap()
-    );
+    assert!(!fixture.store.store_state(lease, state(&progress())).await.unwrap());
     assert_eq!(fixture.state_of("a").await, Some(State::Started));
 }
 
@@ -112,27 +85,13 @@ pub async fn a_state_after_the_end_is_refused(harness: &Harness) {
     let done = results(vec![record("a", &State::Success, fixture.now())]);
     fixture.store.publish(done, None).await.unwrap();
     let late = record("a", &progress(), fixture.now());
-    assert!(
-        !fixture
-            .store
-            .store_state(held[0].lease, late)
-            .await
-            .unwrap()
-    );
+    assert!(!fixture.store.store_state(held[0].lease, late).await.unwrap());
     assert_eq!(fixture.state_of("a").await, Some(State::Success));
     let done = results(vec![record("b", &State::Success, fixture.now())]);
-    let settled = fixture
-        .settle_with(settlement(held[1].lease, Fate::Done, done))
-        .await;
+    let settled = fixture.settle_with(settlement(held[1].lease, Fate::Done, done)).await;
     assert_eq!(settled, Settled::Done);
     let late = record("b", &progress(), fixture.now());
-    assert!(
-        !fixture
-            .store
-            .store_state(held[1].lease, late)
-            .await
-            .unwrap()
-    );
+    assert!(!fixture.store.store_state(held[1].lease, late).await.unwrap());
 }
 
 /// Ended results go after their time, a bounded number at once; unready ones stay.
@@ -142,13 +101,10 @@ pub async fn results_expire(harness: &Harness) {
     let fixture = harness.store();
     let mut plan = results(vec![record("runs", &State::Started, fixture.now())]);
     for id in ["a", "b", "c"] {
-        plan.results
-            .push(record(id, &State::Success, fixture.now()));
+        plan.results.push(record(id, &State::Success, fixture.now()));
     }
     fixture.store.publish(plan, None).await.unwrap();
-    fixture
-        .clock
-        .advance(day.checked_sub(Duration::from_secs(1)).unwrap());
+    fixture.clock.advance(day.checked_sub(Duration::from_secs(1)).unwrap());
     assert_eq!(fixture.store.expire_results(10).await.unwrap(), 0);
     let young = results(vec![record("young", &State::Failure, fixture.now())]);
     fixture.store.publish(young, None).await.unwrap();
@@ -163,10 +119,7 @@ pub async fn results_expire(harness: &Harness) {
 
 /// Without an expiry nothing is deleted.
 pub async fn results_may_be_kept_for_ever(harness: &Harness) {
-    let limits = StoreLimits {
-        result_expires: None,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits { result_expires: None, ..StoreLimits::default() };
     let fixture = harness.store_with(limits);
     let plan = results(vec![record("a", &State::Success, fixture.now())]);
     fixture.store.publish(plan, None).await.unwrap();
@@ -201,11 +154,7 @@ pub async fn wait_result_returns_when_ready(harness: &Harness) {
     }
     let record = waiter.await.unwrap().unwrap().unwrap();
     assert_eq!(record.meta.state(), State::Success);
-    let again = fixture
-        .store
-        .wait_result("a", Duration::ZERO)
-        .await
-        .unwrap();
+    let again = fixture.store.wait_result("a", Duration::ZERO).await.unwrap();
     assert_eq!(again, Some(record), "a ready result is returned at once");
 }
 
@@ -216,11 +165,6 @@ pub async fn wait_result_returns_at_its_timeout(harness: &Harness) {
     assert_eq!(fixture.store.wait_result("a", short).await.unwrap(), None);
     let plan = results(vec![record("a", &State::Started, fixture.now())]);
     fixture.store.publish(plan, None).await.unwrap();
-    let stored = fixture
-        .store
-        .wait_result("a", short)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = fixture.store.wait_result("a", short).await.unwrap().unwrap();
     assert_eq!(stored.meta.state(), State::Started);
 }

@@ -17,10 +17,7 @@ async fn phase(fixture: &Fixture, id: &str) -> Phase {
 pub async fn an_unknown_task_is_unknown(harness: &Harness) {
     let fixture = harness.store();
     let view = fixture.store.task("nobody").await.unwrap();
-    assert_eq!(
-        (view.phase, view.task_id.as_str()),
-        (Phase::Unknown, "nobody")
-    );
+    assert_eq!((view.phase, view.task_id.as_str()), (Phase::Unknown, "nobody"));
     assert!(view.message.is_none() && view.result.is_none() && view.history.is_empty());
 }
 
@@ -32,85 +29,36 @@ pub async fn a_task_view_is_true_in_every_phase(harness: &Harness) {
     let mut sent = outgoing("celery", "a");
     let until = fixture.at(30);
     sent.message.headers.set_eta(Some(until));
-    fixture
-        .publish(vec![sent.clone(), outgoing("celery", "before")])
-        .await;
-    assert_eq!(
-        phase(&fixture, "a").await,
-        Phase::Scheduled {
-            until,
-            retry: false
-        }
-    );
+    fixture.publish(vec![sent.clone(), outgoing("celery", "before")]).await;
+    assert_eq!(phase(&fixture, "a").await, Phase::Scheduled { until, retry: false });
 
     fixture.clock.advance(Duration::from_secs(30));
     let before = fixture.take(node).await;
-    fixture
-        .release(before.lease, celeriac_core::store::Place::Head)
-        .await;
-    let queued = |position, paused, revoked| Phase::Queued {
-        position,
-        paused,
-        revoked,
-    };
-    assert_eq!(
-        phase(&fixture, "before").await,
-        queued(Some(0), false, false)
-    );
+    fixture.release(before.lease, celeriac_core::store::Place::Head).await;
+    let queued = |position, paused, revoked| Phase::Queued { position, paused, revoked };
+    assert_eq!(phase(&fixture, "before").await, queued(Some(0), false, false));
     assert_eq!(phase(&fixture, "a").await, queued(Some(1), false, false));
     fixture.store.pause(&queue("celery"), "").await.unwrap();
-    fixture
-        .store
-        .revoke(&["a".to_owned()], false)
-        .await
-        .unwrap();
+    fixture.store.revoke(&["a".to_owned()], false).await.unwrap();
     assert_eq!(phase(&fixture, "a").await, queued(Some(1), true, true));
     fixture.store.resume(&queue("celery")).await.unwrap();
     fixture.store.unrevoke(&["a".to_owned()]).await.unwrap();
 
     let held = fixture.fetch(node, 2).await.remove(1);
     let worker = "celery@a".to_owned();
-    assert_eq!(
-        phase(&fixture, "a").await,
-        Phase::Reserved {
-            worker: worker.clone()
-        }
-    );
+    assert_eq!(phase(&fixture, "a").await, Phase::Reserved { worker: worker.clone() });
     let since = fixture.now();
-    fixture
-        .store
-        .mark_started(vec![(held.lease, since)])
-        .await
-        .unwrap();
+    fixture.store.mark_started(vec![(held.lease, since)]).await.unwrap();
     let progress = State::Custom("PROGRESS".to_owned());
-    fixture
-        .store
-        .store_state(held.lease, record("a", &progress, since))
-        .await
-        .unwrap();
+    fixture.store.store_state(held.lease, record("a", &progress, since)).await.unwrap();
     let view = fixture.store.task("a").await.unwrap();
     assert_eq!(view.phase, Phase::Running { worker, since });
-    assert_eq!(
-        view.result.unwrap().meta.state(),
-        progress,
-        "progress shows while it runs"
-    );
-    assert_eq!(
-        (view.task.as_deref(), view.queue.as_deref()),
-        (Some("app.add"), Some("celery"))
-    );
-    assert_eq!(
-        (view.enqueued_at, view.message),
-        (Some(sent_at), Some(sent.message))
-    );
+    assert_eq!(view.result.unwrap().meta.state(), progress, "progress shows while it runs");
+    assert_eq!((view.task.as_deref(), view.queue.as_deref()), (Some("app.add"), Some("celery")));
+    assert_eq!((view.enqueued_at, view.message), (Some(sent_at), Some(sent.message)));
 
     let plan = results(vec![record("a", &State::Success, fixture.now())]);
-    assert_eq!(
-        fixture
-            .settle_with(settlement(held.lease, Fate::Done, plan))
-            .await,
-        Settled::Done
-    );
+    assert_eq!(fixture.settle_with(settlement(held.lease, Fate::Done, plan)).await, Settled::Done);
     let view = fixture.store.task("a").await.unwrap();
     assert_eq!((view.phase, view.message), (Phase::Done, None));
     assert_eq!(view.result.unwrap().meta.state(), State::Success);
@@ -126,16 +74,9 @@ pub async fn a_retry_is_seen_as_scheduled(harness: &Harness) {
     let mut again = outgoing("celery", "a");
     let until = fixture.at(60);
     again.message.headers.set_retries(1).set_eta(Some(until));
-    let plan = Plan {
-        publish: vec![again],
-        ..results(vec![record("a", &State::Retry, fixture.now())])
-    };
-    assert_eq!(
-        fixture
-            .settle_with(settlement(held.lease, Fate::Done, plan))
-            .await,
-        Settled::Done
-    );
+    let plan =
+        Plan { publish: vec![again], ..results(vec![record("a", &State::Retry, fixture.now())]) };
+    assert_eq!(fixture.settle_with(settlement(held.lease, Fate::Done, plan)).await, Settled::Done);
     let view = fixture.store.task("a").await.unwrap();
     assert_eq!(view.phase, Phase::Scheduled { until, retry: true });
     assert_eq!((view.phase.as_str(), view.retries), ("retry", 1));
@@ -147,48 +88,22 @@ pub async fn a_dead_task_is_seen_with_its_letter(harness: &Harness) {
     let fixture = harness.store();
     let node = fixture.node("celery@a").await;
     // An id that reads as the number of another letter must not be mistaken for it.
-    fixture
-        .bury(node, outgoing("celery", "2"), DeadReason::Rejected, "")
-        .await;
+    fixture.bury(node, outgoing("celery", "2"), DeadReason::Rejected, "").await;
     fixture.send(&["a"]).await;
     let held = fixture.take(node).await;
     let plan = results(vec![record("a", &State::Failure, fixture.now())]);
     let fate = dead(DeadReason::TimedOut);
-    assert_eq!(
-        fixture
-            .settle_with(settlement(held.lease, fate, plan))
-            .await,
-        Settled::Done
-    );
+    assert_eq!(fixture.settle_with(settlement(held.lease, fate, plan)).await, Settled::Done);
     let numbers = fixture.dead_numbers().await;
     let view = fixture.store.task("a").await.unwrap();
     let reason = DeadReason::TimedOut;
-    assert_eq!(
-        view.phase,
-        Phase::Dead {
-            number: numbers[1],
-            reason
-        }
-    );
+    assert_eq!(view.phase, Phase::Dead { number: numbers[1], reason });
     assert_eq!(view.result.unwrap().meta.state(), State::Failure);
     assert_eq!(view.message.unwrap(), message("app.add", "a"));
     let reason = DeadReason::Rejected;
-    assert_eq!(
-        phase(&fixture, "2").await,
-        Phase::Dead {
-            number: numbers[0],
-            reason
-        }
-    );
-    let filter = DeadFilter {
-        ids: vec!["a".to_owned()],
-        ..DeadFilter::default()
-    };
-    fixture
-        .store
-        .dead_replay(&filter, &Replay::default(), 1)
-        .await
-        .unwrap();
+    assert_eq!(phase(&fixture, "2").await, Phase::Dead { number: numbers[0], reason });
+    let filter = DeadFilter { ids: vec!["a".to_owned()], ..DeadFilter::default() };
+    fixture.store.dead_replay(&filter, &Replay::default(), 1).await.unwrap();
     assert!(matches!(phase(&fixture, "a").await, Phase::Queued { .. }));
 }
 
@@ -198,30 +113,18 @@ pub async fn tasks_are_listed_by_phase(harness: &Harness) {
     let node = fixture.node("celery@a").await;
     fixture.send(&["reserved", "running", "failed"]).await;
     let held = fixture.fetch(node, 3).await;
-    fixture
-        .store
-        .mark_started(vec![(held[1].lease, fixture.now())])
-        .await
-        .unwrap();
+    fixture.store.mark_started(vec![(held[1].lease, fixture.now())]).await.unwrap();
     let failed = results(vec![record("failed", &State::Failure, fixture.now())]);
     let fate = dead(DeadReason::Failed);
-    let settled = fixture
-        .settle_with(settlement(held[2].lease, fate, failed))
-        .await;
+    let settled = fixture.settle_with(settlement(held[2].lease, fate, failed)).await;
     assert_eq!(settled, Settled::Done);
     let done = results(vec![record("done", &State::Success, fixture.now())]);
     fixture.store.publish(done, None).await.unwrap();
     let mut later = outgoing("celery", "scheduled");
     later.message.headers.set_eta(Some(fixture.at(60)));
     let mut retry = outgoing("celery", "retry");
-    retry
-        .message
-        .headers
-        .set_eta(Some(fixture.at(60)))
-        .set_retries(1);
-    fixture
-        .publish(vec![outgoing("celery", "queued"), later, retry])
-        .await;
+    retry.message.headers.set_eta(Some(fixture.at(60))).set_retries(1);
+    fixture.publish(vec![outgoing("celery", "queued"), later, retry]).await;
     for (word, expected) in [
         ("queued", &["queued"][..]),
         ("scheduled", &["scheduled"]),
@@ -233,43 +136,20 @@ pub async fn tasks_are_listed_by_phase(harness: &Harness) {
         ("FAILURE", &["failed"]),
         ("REVOKED", &[]),
     ] {
-        let filter = TaskFilter {
-            state: Some(word.to_owned()),
-            count_max: 10,
-            ..TaskFilter::default()
-        };
+        let filter =
+            TaskFilter { state: Some(word.to_owned()), count_max: 10, ..TaskFilter::default() };
         let views = fixture.store.tasks(&filter).await.unwrap();
         let found: Vec<_> = views.iter().map(|view| view.task_id.as_str()).collect();
         assert_eq!(found, expected, "{word}");
         if word.chars().all(char::is_lowercase) {
-            assert!(
-                views.iter().all(|view| view.phase.as_str() == word),
-                "{word}: {views:?}"
-            );
+            assert!(views.iter().all(|view| view.phase.as_str() == word), "{word}: {views:?}");
         }
     }
-    let all = TaskFilter {
-        count_max: 10,
-        ..TaskFilter::default()
-    };
-    let mut found: Vec<_> = fixture
-        .store
-        .tasks(&all)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|view| view.task_id)
-        .collect();
+    let all = TaskFilter { count_max: 10, ..TaskFilter::default() };
+    let mut found: Vec<_> =
+        fixture.store.tasks(&all).await.unwrap().into_iter().map(|view| view.task_id).collect();
     found.sort();
-    let expected = [
-        "done",
-        "failed",
-        "queued",
-        "reserved",
-        "retry",
-        "running",
-        "scheduled",
-    ];
+    let expected = ["done", "failed", "queued", "reserved", "retry", "running", "scheduled"];
     assert_eq!(found, expected, "each task once");
 }
 
@@ -278,62 +158,19 @@ pub async fn tasks_are_listed_by_name_and_queue(harness: &Harness) {
     let fixture = harness.store();
     let node = fixture.node("celery@a").await;
     let sent = |name: &str, task: &str, id: &str| Outgoing::new(queue(name), message(task, id));
-    fixture
-        .bury(
-            node,
-            sent("celery", "app.add", "dead"),
-            DeadReason::Failed,
-            "",
-        )
-        .await;
+    fixture.bury(node, sent("celery", "app.add", "dead"), DeadReason::Failed, "").await;
     fixture.publish(vec![sent("celery", "app.add", "w1")]).await;
-    fixture
-        .publish(vec![sent("reports", "app.addition", "w2")])
-        .await;
+    fixture.publish(vec![sent("reports", "app.addition", "w2")]).await;
     let done = results(vec![record("done", &State::Success, fixture.now())]);
     fixture.store.publish(done, None).await.unwrap();
     let text = |text: &str| Some(text.to_owned());
-    let base = || TaskFilter {
-        count_max: 10,
-        ..TaskFilter::default()
-    };
+    let base = || TaskFilter { count_max: 10, ..TaskFilter::default() };
     for (filter, expected) in [
-        (
-            TaskFilter {
-                task: text("app.add"),
-                ..base()
-            },
-            "dead done w1",
-        ),
-        (
-            TaskFilter {
-                task: text("app.add*"),
-                ..base()
-            },
-            "dead done w1 w2",
-        ),
-        (
-            TaskFilter {
-                task: text("add"),
-                ..base()
-            },
-            "",
-        ),
-        (
-            TaskFilter {
-                queue: text("reports"),
-                ..base()
-            },
-            "w2",
-        ),
-        (
-            TaskFilter {
-                queue: text("celery"),
-                state: text("dead"),
-                ..base()
-            },
-            "dead",
-        ),
+        (TaskFilter { task: text("app.add"), ..base() }, "dead done w1"),
+        (TaskFilter { task: text("app.add*"), ..base() }, "dead done w1 w2"),
+        (TaskFilter { task: text("add"), ..base() }, ""),
+        (TaskFilter { queue: text("reports"), ..base() }, "w2"),
+        (TaskFilter { queue: text("celery"), state: text("dead"), ..base() }, "dead"),
     ] {
         let views = fixture.store.tasks(&filter).await.unwrap();
         let mut found: Vec<_> = views.iter().map(|view| view.task_id.as_str()).collect();
@@ -351,10 +188,7 @@ pub async fn lists_are_bounded_and_newest_first(harness: &Harness) {
     }
     let done = results(vec![record("d", &State::Success, fixture.now())]);
     fixture.store.publish(done, None).await.unwrap();
-    let filter = TaskFilter {
-        count_max: 3,
-        ..TaskFilter::default()
-    };
+    let filter = TaskFilter { count_max: 3, ..TaskFilter::default() };
     let views = fixture.store.tasks(&filter).await.unwrap();
     let found: Vec<_> = views.iter().map(|view| view.task_id.as_str()).collect();
     assert_eq!(found, ["d", "c", "b"]);
@@ -372,37 +206,24 @@ pub async fn queues_are_seen_in_numbers(harness: &Harness) {
     fixture.publish(vec![later]).await;
     let node = fixture.node("celery@a").await;
     let gone = fixture.node("celery@b").await;
-    fixture
-        .bury(node, outgoing("old", "x"), DeadReason::Failed, "")
-        .await;
+    fixture.bury(node, outgoing("old", "x"), DeadReason::Failed, "").await;
     fixture.store.deregister(gone).await.unwrap();
     let held = fixture.fetch(node, 2).await;
-    fixture
-        .release(held[0].lease, celeriac_core::store::Place::Tail)
-        .await;
+    fixture.release(held[0].lease, celeriac_core::store::Place::Tail).await;
     fixture.store.pause(&queue("rests"), "").await.unwrap();
     let queues = fixture.store.queues().await.unwrap();
     let names: Vec<_> = queues.iter().map(|view| view.name.as_str()).collect();
     assert_eq!(names, ["celery", "old", "reports", "rests"]);
     let celery = &queues[0];
-    assert_eq!(
-        (celery.ready, celery.scheduled, celery.leased, celery.dead),
-        (2, 1, 1, 0)
-    );
+    assert_eq!((celery.ready, celery.scheduled, celery.leased, celery.dead), (2, 1, 1, 0));
     assert_eq!((celery.oldest, celery.paused), (Some(oldest), false));
     assert_eq!((&celery.consumers[..], queues[1].dead), (&[node][..], 1));
-    assert_eq!(
-        (&queues[2].consumers[..], queues[3].paused),
-        (&[node][..], true)
-    );
+    assert_eq!((&queues[2].consumers[..], queues[3].paused), (&[node][..], true));
 }
 
 /// What a store says of itself is usable and holds no secret.
 pub async fn a_store_says_where_it_is_and_what_it_refuses(harness: &Harness) {
-    let limits = StoreLimits {
-        queue_depth_max: 77,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits { queue_depth_max: 77, ..StoreLimits::default() };
     let fixture = harness.store_with(limits.clone());
     assert_eq!(fixture.store.limits(), &limits);
     assert!(fixture.store.location().contains("://"));

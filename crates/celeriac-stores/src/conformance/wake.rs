@@ -48,17 +48,10 @@ pub async fn every_change_that_matters_wakes_a_waiter(harness: &Harness) {
 
     let node = fixture.node("celery@a").await;
     let held = fixture.take(node).await;
-    let dead = Fate::Dead {
-        reason: DeadReason::Failed,
-        detail: String::new(),
-        attempt: None,
-    };
+    let dead = Fate::Dead { reason: DeadReason::Failed, detail: String::new(), attempt: None };
     assert_eq!(fixture.settle(held.lease, dead).await, Settled::Done);
     let seen = store.changes();
-    store
-        .dead_replay(&DeadFilter::default(), &Replay::default(), 1)
-        .await
-        .unwrap();
+    store.dead_replay(&DeadFilter::default(), &Replay::default(), 1).await.unwrap();
     assert_woken(&fixture, seen, "a replay").await;
 }
 
@@ -67,18 +60,11 @@ pub async fn wait_change_returns_at_its_timeout(harness: &Harness) {
     let fixture = harness.store();
     let before = fixture.store.changes();
     fixture.send(&["a"]).await;
-    assert_ne!(
-        fixture.store.wait_change(before, PATIENCE).await,
-        before,
-        "no wait at all"
-    );
+    assert_ne!(fixture.store.wait_change(before, PATIENCE).await, before, "no wait at all");
     let mut seen = fixture.store.changes();
     // False alarms are allowed; for ever they are not.
     for _ in 0..50 {
-        let now = fixture
-            .store
-            .wait_change(seen, Duration::from_millis(150))
-            .await;
+        let now = fixture.store.wait_change(seen, Duration::from_millis(150)).await;
         if now == seen {
             return;
         }

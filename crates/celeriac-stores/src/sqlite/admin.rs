@@ -20,15 +20,11 @@ pub(super) fn peek(
              WHERE m.queue = ?1 AND m.row > ?2 AND m.state <> 2 ORDER BY m.row LIMIT ?3",
         )
         .map_err(&fail)?;
-    let mut rows = statement
-        .query((queue.as_str(), page.after, page.count_max as i64))
-        .map_err(&fail)?;
+    let mut rows =
+        statement.query((queue.as_str(), page.after, page.count_max as i64)).map_err(&fail)?;
     let mut stored = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {
-        stored.push(Stored {
-            row: row.get(0).map_err(&fail)?,
-            outgoing: outgoing_of(row, 1)?,
-        });
+        stored.push(Stored { row: row.get(0).map_err(&fail)?, outgoing: outgoing_of(row, 1)? });
     }
     Ok(stored)
 }
@@ -39,9 +35,7 @@ pub(super) fn remove(connection: &Connection, rows: &[i64]) -> Result<Vec<i64>, 
         let waiting: Option<String> = connection
             .prepare_cached("SELECT queue FROM message WHERE row = ?1 AND state <> ?2")
             .and_then(|mut statement| {
-                statement
-                    .query_row((row, LEASED), |found| found.get(0))
-                    .optional()
+                statement.query_row((row, LEASED), |found| found.get(0)).optional()
             })
             .map_err(wrap("remove a message"))?;
         if let Some(queue) = waiting {

@@ -27,16 +27,12 @@ pub(super) struct Bell {
 impl Bell {
     /// A bell that rings in this process and, with a file, in others.
     pub(super) fn new(file: Option<File>) -> Self {
-        Self {
-            count: Arc::new(watch::Sender::new(0)),
-            file: file.map(Arc::new),
-        }
+        Self { count: Arc::new(watch::Sender::new(0)), file: file.map(Arc::new) }
     }
 
     /// Wakes this process.
     pub(super) fn ring(&self) {
-        self.count
-            .send_modify(|count| *count = count.wrapping_add(1));
+        self.count.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Wakes this process and the others.
@@ -83,22 +79,19 @@ impl Listener {
         let stop = Arc::new(AtomicBool::new(false));
         let ear = Ear::new(bell_file);
         let stopped = Arc::clone(&stop);
-        std::thread::Builder::new()
-            .name("sqlite-bell".to_owned())
-            .spawn(move || {
-                let version =
-                    || connection.pragma_query_value(None, "data_version", |row| row.get(0));
-                let mut seen: i64 = version().unwrap_or(0);
-                while !stopped.load(Ordering::Acquire) {
-                    ear.wait(SAFETY_NET);
-                    // An unreadable store is reported by the calls that need it.
-                    let current = version().unwrap_or(seen);
-                    if current != seen {
-                        seen = current;
-                        bell.ring();
-                    }
+        std::thread::Builder::new().name("sqlite-bell".to_owned()).spawn(move || {
+            let version = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
+            let mut seen: i64 = version().unwrap_or(0);
+            while !stopped.load(Ordering::Acquire) {
+                ear.wait(SAFETY_NET);
+                // An unreadable store is reported by the calls that need it.
+                let current = version().unwrap_or(seen);
+                if current != seen {
+                    seen = current;
+                    bell.ring();
                 }
-            })?;
+            }
+        })?;
         Ok(Self(stop))
     }
 }
@@ -122,17 +115,12 @@ impl Ear {
             tracing::warn!(%error, "inotify is not available; changes of other processes are noticed \
                 within 100 ms");
         }
-        Self {
-            inotify: watched.ok(),
-        }
+        Self { inotify: watched.ok() }
     }
 
     fn wait(&self, timeout: Duration) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let Some(fd) = &self.inotify else {
             // Both an expired and an interrupted poll lead to the look at data_version.
             let _ready = poll(&mut [], Some(&timeout));
@@ -154,10 +142,7 @@ impl Ear {
 
     fn wait(&self, timeout: Duration) {
         use rustix::event::{Timespec, poll};
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
         // Both an expired and an interrupted poll lead to the look at data_version.
         let _ready = poll(&mut [], Some(&timeout));
     }

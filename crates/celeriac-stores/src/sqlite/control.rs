@@ -82,11 +82,7 @@ pub(super) fn revokes_since(
         .and_then(|mut statement| {
             statement
                 .query_map((after, REVOKES_MAX, now), |row| {
-                    Ok(Revoke {
-                        number: row.get(0)?,
-                        task_id: row.get(1)?,
-                        terminate: row.get(2)?,
-                    })
+                    Ok(Revoke { number: row.get(0)?, task_id: row.get(1)?, terminate: row.get(2)? })
                 })?
                 .collect()
         })
@@ -123,18 +119,12 @@ pub(super) fn pauses(connection: &Connection) -> Result<Vec<Pause>, StoreError> 
     let rows: Vec<(String, i64, String)> = connection
         .prepare_cached("SELECT queue, since, reason FROM pause ORDER BY queue")
         .and_then(|mut statement| {
-            statement
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                .collect()
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         })
         .map_err(wrap("read the pauses"))?;
     rows.into_iter()
         .map(|(queue, since, reason)| {
-            Ok(Pause {
-                queue: queue_of(&queue)?,
-                since: instant(since),
-                reason,
-            })
+            Ok(Pause { queue: queue_of(&queue)?, since: instant(since), reason })
         })
         .collect()
 }

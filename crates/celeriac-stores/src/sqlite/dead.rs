@@ -31,11 +31,7 @@ fn condition(filter: &DeadFilter) -> (String, Vec<SqlValue>) {
     if let Some(detail) = &filter.detail {
         and("instr(detail, ?) > 0", detail.clone());
     }
-    match filter
-        .task
-        .as_deref()
-        .map(|task| (task, task.strip_suffix('*')))
-    {
+    match filter.task.as_deref().map(|task| (task, task.strip_suffix('*'))) {
         Some((_, Some(prefix))) => and("instr(task, ?) = 1", prefix.to_owned()),
         Some((task, None)) => and("task = ?", task.to_owned()),
         None => {}
@@ -103,14 +99,7 @@ pub(super) fn replay(
     replay: &Replay,
     count_max: usize,
 ) -> Result<Vec<i64>, StoreError> {
-    let letters = list(
-        connection,
-        filter,
-        Page {
-            after: 0,
-            count_max,
-        },
-    )?;
+    let letters = list(connection, filter, Page { after: 0, count_max })?;
     let mut plan = Plan::default();
     let mut numbers = Vec::with_capacity(letters.len());
     for letter in letters {

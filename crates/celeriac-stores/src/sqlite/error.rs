@@ -19,14 +19,12 @@ pub(super) fn commit(context: &str, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             (ErrorKind::Corrupt, Some("restore the file from a backup"))
         }
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => (
-            ErrorKind::Unavailable,
-            Some("look at the disk and the file's permissions"),
-        ),
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
-            ErrorKind::Invalid,
-            Some("the store's file and folder must be writable for this user"),
-        ),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
+            (ErrorKind::Unavailable, Some("look at the disk and the file's permissions"))
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            (ErrorKind::Invalid, Some("the store's file and folder must be writable for this user"))
+        }
         Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, None),
         _ => (ErrorKind::Internal, None),
     };

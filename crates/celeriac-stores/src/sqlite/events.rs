@@ -76,8 +76,5 @@ fn stamped(row: &Row<'_>) -> Result<StampedEvent, StoreError> {
         Value::Object(map) => map,
         other => return Err(corrupt(format!("an event is {}", other.describe()))),
     };
-    Ok(StampedEvent {
-        number: row.get(0).map_err(&fail)?,
-        event: Event::from_map(map),
-    })
+    Ok(StampedEvent { number: row.get(0).map_err(&fail)?, event: Event::from_map(map) })
 }

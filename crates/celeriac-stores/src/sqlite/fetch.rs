@@ -43,9 +43,7 @@ pub(super) fn fetch(
     }
     rows.truncate(request.count_max);
     let revokes = any_revoked(connection)?;
-    rows.into_iter()
-        .map(|(row, _)| lease(connection, context, request, row, revokes))
-        .collect()
+    rows.into_iter().map(|(row, _)| lease(connection, context, request, row, revokes)).collect()
 }
 
 /// A sweep looks only at nodes that are alive: what another one leased would never come back.
@@ -53,9 +51,7 @@ fn check_alive(connection: &Connection, request: &FetchRequest) -> Result<(), St
     let state: Option<i64> = connection
         .prepare_cached("SELECT state FROM node WHERE id = ?1")
         .and_then(|mut statement| {
-            statement
-                .query_row([request.node.0], |row| row.get(0))
-                .optional()
+            statement.query_row([request.node.0], |row| row.get(0)).optional()
         })
         .map_err(wrap("look for the fetching node"))?;
     if state == Some(ALIVE) {
@@ -77,13 +73,7 @@ fn promote_due(connection: &Connection, context: &Context) -> Result<(), StoreEr
         .map_err(&fail)?;
     let rows: Vec<(i64, Suspicion)> = due
         .query_map((now, PROMOTE_MAX), |row| {
-            Ok((
-                row.get(0)?,
-                Suspicion {
-                    seen: row.get(1)?,
-                    counted: row.get(2)?,
-                },
-            ))
+            Ok((row.get(0)?, Suspicion { seen: row.get(1)?, counted: row.get(2)? }))
         })
         .and_then(Iterator::collect)
         .map_err(&fail)?;
@@ -140,9 +130,7 @@ fn candidates(
     connection
         .prepare_cached(sql)
         .and_then(|mut statement| {
-            statement
-                .query_map((queue.as_str(), step, count as i64), |row| row.get(0))?
-                .collect()
+            statement.query_map((queue.as_str(), step, count as i64), |row| row.get(0))?.collect()
         })
         .map_err(wrap("look for ready messages"))
 }
@@ -257,9 +245,7 @@ pub(super) fn held(connection: &Connection, lease: Lease) -> Result<Option<Strin
     connection
         .prepare_cached("SELECT queue FROM message WHERE row = ?1 AND token = ?2 AND state = 2")
         .and_then(|mut statement| {
-            statement
-                .query_row((lease.row, lease.token), |row| row.get(0))
-                .optional()
+            statement.query_row((lease.row, lease.token), |row| row.get(0)).optional()
         })
         .map_err(wrap("check a lease"))
 }

@@ -111,10 +111,7 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
                 .query_map([node.0], |row| {
                     Ok(LeasedRow {
                         row: row.get(0)?,
-                        suspicion: Suspicion {
-                            seen: row.get(1)?,
-                            counted: row.get(2)?,
-                        },
+                        suspicion: Suspicion { seen: row.get(1)?, counted: row.get(2)? },
                         started_at: row.get(3)?,
                         retries: row.get(4)?,
                         history: row.get(5)?,
@@ -178,10 +175,7 @@ pub(super) fn sweep(connection: &Connection, context: &Context) -> Result<Sweep,
     let span = |micros: i64| Duration::from_micros(micros.unsigned_abs());
     let mut swept = Sweep::default();
     for (id, name, heartbeat, expiry, boot, beat) in alive {
-        let times = LeaseTimes {
-            heartbeat: span(heartbeat),
-            expiry: span(expiry),
-        };
+        let times = LeaseTimes { heartbeat: span(heartbeat), expiry: span(expiry) };
         if !is_dead(span(beat), boot == context.boot_id, now, times) {
             continue;
         }
@@ -223,13 +217,7 @@ fn recover(
         verdict;
     let mut history = history_of(leased.history.as_deref())?;
     remember(&mut history, attempt);
-    return_row(
-        connection,
-        leased.row,
-        suspicion,
-        history_text(&history)?.as_deref(),
-        true,
-    )?;
+    return_row(connection, leased.row, suspicion, history_text(&history)?.as_deref(), true)?;
     swept.requeued += 1;
     // The worker that fetches a poison message sets it aside with all that hangs on it.
     swept.poisoned += u64::from(matches!(verdict, Recovery::Poison(_)));
@@ -241,9 +229,8 @@ pub(super) fn list(
     context: &Context,
 ) -> Result<Vec<NodeView>, StoreError> {
     let fail = wrap("list the workers");
-    let mut statement = connection
-        .prepare_cached("SELECT * FROM node ORDER BY id")
-        .map_err(&fail)?;
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM node ORDER BY id").map_err(&fail)?;
     let mut rows = statement.query([]).map_err(&fail)?;
     let mut nodes = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {
@@ -261,22 +248,12 @@ fn view(row: &Row<'_>, context: &Context) -> Result<NodeView, StoreError> {
             .map_err(|error| corrupt(format!("read a worker's {column}: {error}")))
     };
     let span = |column: &str| -> Result<Duration, StoreError> {
-        Ok(Duration::from_micros(
-            row.get::<_, i64>(column).map_err(&fail)?.unsigned_abs(),
-        ))
+        Ok(Duration::from_micros(row.get::<_, i64>(column).map_err(&fail)?.unsigned_abs()))
     };
-    let times = LeaseTimes {
-        heartbeat: span("heartbeat_us")?,
-        expiry: span("expiry_us")?,
-    };
+    let times = LeaseTimes { heartbeat: span("heartbeat_us")?, expiry: span("expiry_us")? };
     let boot: String = row.get("boot").map_err(&fail)?;
     let stands = row.get::<_, i64>("state").map_err(&fail)? == ALIVE;
-    let silent = is_dead(
-        span("beat")?,
-        boot == context.boot_id,
-        context.clock.boot(),
-        times,
-    );
+    let silent = is_dead(span("beat")?, boot == context.boot_id, context.clock.boot(), times);
     let queues: Result<Vec<QueueName>, StoreError> =
         names("queues")?.iter().map(|name| queue_of(name)).collect();
     Ok(NodeView {
@@ -292,10 +269,7 @@ fn view(row: &Row<'_>, context: &Context) -> Result<NodeView, StoreError> {
         },
         heartbeat: Heartbeat {
             active: row.get("active").map_err(&fail)?,
-            processed: row
-                .get::<_, i64>("processed")
-                .map_err(&fail)?
-                .unsigned_abs(),
+            processed: row.get::<_, i64>("processed").map_err(&fail)?.unsigned_abs(),
         },
         started_at: instant(row.get("started_at").map_err(&fail)?),
         seen_at: instant(row.get("seen_at").map_err(&fail)?),

@@ -34,11 +34,7 @@ impl Files {
             name.push(suffix);
             PathBuf::from(name)
         };
-        Self {
-            main: path.to_owned(),
-            events: beside("-events"),
-            bell: beside("-bell"),
-        }
+        Self { main: path.to_owned(), events: beside("-events"), bell: beside("-bell") }
     }
 }
 
@@ -53,11 +49,7 @@ pub(super) fn prepare(files: &Files) -> Result<File, StoreError> {
             std::io::ErrorKind::StorageFull => ErrorKind::Full,
             _ => ErrorKind::Invalid,
         };
-        StoreError::new(
-            kind,
-            format!("open the store {}: {error}", files.main.display()),
-        )
-        .hint(
+        StoreError::new(kind, format!("open the store {}: {error}", files.main.display())).hint(
             "give a path in a folder that this user may write, e.g. sqlite:///var/lib/app/queue.db",
         )
     };
@@ -81,11 +73,7 @@ pub(super) fn prepare(files: &Files) -> Result<File, StoreError> {
 /// SQLite's locks and shared memory do not work across machines (sqlite.org/wal.html, section 1).
 #[cfg_attr(
     not(target_os = "linux"),
-    expect(
-        clippy::unnecessary_wraps,
-        unused_variables,
-        reason = "only Linux tells"
-    )
+    expect(clippy::unnecessary_wraps, unused_variables, reason = "only Linux tells")
 )]
 fn refuse_network(folder: &Path) -> Result<(), StoreError> {
     #[cfg(target_os = "linux")]
@@ -145,12 +133,8 @@ pub(super) fn connect(path: &Path, read_only: bool) -> Result<Connection, StoreE
             ))
             .hint("put the store on a local disk"));
         }
-        connection
-            .pragma_update(None, "synchronous", "FULL")
-            .map_err(fail)?;
-        connection
-            .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
-            .map_err(fail)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(fail)?;
     }
     Ok(connection)
 }
@@ -179,10 +163,7 @@ fn wait_for_lock(tries: i32) -> bool {
     if waited >= BUSY_MAX {
         return false;
     }
-    let timeout = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: i64::from(pause.subsec_nanos()),
-    };
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
     // Whether the pause ran out or was interrupted, the lock is tried again.
     let _pause = rustix::event::poll(&mut [], Some(&timeout));
     true
@@ -193,11 +174,7 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     let fail = |error: rusqlite::Error| commit("migrate the store", &error);
     connection.execute_batch("BEGIN IMMEDIATE").map_err(fail)?;
     let outcome = migrate_locked(connection);
-    let end = if outcome.is_ok() {
-        "COMMIT"
-    } else {
-        "ROLLBACK"
-    };
+    let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
     connection.execute_batch(end).map_err(fail)?;
     outcome
 }
@@ -211,10 +188,7 @@ fn migrate_locked(connection: &Connection) -> Result<(), StoreError> {
         ))
         .hint("a newer celeriac wrote it: use that version or a newer one"));
     }
-    for migration in MIGRATIONS
-        .iter()
-        .skip(usize::try_from(version).unwrap_or(0))
-    {
+    for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
         connection.execute_batch(migration).map_err(fail)?;
     }
     connection
@@ -231,11 +205,7 @@ fn migrate_locked(connection: &Connection) -> Result<(), StoreError> {
 fn format_version(connection: &Connection) -> Result<i64, StoreError> {
     let fail = |error: rusqlite::Error| commit("read the store's format", &error);
     let tables: i64 = connection
-        .query_row(
-            "SELECT count(*) FROM sqlite_master WHERE type = 'table'",
-            [],
-            |row| row.get(0),
-        )
+        .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'table'", [], |row| row.get(0))
         .map_err(fail)?;
     if tables == 0 {
         return Ok(0);
@@ -244,11 +214,7 @@ fn format_version(connection: &Connection) -> Result<i64, StoreError> {
     let version: Option<String> = if ours {
         use rusqlite::OptionalExtension as _;
         connection
-            .query_row(
-                "SELECT value FROM meta WHERE key = 'format_version'",
-                [],
-                |row| row.get(0),
-            )
+            .query_row("SELECT value FROM meta WHERE key = 'format_version'", [], |row| row.get(0))
             .optional()
             .map_err(fail)?
     } else {
@@ -258,9 +224,7 @@ fn format_version(connection: &Connection) -> Result<i64, StoreError> {
         StoreError::invalid("the file is a SQLite database, but no celeriac store")
             .hint("give the path of a new file; celeriac makes it")
     })?;
-    version
-        .parse()
-        .map_err(|_| corrupt(format!("the store's format version is {version:?}")))
+    version.parse().map_err(|_| corrupt(format!("the store's format version is {version:?}")))
 }
 
 /// Makes the tables of the events file.
@@ -282,11 +246,7 @@ mod tests {
 
     #[test]
     fn network_file_systems_are_known_by_their_magic() {
-        for (magic, name) in [
-            (0x6969, Some("NFS")),
-            (0xff53_4d42, Some("CIFS")),
-            (0xef53, None),
-        ] {
+        for (magic, name) in [(0x6969, Some("NFS")), (0xff53_4d42, Some("CIFS")), (0xef53, None)] {
             assert_eq!(network_file_system(magic), name);
         }
     }
@@ -296,27 +256,14 @@ mod tests {
         let newer = Connection::open_in_memory().unwrap();
         migrate(&newer).unwrap();
         migrate(&newer).unwrap();
-        newer
-            .execute(
-                "UPDATE meta SET value = '99' WHERE key = 'format_version'",
-                [],
-            )
-            .unwrap();
+        newer.execute("UPDATE meta SET value = '99' WHERE key = 'format_version'", []).unwrap();
         let error = migrate(&newer).unwrap_err();
         assert!(error.to_string().contains("format 99"), "{error}");
         assert!(error.hint_text().unwrap().contains("newer"));
 
         let foreign = Connection::open_in_memory().unwrap();
         foreign.execute_batch("CREATE TABLE users (id)").unwrap();
-        assert!(
-            migrate(&foreign)
-                .unwrap_err()
-                .to_string()
-                .contains("no celeriac store")
-        );
-        assert!(
-            foreign.is_autocommit(),
-            "a refusal leaves no transaction open"
-        );
+        assert!(migrate(&foreign).unwrap_err().to_string().contains("no celeriac store"));
+        assert!(foreign.is_autocommit(), "a refusal leaves no transaction open");
     }
 }

@@ -123,12 +123,7 @@ fn insert(
     let bytes = headers.len() + properties.len() + message.body.len();
     check_size(context, id, bytes, limits)?;
     // An unreadable eta is found by the worker, which sets the message aside with its bytes.
-    let due = message
-        .headers
-        .eta()
-        .ok()
-        .flatten()
-        .filter(|eta| *eta > context.clock.wall());
+    let due = message.headers.eta().ok().flatten().filter(|eta| *eta > context.clock.wall());
     let state = if due.is_some() { SCHEDULED } else { READY };
     let enqueued_at = outgoing.enqueued_at.unwrap_or_else(|| context.clock.wall());
     let fail = wrap("enqueue a message");
@@ -181,11 +176,7 @@ pub(super) fn check_size(
         )));
     }
     let max = context.limits.message_bytes_max;
-    let room = if limits == Limits::SizeOnly {
-        RETRY_ROOM
-    } else {
-        0
-    };
+    let room = if limits == Limits::SizeOnly { RETRY_ROOM } else { 0 };
     if bytes > max.saturating_add(room) {
         return Err(StoreError::new(
             ErrorKind::TooLarge,
@@ -218,10 +209,7 @@ pub(super) fn store_result(
     if text.len() > max {
         return Err(StoreError::new(
             ErrorKind::TooLarge,
-            format!(
-                "the result of task {id} has {} bytes, the limit is {max}",
-                text.len()
-            ),
+            format!("the result of task {id} has {} bytes, the limit is {max}", text.len()),
         )
         .hint("store large data elsewhere and return its address, or raise result_bytes_max"));
     }
@@ -271,16 +259,10 @@ fn start_chord(
              RETURNING done = 0 AND counted > 0 AND counted >= size",
         )
         .and_then(|mut statement| {
-            statement.query_row((group, size, micros(context.clock.wall())), |row| {
-                row.get(0)
-            })
+            statement.query_row((group, size, micros(context.clock.wall())), |row| row.get(0))
         })
         .map_err(wrap("start a chord"))?;
-    if complete {
-        finish_chord(connection, group).map(Some)
-    } else {
-        Ok(None)
-    }
+    if complete { finish_chord(connection, group).map(Some) } else { Ok(None) }
 }
 
 /// Counts a finished member, once per task id; returns the parts when it was the last.
@@ -292,11 +274,7 @@ fn count_part(
     let fail = wrap("count a chord's part");
     let done: Option<bool> = connection
         .prepare_cached("SELECT done FROM chord WHERE grp = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row([&part.group], |row| row.get(0))
-                .optional()
-        })
+        .and_then(|mut statement| statement.query_row([&part.group], |row| row.get(0)).optional())
         .map_err(&fail)?;
     match done {
         Some(true) => return Ok(None),
@@ -334,11 +312,7 @@ fn count_part(
         )
         .and_then(|mut statement| statement.query_row([&part.group], |row| row.get(0)))
         .map_err(&fail)?;
-    if complete {
-        finish_chord(connection, &part.group).map(Some)
-    } else {
-        Ok(None)
-    }
+    if complete { finish_chord(connection, &part.group).map(Some) } else { Ok(None) }
 }
 
 fn finish_chord(connection: &Connection, group: &str) -> Result<ChordDone, StoreError> {
@@ -365,10 +339,8 @@ fn finish_chord(connection: &Connection, group: &str) -> Result<ChordDone, Store
             body: Signature::from_value(value(text(4)?)?).map_err(|error| corrupt(&error))?,
         });
     }
-    for sql in [
-        "DELETE FROM chord_part WHERE grp = ?1",
-        "UPDATE chord SET done = 1 WHERE grp = ?1",
-    ] {
+    for sql in ["DELETE FROM chord_part WHERE grp = ?1", "UPDATE chord SET done = 1 WHERE grp = ?1"]
+    {
         connection
             .prepare_cached(sql)
             .and_then(|mut statement| statement.execute([group]))

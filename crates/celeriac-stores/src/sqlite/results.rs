@@ -44,10 +44,8 @@ pub(super) fn expire(
     count_max: usize,
 ) -> Result<usize, StoreError> {
     let now = micros(context.clock.wall());
-    let chords_kept = context
-        .limits
-        .result_expires
-        .map_or(i64::MAX, |span| span.as_micros() as i64);
+    let chords_kept =
+        context.limits.result_expires.map_or(i64::MAX, |span| span.as_micros() as i64);
     connection
         .prepare_cached("DELETE FROM chord WHERE done = 1 AND created_at < ?1")
         .and_then(|mut statement| statement.execute([now.saturating_sub(chords_kept)]))

@@ -39,11 +39,7 @@ pub(super) fn instant(micros: i64) -> Timestamp {
 
 /// The state in which a message waits.
 pub(super) fn waiting_state(suspicion: Suspicion) -> i64 {
-    if suspicion.is_suspect() {
-        SUSPECT
-    } else {
-        READY
-    }
+    if suspicion.is_suspect() { SUSPECT } else { READY }
 }
 
 /// Takes `count` numbers from the sequence that rows and ranks share; returns the first.

@@ -29,11 +29,7 @@ pub(super) fn settle(
             change_depth(connection, &queue, -1)?;
         }
         Fate::Release { place, attempt } => release(connection, row, place, attempt)?,
-        Fate::Dead {
-            reason,
-            detail,
-            attempt,
-        } => {
+        Fate::Dead { reason, detail, attempt } => {
             set_aside(connection, context, row, reason, &detail, attempt)?;
         }
     }
@@ -59,13 +55,7 @@ fn release(
         .prepare_cached("SELECT deaths_seen, deaths_counted, history FROM message WHERE row = ?1")
         .and_then(|mut statement| {
             statement.query_row([row], |row| {
-                Ok((
-                    Suspicion {
-                        seen: row.get(0)?,
-                        counted: row.get(1)?,
-                    },
-                    row.get(2)?,
-                ))
+                Ok((Suspicion { seen: row.get(0)?, counted: row.get(1)? }, row.get(2)?))
             })
         })
         .map_err(&fail)?;

@@ -40,28 +40,13 @@ pub(super) fn task(
         view.result = result;
         return Ok(view);
     }
-    let filter = DeadFilter {
-        ids: vec![task_id.to_owned()],
-        ..DeadFilter::default()
-    };
-    let dead = super::dead::list(
-        connection,
-        &filter,
-        Page {
-            after: 0,
-            count_max: 1000,
-        },
-    )?;
-    let dead = dead
-        .into_iter()
-        .rfind(|letter| letter.message.headers.id() == Some(task_id));
+    let filter = DeadFilter { ids: vec![task_id.to_owned()], ..DeadFilter::default() };
+    let dead = super::dead::list(connection, &filter, Page { after: 0, count_max: 1000 })?;
+    let dead = dead.into_iter().rfind(|letter| letter.message.headers.id() == Some(task_id));
     Ok(match (dead, result) {
         (Some(letter), result) => TaskView {
             task_id: task_id.to_owned(),
-            phase: Phase::Dead {
-                number: letter.number,
-                reason: letter.reason,
-            },
+            phase: Phase::Dead { number: letter.number, reason: letter.reason },
             task: letter.message.headers.task().map(str::to_owned),
             queue: Some(letter.queue.to_string()),
             enqueued_at: Some(letter.enqueued_at),
@@ -88,11 +73,7 @@ pub(super) fn task(
 fn of_result(record: ResultRecord) -> TaskView {
     TaskView {
         task_id: record.meta.task_id().unwrap_or_default().to_owned(),
-        phase: if record.meta.state().is_ready() {
-            Phase::Done
-        } else {
-            Phase::Unknown
-        },
+        phase: if record.meta.state().is_ready() { Phase::Done } else { Phase::Unknown },
         task: record.task.clone(),
         queue: record.queue.clone(),
         enqueued_at: record.enqueued_at,
@@ -124,18 +105,12 @@ fn of_message(
     let phase = match row.get::<_, i64>(4).map_err(&fail)? {
         SCHEDULED => {
             let due: Option<i64> = row.get(5).map_err(&fail)?;
-            Phase::Scheduled {
-                until: instant(due.unwrap_or_default()),
-                retry: retries > 0,
-            }
+            Phase::Scheduled { until: instant(due.unwrap_or_default()), retry: retries > 0 }
         }
         LEASED => {
             let worker = nodes::name_of(connection, row.get(10).map_err(&fail)?)?;
             match row.get::<_, Option<i64>>(11).map_err(&fail)? {
-                Some(since) => Phase::Running {
-                    worker,
-                    since: instant(since),
-                },
+                Some(since) => Phase::Running { worker, since: instant(since) },
                 None => Phase::Reserved { worker },
             }
         }
@@ -191,22 +166,14 @@ pub(super) fn tasks(
     filter: &TaskFilter,
 ) -> Result<Vec<TaskView>, StoreError> {
     let mut views = Vec::new();
-    let wants = |words: &[&str]| {
-        filter
-            .state
-            .as_deref()
-            .is_none_or(|state| words.contains(&state))
-    };
+    let wants = |words: &[&str]| filter.state.as_deref().is_none_or(|state| words.contains(&state));
     if wants(&["queued", "scheduled", "retry", "reserved", "running"]) {
         views.extend(waiting(connection, context, filter)?);
     }
     if wants(&["dead"]) {
         views.extend(dead(connection, context, filter)?);
     }
-    let is_state = filter
-        .state
-        .as_deref()
-        .is_some_and(|s| s.chars().any(char::is_uppercase));
+    let is_state = filter.state.as_deref().is_some_and(|s| s.chars().any(char::is_uppercase));
     if wants(&["done"]) || is_state {
         views.extend(finished(connection, filter)?);
     }
@@ -289,10 +256,8 @@ fn dead(
         .query_map(params_from_iter(values), |row| row.get(0))
         .and_then(Iterator::collect)
         .map_err(&fail)?;
-    let mut views: Vec<TaskView> = ids
-        .iter()
-        .map(|id| task(connection, context, id))
-        .collect::<Result<_, _>>()?;
+    let mut views: Vec<TaskView> =
+        ids.iter().map(|id| task(connection, context, id)).collect::<Result<_, _>>()?;
     views.retain(|view| filter.state.is_none() || matches!(view.phase, Phase::Dead { .. }));
     Ok(views)
 }
@@ -331,9 +296,7 @@ pub(super) fn queues(
         )
         .and_then(|mut statement| {
             statement
-                .query_map([], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-                })?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
                 .collect()
         })
         .map_err(&fail)?;
@@ -353,9 +316,7 @@ pub(super) fn queues(
     let dead: Vec<(String, i64)> = connection
         .prepare_cached("SELECT queue, count(*) FROM dead GROUP BY 1")
         .and_then(|mut statement| {
-            statement
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })
         .map_err(&fail)?;
     for (queue, count) in dead {
@@ -372,10 +333,6 @@ pub(super) fn queues(
     }
     Ok(queues
         .into_iter()
-        .map(|(name, view)| QueueView {
-            consumers: nodes::consumers(&nodes, &name),
-            name,
-            ..view
-        })
+        .map(|(name, view)| QueueView { consumers: nodes::consumers(&nodes, &name), name, ..view })
         .collect())
 }

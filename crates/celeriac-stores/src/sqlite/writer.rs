@@ -64,9 +64,7 @@ where
     }
 
     fn claim(&self) -> bool {
-        self.claim
-            .compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        self.claim.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
@@ -199,26 +197,18 @@ fn panicked(context: &str, panic: &(dyn std::any::Any + Send)) -> StoreError {
 /// What the other jobs of a group are told when one ended the transaction of all: SQLite does that
 /// by itself on a full or failing disk (`sqlite.org/lang_transaction.html`, section 3.1).
 fn transaction_ended(kind: ErrorKind) -> rusqlite::Error {
-    let code = if kind == ErrorKind::Full {
-        ffi::SQLITE_FULL
-    } else {
-        ffi::SQLITE_IOERR
-    };
+    let code = if kind == ErrorKind::Full { ffi::SQLITE_FULL } else { ffi::SQLITE_IOERR };
     let text = "another write of the same group failed";
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(text.to_owned()))
 }
 
 fn gone(context: &str) -> StoreError {
-    StoreError::new(
-        ErrorKind::Unavailable,
-        format!("{context}: the store is closed"),
-    )
+    StoreError::new(ErrorKind::Unavailable, format!("{context}: the store is closed"))
 }
 
 fn given_up(context: &str, claim: &AtomicU8) -> StoreError {
-    let unstarted = claim
-        .compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
-        .is_ok();
+    let unstarted =
+        claim.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok();
     let seconds = DEADLINE.as_secs();
     if unstarted {
         let what = format!("{context}: the writer was busy for {seconds} s, nothing was written");
@@ -240,14 +230,8 @@ fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, committed: &Com
                 Err(_) => break,
             }
         }
-        let synced_job = group
-            .iter()
-            .any(|job| job.durability() == Durability::Synced);
-        let durability = if synced_job {
-            Durability::Synced
-        } else {
-            Durability::Relaxed
-        };
+        let synced_job = group.iter().any(|job| job.durability() == Durability::Synced);
+        let durability = if synced_job { Durability::Synced } else { Durability::Relaxed };
         if synced != Some(durability) {
             let level = if synced_job { "FULL" } else { "NORMAL" };
             match connection.pragma_update(None, "synchronous", level) {
@@ -307,27 +291,19 @@ mod tests {
     fn insert(value: i64) -> impl FnOnce(&Connection) -> Result<(), StoreError> + Send {
         move |connection| {
             let inserted = connection.execute("INSERT INTO t VALUES (?1)", [value]);
-            inserted
-                .map(|_| ())
-                .map_err(super::super::error::wrap("insert"))
+            inserted.map(|_| ()).map_err(super::super::error::wrap("insert"))
         }
     }
 
     fn table() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection
-            .execute_batch("CREATE TABLE t (v INTEGER)")
-            .unwrap();
+        connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
         connection
     }
 
     fn values(connection: &Connection) -> Vec<i64> {
         let mut statement = connection.prepare("SELECT v FROM t ORDER BY v").unwrap();
-        statement
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
     #[test]
@@ -346,10 +322,7 @@ mod tests {
         commit_group(&connection, vec![one, bad, burst, four]);
         assert_eq!(values(&connection), [1, 4]);
         assert!(first.blocking_recv().unwrap().is_ok() && last.blocking_recv().unwrap().is_ok());
-        assert_eq!(
-            refused.blocking_recv().unwrap().unwrap_err().kind(),
-            ErrorKind::Invalid
-        );
+        assert_eq!(refused.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Invalid);
         let error = panicked.blocking_recv().unwrap().unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().contains("a bug")),
@@ -406,9 +379,7 @@ mod tests {
         // The first job stops the thread until the second one waits behind it.
         let first = writer.write("hold", Durability::Relaxed, move |connection| {
             held.recv().unwrap();
-            connection
-                .execute_batch("DROP TABLE t")
-                .map_err(super::super::error::wrap("drop"))
+            connection.execute_batch("DROP TABLE t").map_err(super::super::error::wrap("drop"))
         });
         let second = writer.write("insert", Durability::Synced, insert(1));
         let (first, second, ()) =

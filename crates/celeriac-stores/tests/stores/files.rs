@@ -18,22 +18,11 @@ use std::time::Duration;
 
 fn refusal(path: &Path) -> celeriac_core::StoreError {
     let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));
-    SqliteStore::open(
-        path,
-        StoreLimits::default(),
-        clock,
-        Arc::new(Seeded::new(1)),
-    )
-    .unwrap_err()
+    SqliteStore::open(path, StoreLimits::default(), clock, Arc::new(Seeded::new(1))).unwrap_err()
 }
 
 fn settlement(lease: celeriac_core::lease::Lease, fate: Fate) -> Settlement {
-    Settlement {
-        lease,
-        fate,
-        plan: Plan::default(),
-        finisher: None,
-    }
+    Settlement { lease, fate, plan: Plan::default(), finisher: None }
 }
 
 #[tokio::test]
@@ -44,25 +33,12 @@ async fn everything_survives_a_reopen() {
     let node = register(&*store, "celery@a").await;
     let mut all = plan(&["held", "dead", "waits"]);
     let mut later = plan(&["later"]).publish.remove(0);
-    later
-        .message
-        .headers
-        .set_eta(Some("2026-11-22T00:00:00Z".parse().unwrap()));
+    later.message.headers.set_eta(Some("2026-11-22T00:00:00Z".parse().unwrap()));
     all.publish.push(later);
     store.publish(all, None).await.unwrap();
     let held = store.fetch(request(node, 2)).await.unwrap();
-    let dead = Fate::Dead {
-        reason: DeadReason::Failed,
-        detail: "boom".to_owned(),
-        attempt: None,
-    };
-    assert_eq!(
-        store
-            .settle(vec![settlement(held[1].lease, dead)])
-            .await
-            .unwrap(),
-        [Settled::Done]
-    );
+    let dead = Fate::Dead { reason: DeadReason::Failed, detail: "boom".to_owned(), attempt: None };
+    assert_eq!(store.settle(vec![settlement(held[1].lease, dead)]).await.unwrap(), [Settled::Done]);
     store.revoke(&["waits".to_owned()], true).await.unwrap();
     store.pause(&celery(), "upgrade").await.unwrap();
     let base = EventBase {
@@ -72,11 +48,7 @@ async fn everything_survives_a_reopen() {
         clock: 1,
         timestamp: "2026-11-21T12:00:00Z".parse().unwrap(),
     };
-    let event = Event::new(
-        "task-received",
-        &base,
-        Map::from([("uuid", Value::from("held"))]),
-    );
+    let event = Event::new("task-received", &base, Map::from([("uuid", Value::from("held"))]));
     store.emit(vec![event.clone()]).await.unwrap();
     drop(store);
 
@@ -86,39 +58,17 @@ async fn everything_survives_a_reopen() {
         let store = Arc::clone(&store);
         async move { store.task(id).await.unwrap().phase }
     };
-    assert_eq!(
-        phase("held").await,
-        Phase::Reserved {
-            worker: "celery@a".to_owned()
-        }
-    );
+    assert_eq!(phase("held").await, Phase::Reserved { worker: "celery@a".to_owned() });
     assert!(matches!(phase("later").await, Phase::Scheduled { .. }));
-    assert!(matches!(
-        phase("waits").await,
-        Phase::Queued {
-            paused: true,
-            revoked: true,
-            ..
-        }
-    ));
+    assert!(matches!(phase("waits").await, Phase::Queued { paused: true, revoked: true, .. }));
     assert!(matches!(phase("dead").await, Phase::Dead { number: 1, .. }));
     assert_eq!(store.events_of("held").await.unwrap()[0].event, event);
-    let done = store
-        .settle(vec![settlement(held[0].lease, Fate::Done)])
-        .await
-        .unwrap();
-    assert_eq!(
-        done,
-        [Settled::Done],
-        "a lease outlives a restart of the store"
-    );
+    let done = store.settle(vec![settlement(held[0].lease, Fate::Done)]).await.unwrap();
+    assert_eq!(done, [Settled::Done], "a lease outlives a restart of the store");
     assert!(store.resume(&celery()).await.unwrap());
     let next = store.fetch(request(node, 9)).await.unwrap();
     assert_eq!((next.len(), next[0].revoked), (1, true));
-    assert_ne!(
-        next[0].lease.row, held[0].lease.row,
-        "a row number is never used twice"
-    );
+    assert_ne!(next[0].lease.row, held[0].lease.row, "a row number is never used twice");
 }
 
 #[tokio::test]
@@ -129,22 +79,13 @@ async fn a_rebooted_machine_gives_all_leases_back() {
     let node = register(&*store, "celery@a").await;
     store.publish(plan(&["a"]), None).await.unwrap();
     clock.advance(Duration::from_hours(10));
-    assert!(
-        store
-            .heartbeat(node, celeriac_core::store::Heartbeat::default())
-            .await
-            .unwrap()
-    );
+    assert!(store.heartbeat(node, celeriac_core::store::Heartbeat::default()).await.unwrap());
     store.fetch(request(node, 1)).await.unwrap();
     drop(store);
     // The new clock stands one hour after boot, the heartbeat eleven.
     let (store, _) = open(&path, 2);
     assert!(!store.nodes().await.unwrap()[0].alive);
-    assert_eq!(
-        store.sweep().await.unwrap().requeued,
-        1,
-        "nobody waits for an expiry"
-    );
+    assert_eq!(store.sweep().await.unwrap().requeued, 1, "nobody waits for an expiry");
 }
 
 #[test]
@@ -153,12 +94,7 @@ fn other_files_and_other_formats_are_refused() {
     let newer = folder.path().join("newer.db");
     drop(open(&newer, 1));
     let tables = rusqlite::Connection::open(&newer).unwrap();
-    tables
-        .execute(
-            "UPDATE meta SET value = '99' WHERE key = 'format_version'",
-            [],
-        )
-        .unwrap();
+    tables.execute("UPDATE meta SET value = '99' WHERE key = 'format_version'", []).unwrap();
     drop(tables);
     let error = refusal(&newer);
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -167,24 +103,17 @@ fn other_files_and_other_formats_are_refused() {
 
     let foreign = folder.path().join("foreign.db");
     let users = rusqlite::Connection::open(&foreign).unwrap();
-    users
-        .execute_batch("CREATE TABLE users (name TEXT)")
-        .unwrap();
+    users.execute_batch("CREATE TABLE users (name TEXT)").unwrap();
     drop(users);
     let error = refusal(&foreign);
     assert!(error.to_string().contains("no celeriac store"), "{error}");
     let users = rusqlite::Connection::open(&foreign).unwrap();
-    let tables: i64 = users
-        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
-        .unwrap();
+    let tables: i64 =
+        users.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).unwrap();
     assert_eq!(tables, 1, "nothing was added to it");
 
     let garbage = folder.path().join("garbage.db");
-    std::fs::write(
-        &garbage,
-        "this is no database, but it is long enough ".repeat(100),
-    )
-    .unwrap();
+    std::fs::write(&garbage, "this is no database, but it is long enough ".repeat(100)).unwrap();
     assert_eq!(refusal(&garbage).kind(), ErrorKind::Corrupt);
 
     let file = folder.path().join("file");
@@ -204,24 +133,11 @@ async fn the_files_are_for_their_owner_only() {
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        assert_eq!(
-            entry.metadata().unwrap().permissions().mode() & 0o777,
-            0o600,
-            "{name}"
-        );
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
         names.push(name);
     }
-    for name in [
-        "queue.db",
-        "queue.db-wal",
-        "queue.db-shm",
-        "queue.db-events",
-        "queue.db-bell",
-    ] {
-        assert!(
-            names.iter().any(|found| found == name),
-            "{name} of {names:?}"
-        );
+    for name in ["queue.db", "queue.db-wal", "queue.db-shm", "queue.db-events", "queue.db-bell"] {
+        assert!(names.iter().any(|found| found == name), "{name} of {names:?}");
     }
     assert!(store.location().starts_with("sqlite:///") && store.location().ends_with("queue.db"));
 }
@@ -241,46 +157,23 @@ async fn messages_of_real_celery_go_through_without_losing_a_byte() {
         let fixture = Value::parse(&std::fs::read(&path).unwrap()).unwrap();
         let queues = fixture.get("queues").and_then(Value::as_object);
         for text in queues.iter().flat_map(|queues| queues.values()) {
-            for text in text
-                .as_array()
-                .unwrap_or_default()
-                .iter()
-                .filter_map(Value::as_str)
-            {
+            for text in text.as_array().unwrap_or_default().iter().filter_map(Value::as_str) {
                 let sent = Envelope::parse(text.as_bytes()).unwrap().message;
                 // Some wait for a time: the store must not hold this test up.
                 let mut sent = sent;
                 sent.headers.set_eta(None);
                 let publish = vec![Outgoing::new(celery(), sent.clone())];
-                store
-                    .publish(
-                        Plan {
-                            publish,
-                            ..Plan::default()
-                        },
-                        None,
-                    )
-                    .await
-                    .unwrap();
+                store.publish(Plan { publish, ..Plan::default() }, None).await.unwrap();
                 let held = store.fetch(request(node, 1)).await.unwrap().remove(0);
                 assert_eq!(held.message, sent, "{}", path.display());
                 assert_eq!(held.message.headers.to_json(), sent.headers.to_json());
                 assert_eq!(held.message.properties.to_json(), sent.properties.to_json());
-                let dead = Fate::Dead {
-                    reason: DeadReason::Failed,
-                    detail: String::new(),
-                    attempt: None,
-                };
-                let settled = store
-                    .settle(vec![settlement(held.lease, dead)])
-                    .await
-                    .unwrap();
+                let dead =
+                    Fate::Dead { reason: DeadReason::Failed, detail: String::new(), attempt: None };
+                let settled = store.settle(vec![settlement(held.lease, dead)]).await.unwrap();
                 assert_eq!(settled, [Settled::Done]);
                 count += 1;
-                let page = Page {
-                    after: count - 1,
-                    count_max: 1,
-                };
+                let page = Page { after: count - 1, count_max: 1 };
                 let letters = store.dead_list(&DeadFilter::default(), page).await.unwrap();
                 assert_eq!(letters[0].message, sent);
             }

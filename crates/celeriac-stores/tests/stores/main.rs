@@ -34,16 +34,10 @@ mod sqlite {
 
     pub(super) fn harness() -> Harness {
         let folder = tempfile::tempdir().unwrap();
-        Harness::new(
-            move |Resources {
-                      clock,
-                      entropy,
-                      limits,
-                  }| {
-                let path = folder.path().join("queue.db");
-                Arc::new(SqliteStore::open(&path, limits, clock, entropy).unwrap())
-            },
-        )
+        Harness::new(move |Resources { clock, entropy, limits }| {
+            let path = folder.path().join("queue.db");
+            Arc::new(SqliteStore::open(&path, limits, clock, entropy).unwrap())
+        })
     }
 
     celeriac_stores::conformance_suite!(harness());
@@ -63,10 +57,7 @@ fn celery() -> QueueName {
 
 fn plan(ids: &[&str]) -> Plan {
     let one = |id: &&str| Outgoing::new(celery(), Message::new("app.add", id, "[[], {}, {}]"));
-    Plan {
-        publish: ids.iter().map(one).collect(),
-        ..Plan::default()
-    }
+    Plan { publish: ids.iter().map(one).collect(), ..Plan::default() }
 }
 
 async fn register(store: &dyn Store, name: &str) -> NodeId {
@@ -83,10 +74,5 @@ async fn register(store: &dyn Store, name: &str) -> NodeId {
 }
 
 fn request(node: NodeId, count_max: usize) -> FetchRequest {
-    FetchRequest {
-        node,
-        queues: vec![celery()],
-        count_max,
-        suspects: true,
-    }
+    FetchRequest { node, queues: vec![celery()], count_max, suspects: true }
 }

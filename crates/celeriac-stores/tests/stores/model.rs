@@ -86,8 +86,7 @@ impl Run {
             times: LeaseTimes::default(),
             tasks: Vec::new(),
         };
-        self.nodes
-            .push(self.fixture.store.register(info).await.unwrap());
+        self.nodes.push(self.fixture.store.register(info).await.unwrap());
     }
 
     async fn publish(&mut self) {
@@ -122,17 +121,7 @@ impl Run {
             };
             self.known.insert(id, known);
         }
-        self.fixture
-            .store
-            .publish(
-                Plan {
-                    publish,
-                    ..Plan::default()
-                },
-                None,
-            )
-            .await
-            .unwrap();
+        self.fixture.store.publish(Plan { publish, ..Plan::default() }, None).await.unwrap();
     }
 
     /// What a fetch makes ready first, in the order of the times.
@@ -172,29 +161,17 @@ impl Run {
         let asked: Vec<&'static str> = QUEUES.into_iter().filter(|_| self.roll(4) > 0).collect();
         let request = FetchRequest {
             node,
-            queues: asked
-                .iter()
-                .map(|name| QueueName::parse(name).unwrap())
-                .collect(),
+            queues: asked.iter().map(|name| QueueName::parse(name).unwrap()).collect(),
             count_max: self.roll(6),
             suspects: self.roll(2) == 0,
         };
         self.promote();
-        let open: Vec<_> = asked
-            .into_iter()
-            .filter(|name| !self.paused.contains(name))
-            .collect();
+        let open: Vec<_> = asked.into_iter().filter(|name| !self.paused.contains(name)).collect();
         let count = |suspects| -> usize {
             let steps = priority::STEPS.iter();
-            steps
-                .flat_map(|step| open.iter().map(|q| self.line(q, *step, suspects).len()))
-                .sum()
+            steps.flat_map(|step| open.iter().map(|q| self.line(q, *step, suspects).len())).sum()
         };
-        let suspects = if request.suspects {
-            count(true).min(1)
-        } else {
-            0
-        };
+        let suspects = if request.suspects { count(true).min(1) } else { 0 };
         let expected = request.count_max.min(count(false) + suspects);
         let held = self.fixture.store.fetch(request.clone()).await.unwrap();
         assert_eq!(held.len(), expected, "{request:?}");
@@ -209,16 +186,9 @@ impl Run {
     /// Checks one delivery against the model; returns its step.
     fn deliver(&mut self, node: NodeId, open: &[&str], step: u8, delivery: &Delivery) -> u8 {
         let id = delivery.message.headers.id().unwrap().to_owned();
-        let known = self
-            .known
-            .get(&id)
-            .expect("a message that was sent")
-            .clone();
+        let known = self.known.get(&id).expect("a message that was sent").clone();
         assert_eq!(known.stand, Stand::Ready, "one owner at a time: {id}");
-        assert!(
-            open.contains(&known.queue) && delivery.queue.as_str() == known.queue,
-            "{id}"
-        );
+        assert!(open.contains(&known.queue) && delivery.queue.as_str() == known.queue, "{id}");
         assert!(known.step >= step, "a step goes before the next: {id}");
         let first = self.line(known.queue, known.step, known.suspicion.is_suspect());
         assert_eq!(first[0], &id, "first in, first out");
@@ -226,25 +196,16 @@ impl Run {
         assert_eq!(delivery.history.len(), known.lost, "{id}");
         assert_eq!(delivery.redelivered, known.lost > 0, "{id}");
         assert_eq!(delivery.revoked, self.revoked.contains(&id), "{id}");
-        assert!(
-            !self.stale.contains(&delivery.lease),
-            "a lease is new: {id}"
-        );
-        self.known.get_mut(&id).unwrap().stand = Stand::Held {
-            node,
-            lease: delivery.lease,
-        };
+        assert!(!self.stale.contains(&delivery.lease), "a lease is new: {id}");
+        self.known.get_mut(&id).unwrap().stand = Stand::Held { node, lease: delivery.lease };
         known.step
     }
 
     fn held(&self) -> Vec<(String, NodeId, Lease)> {
-        let held = self
-            .known
-            .iter()
-            .filter_map(|(id, known)| match known.stand {
-                Stand::Held { node, lease } => Some((id.clone(), node, lease)),
-                _ => None,
-            });
+        let held = self.known.iter().filter_map(|(id, known)| match known.stand {
+            Stand::Held { node, lease } => Some((id.clone(), node, lease)),
+            _ => None,
+        });
         held.collect()
     }
 
@@ -254,33 +215,17 @@ impl Run {
             return;
         }
         let (id, _, lease) = held[self.roll(held.len())].clone();
-        let release = |place| Fate::Release {
-            place,
-            attempt: None,
-        };
+        let release = |place| Fate::Release { place, attempt: None };
         let (fate, stand) = match self.roll(6) {
             0 => (release(Place::Head), Stand::Ready),
             1 => (release(Place::Tail), Stand::Ready),
             2 => {
                 let (reason, detail) = (DeadReason::Failed, String::new());
-                (
-                    Fate::Dead {
-                        reason,
-                        detail,
-                        attempt: None,
-                    },
-                    Stand::Dead,
-                )
+                (Fate::Dead { reason, detail, attempt: None }, Stand::Dead)
             }
             _ => (Fate::Done, Stand::Gone),
         };
-        let tail = matches!(
-            fate,
-            Fate::Release {
-                place: Place::Tail,
-                ..
-            }
-        );
+        let tail = matches!(fate, Fate::Release { place: Place::Tail, .. });
         assert_eq!(self.try_settle(lease, fate).await, Settled::Done, "{id}");
         let rank = if tail { Some(self.next()) } else { None };
         let known = self.known.get_mut(&id).unwrap();
@@ -290,12 +235,7 @@ impl Run {
     }
 
     async fn try_settle(&self, lease: Lease, fate: Fate) -> Settled {
-        let settlement = Settlement {
-            lease,
-            fate,
-            plan: Plan::default(),
-            finisher: None,
-        };
+        let settlement = Settlement { lease, fate, plan: Plan::default(), finisher: None };
         self.fixture.store.settle(vec![settlement]).await.unwrap()[0]
     }
 
@@ -310,13 +250,7 @@ impl Run {
     async fn advance(&mut self, seconds: u64) {
         self.fixture.clock.advance(Duration::from_secs(seconds));
         for node in &self.nodes {
-            assert!(
-                self.fixture
-                    .store
-                    .heartbeat(*node, Heartbeat::default())
-                    .await
-                    .unwrap()
-            );
+            assert!(self.fixture.store.heartbeat(*node, Heartbeat::default()).await.unwrap());
         }
     }
 
@@ -348,11 +282,7 @@ impl Run {
 
     async fn sign_off(&mut self) {
         let leaver = self.nodes.swap_remove(self.roll(self.nodes.len()));
-        let held: Vec<_> = self
-            .held()
-            .into_iter()
-            .filter(|(_, node, _)| *node == leaver)
-            .collect();
+        let held: Vec<_> = self.held().into_iter().filter(|(_, node, _)| *node == leaver).collect();
         let returned = self.fixture.store.deregister(leaver).await.unwrap();
         assert_eq!(returned, held.len() as u64);
         for (id, _, lease) in held {
@@ -391,35 +321,17 @@ impl Run {
             if let Stand::Scheduled(_) = known.stand {
                 known.stand = Stand::Ready;
             }
-            self.fixture
-                .store
-                .revoke(std::slice::from_ref(&id), false)
-                .await
-                .unwrap();
+            self.fixture.store.revoke(std::slice::from_ref(&id), false).await.unwrap();
             self.revoked.insert(id);
         }
     }
 
     async fn replay(&mut self) {
         let filter = DeadFilter::default();
-        let page = Page {
-            after: 0,
-            count_max: 2,
-        };
+        let page = Page { after: 0, count_max: 2 };
         let letters = self.fixture.store.dead_list(&filter, page).await.unwrap();
-        let went = self
-            .fixture
-            .store
-            .dead_replay(&filter, &Replay::default(), 2)
-            .await
-            .unwrap();
-        assert_eq!(
-            went,
-            letters
-                .iter()
-                .map(|letter| letter.number)
-                .collect::<Vec<_>>()
-        );
+        let went = self.fixture.store.dead_replay(&filter, &Replay::default(), 2).await.unwrap();
+        assert_eq!(went, letters.iter().map(|letter| letter.number).collect::<Vec<_>>());
         for letter in letters {
             let id = letter.message.headers.id().unwrap().to_owned();
             self.revoked.remove(&id);
@@ -440,10 +352,7 @@ impl Run {
     /// Takes a replayed message out: its history and its redelivery flag differ in the new life.
     async fn drain_one(&mut self, id: &str) {
         let queue = QueueName::parse(self.known[id].queue).unwrap();
-        let all = Page {
-            after: 0,
-            count_max: 100_000,
-        };
+        let all = Page { after: 0, count_max: 100_000 };
         let stored = self.fixture.store.peek(&queue, all).await.unwrap();
         let rows: Vec<i64> = stored
             .iter()
@@ -500,13 +409,7 @@ impl Run {
     /// Lets everything that is left run; nothing may be missing.
     async fn drain(&mut self) {
         for name in std::mem::take(&mut self.paused) {
-            assert!(
-                self.fixture
-                    .store
-                    .resume(&QueueName::parse(name).unwrap())
-                    .await
-                    .unwrap()
-            );
+            assert!(self.fixture.store.resume(&QueueName::parse(name).unwrap()).await.unwrap());
         }
         for (id, _, lease) in self.held() {
             assert_eq!(self.try_settle(lease, Fate::Done).await, Settled::Done);
@@ -520,12 +423,7 @@ impl Run {
         let node = self.nodes[0];
         loop {
             let queues = QUEUES.map(|name| QueueName::parse(name).unwrap()).to_vec();
-            let request = FetchRequest {
-                node,
-                queues,
-                count_max: 50,
-                suspects: true,
-            };
+            let request = FetchRequest { node, queues, count_max: 50, suspects: true };
             let held = self.fixture.store.fetch(request).await.unwrap();
             if held.is_empty() {
                 break;
@@ -533,10 +431,7 @@ impl Run {
             let mut step = 0;
             for delivery in &held {
                 step = self.deliver(node, &QUEUES, step, delivery);
-                assert_eq!(
-                    self.try_settle(delivery.lease, Fate::Done).await,
-                    Settled::Done
-                );
+                assert_eq!(self.try_settle(delivery.lease, Fate::Done).await, Settled::Done);
                 let id = delivery.message.headers.id().unwrap();
                 self.known.get_mut(id).unwrap().stand = Stand::Gone;
             }

@@ -32,16 +32,8 @@ fn success(id: &str) -> ResultRecord {
 }
 
 fn done(lease: celeriac_core::lease::Lease, results: Vec<ResultRecord>) -> Settlement {
-    let plan = Plan {
-        results,
-        ..Plan::default()
-    };
-    Settlement {
-        lease,
-        fate: Fate::Done,
-        plan,
-        finisher: None,
-    }
+    let plan = Plan { results, ..Plan::default() };
+    Settlement { lease, fate: Fate::Done, plan, finisher: None }
 }
 
 #[tokio::test]
@@ -53,24 +45,11 @@ async fn one_process_sees_what_another_does() {
     one.publish(plan(&["a", "b"]), None).await.unwrap();
     let held = two.fetch(request(node, 1)).await.unwrap();
     let other = register(&*one, "celery@a").await;
-    assert_eq!(
-        one.fetch(request(other, 9)).await.unwrap().len(),
-        1,
-        "only the other message"
-    );
-    let settled = two
-        .settle(vec![done(held[0].lease, vec![success("a")])])
-        .await
-        .unwrap();
+    assert_eq!(one.fetch(request(other, 9)).await.unwrap().len(), 1, "only the other message");
+    let settled = two.settle(vec![done(held[0].lease, vec![success("a")])]).await.unwrap();
     assert_eq!(settled, [Settled::Done]);
-    assert_eq!(
-        one.result("a").await.unwrap().unwrap().meta.state(),
-        State::Success
-    );
-    let late = one
-        .settle(vec![done(held[0].lease, vec![success("a")])])
-        .await
-        .unwrap();
+    assert_eq!(one.result("a").await.unwrap().unwrap().meta.state(), State::Success);
+    let late = one.settle(vec![done(held[0].lease, vec![success("a")])]).await.unwrap();
     assert_eq!(late, [Settled::Fenced]);
     one.pause(&celery(), "").await.unwrap();
     one.publish(plan(&["c"]), None).await.unwrap();
@@ -97,13 +76,8 @@ async fn one_process_wakes_another() {
     });
     let node = register(&*one, "celery@a").await;
     let held = one.fetch(request(node, 1)).await.unwrap();
-    one.settle(vec![done(held[0].lease, vec![success("a")])])
-        .await
-        .unwrap();
-    assert_eq!(
-        waiter.await.unwrap().unwrap().unwrap().meta.state(),
-        State::Success
-    );
+    one.settle(vec![done(held[0].lease, vec![success("a")])]).await.unwrap();
+    assert_eq!(waiter.await.unwrap().unwrap().unwrap().meta.state(), State::Success);
 
     one.publish(plan(&["b"]), None).await.unwrap();
     one.fetch(request(node, 1)).await.unwrap();
@@ -153,10 +127,7 @@ async fn crowd_member(store: Arc<SqliteStore>, name: usize, dice: u64) -> Tally 
                     outcome: "interrupted".to_owned(),
                     detail: String::new(),
                 };
-                one.fate = Fate::Release {
-                    place: Place::Tail,
-                    attempt: Some(attempt),
-                };
+                one.fate = Fate::Release { place: Place::Tail, attempt: Some(attempt) };
                 one.plan = Plan::default();
             }
             ids.push((!release).then_some(id));
@@ -178,11 +149,7 @@ async fn eight_workers_on_two_stores_lose_and_double_nothing() {
     let stores = [open(&path, 1).0, open(&path, 2).0];
     let mut crowd = JoinSet::new();
     for name in 0..8 {
-        crowd.spawn(crowd_member(
-            Arc::clone(&stores[name % 2]),
-            name,
-            name as u64,
-        ));
+        crowd.spawn(crowd_member(Arc::clone(&stores[name % 2]), name, name as u64));
     }
     let mut settled = Tally::new();
     for tally in crowd.join_all().await {
@@ -205,22 +172,14 @@ async fn eight_workers_on_two_stores_lose_and_double_nothing() {
         assert!(stores[1].result(id).await.unwrap().is_some(), "{id}");
     }
     let queues = stores[1].queues().await.unwrap();
-    assert!(
-        queues
-            .iter()
-            .all(|view| view.ready + view.scheduled + view.leased == 0),
-        "{queues:?}"
-    );
+    assert!(queues.iter().all(|view| view.ready + view.scheduled + view.leased == 0), "{queues:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_refused_write_does_not_touch_its_neighbours_in_the_group() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));
-    let limits = StoreLimits {
-        message_bytes_max: 4096,
-        ..StoreLimits::default()
-    };
+    let limits = StoreLimits { message_bytes_max: 4096, ..StoreLimits::default() };
     let path = folder.path().join("queue.db");
     let entropy = Arc::new(Seeded::new(1));
     let store = Arc::new(SqliteStore::open(&path, limits, clock, entropy).unwrap());
@@ -240,18 +199,11 @@ async fn a_refused_write_does_not_touch_its_neighbours_in_the_group() {
         let kind = outcome.err().map(|error| error.kind());
         assert_eq!(kind, (n % 10 == 0).then_some(ErrorKind::TooLarge), "{n}");
     }
-    let all = Page {
-        after: 0,
-        count_max: 10_000,
-    };
+    let all = Page { after: 0, count_max: 10_000 };
     let stored = store.peek(&celery(), all).await.unwrap();
     assert_eq!(stored.len(), 360 * 2);
     let refused = |id: &str| id.split('-').next().unwrap().parse::<usize>().unwrap() % 10 == 0;
-    assert!(
-        !stored
-            .iter()
-            .any(|one| refused(one.outgoing.message.headers.id().unwrap()))
-    );
+    assert!(!stored.iter().any(|one| refused(one.outgoing.message.headers.id().unwrap())));
     assert!(stored.windows(2).all(|two| two[0].row < two[1].row));
 }
 
@@ -261,14 +213,8 @@ async fn two_processes_complete_a_chord_once_and_replay_a_letter_once() {
     let path = folder.path().join("queue.db");
     let stores = [open(&path, 1).0, open(&path, 2).0];
     let size = 60;
-    let start = celeriac_core::store::ChordStart {
-        group: "g".to_owned(),
-        size,
-    };
-    let start = Plan {
-        chords: vec![start],
-        ..Plan::default()
-    };
+    let start = celeriac_core::store::ChordStart { group: "g".to_owned(), size };
+    let start = Plan { chords: vec![start], ..Plan::default() };
     stores[0].publish(start, None).await.unwrap();
     let finisher: ChordFinisher = Arc::new(|_: &ChordDone| plan(&["body"]));
     let mut members = JoinSet::new();
@@ -284,10 +230,7 @@ async fn two_processes_complete_a_chord_once_and_replay_a_letter_once() {
                 result: Value::from(1),
                 body: celeriac_wire::Signature::new("app.sum"),
             };
-            let parts = Plan {
-                parts: vec![part],
-                ..Plan::default()
-            };
+            let parts = Plan { parts: vec![part], ..Plan::default() };
             store.publish(parts, Some(finisher)).await.unwrap();
         });
     }
@@ -295,15 +238,8 @@ async fn two_processes_complete_a_chord_once_and_replay_a_letter_once() {
     let node = register(&*stores[0], "celery@a").await;
     let held = stores[0].fetch(request(node, 9)).await.unwrap();
     assert_eq!(held.len(), 1, "the body once");
-    let dead = Fate::Dead {
-        reason: DeadReason::Failed,
-        detail: String::new(),
-        attempt: None,
-    };
-    let bury = Settlement {
-        fate: dead,
-        ..done(held[0].lease, Vec::new())
-    };
+    let dead = Fate::Dead { reason: DeadReason::Failed, detail: String::new(), attempt: None };
+    let bury = Settlement { fate: dead, ..done(held[0].lease, Vec::new()) };
     assert_eq!(stores[0].settle(vec![bury]).await.unwrap(), [Settled::Done]);
     let (filter, replay) = (DeadFilter::default(), Replay::default());
     let (one, two) = tokio::join!(

@@ -16,23 +16,11 @@ fn every_clause_is_run() {
             assert_eq!(theme, "fixture", "a theme that is not in the list");
             continue;
         };
-        let listed: Vec<&str> = list[start..]
-            .split("});")
-            .next()
-            .unwrap()
-            .lines()
-            .skip(1)
-            .map(str::trim)
-            .collect();
-        for line in text
-            .lines()
-            .filter_map(|line| line.strip_prefix("pub async fn "))
-        {
+        let listed: Vec<&str> =
+            list[start..].split("});").next().unwrap().lines().skip(1).map(str::trim).collect();
+        for line in text.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {
             let name = line.split('(').next().unwrap();
-            assert!(
-                listed.contains(&name),
-                "{theme}::{name} is in no store's tests"
-            );
+            assert!(listed.contains(&name), "{theme}::{name} is in no store's tests");
             clauses += 1;
         }
     }
@@ -48,14 +36,8 @@ fn the_embedded_stores_skip_nothing() {
         atomic_settle: true,
         chords: true,
     };
-    assert_eq!(
-        super::memory::harness().store().store.capabilities(),
-        embedded(false)
-    );
+    assert_eq!(super::memory::harness().store().store.capabilities(), embedded(false));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _guard = runtime.enter();
-    assert_eq!(
-        super::sqlite::harness().store().store.capabilities(),
-        embedded(true)
-    );
+    assert_eq!(super::sqlite::harness().store().store.capabilities(), embedded(true));
 }

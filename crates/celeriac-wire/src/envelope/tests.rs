@@ -28,10 +28,7 @@ fn the_body_follows_its_encoding() {
 fn a_new_envelope_is_base64_and_binary_bodies_always_are() {
     let message = Message::new("app.add", "1", &b"[]"[..]);
     let text = String::from_utf8(Envelope::new(message).to_bytes()).expect("text");
-    assert!(
-        text.starts_with(r#"{"body": "W10=", "content-encoding": "utf-8", "#),
-        "{text}"
-    );
+    assert!(text.starts_with(r#"{"body": "W10=", "content-encoding": "utf-8", "#), "{text}");
     assert!(text.contains(r#""body_encoding": "base64""#), "{text}");
 
     let mut message = Message::new("app.add", "1", &b"\xff\x00"[..]);
@@ -63,14 +60,8 @@ fn a_wrong_shape_is_named() {
     for (text, message) in [
         ("[]", "envelope: expected an object, found an array of 0"),
         ("{}", "body: expected a string, found nothing"),
-        (
-            r#"{"body": 1}"#,
-            "body: expected a string, found the integer 1",
-        ),
-        (
-            r#"{"body": "", "headers": 1}"#,
-            "headers: expected an object, found the integer 1",
-        ),
+        (r#"{"body": 1}"#, "body: expected a string, found the integer 1"),
+        (r#"{"body": "", "headers": 1}"#, "headers: expected an object, found the integer 1"),
         (
             r#"{"body": "", "content-type": []}"#,
             "content-type: expected a string, found an array of 0",
@@ -79,10 +70,7 @@ fn a_wrong_shape_is_named() {
             r#"{"body": "?", "properties": {"body_encoding": "base64"}}"#,
             "body: expected base64 text, found the string \"?\"",
         ),
-        (
-            "{",
-            "not JSON at byte 1: a key in double quotes must stand here",
-        ),
+        ("{", "not JSON at byte 1: a key in double quotes must stand here"),
     ] {
         assert_eq!(parse(text).expect_err(text), message);
     }

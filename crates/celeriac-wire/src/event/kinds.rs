@@ -152,10 +152,7 @@ impl Event {
 
     /// A task returned; `result` is the text of its result, `runtime` is in seconds.
     pub fn task_succeeded(base: &EventBase, uuid: &str, result: &str, runtime: f64) -> Self {
-        let fields = with_uuid(
-            uuid,
-            [("result", result.into()), ("runtime", runtime.into())],
-        );
+        let fields = with_uuid(uuid, [("result", result.into()), ("runtime", runtime.into())]);
         Self::new("task-succeeded", base, fields)
     }
 
@@ -175,11 +172,7 @@ impl Event {
 
     /// A task's message was rejected.
     pub fn task_rejected(base: &EventBase, uuid: &str, requeue: bool) -> Self {
-        Self::new(
-            "task-rejected",
-            base,
-            with_uuid(uuid, [("requeue", requeue.into())]),
-        )
+        Self::new("task-rejected", base, with_uuid(uuid, [("requeue", requeue.into())]))
     }
 
     /// A task was revoked or expired.
@@ -197,13 +190,8 @@ impl Event {
 
     /// A task will run again.
     pub fn task_retried(base: &EventBase, uuid: &str, exception: &str, traceback: &str) -> Self {
-        let fields = with_uuid(
-            uuid,
-            [
-                ("exception", exception.into()),
-                ("traceback", traceback.into()),
-            ],
-        );
+        let fields =
+            with_uuid(uuid, [("exception", exception.into()), ("traceback", traceback.into())]);
         Self::new("task-retried", base, fields)
     }
 

@@ -47,11 +47,9 @@ impl Deserializer {
     fn wrong<T>(self, expected: &dyn de::Expected) -> Result<T, JsonError> {
         let error = JsonError::invalid_type(de::Unexpected::Unit, expected);
         Err(match error {
-            JsonError::Mismatch { path, expected, .. } => JsonError::Mismatch {
-                path,
-                expected,
-                found: self.value.describe(),
-            },
+            JsonError::Mismatch { path, expected, .. } => {
+                JsonError::Mismatch { path, expected, found: self.value.describe() }
+            }
             other => other,
         })
     }
@@ -62,10 +60,7 @@ fn visit_number<'de, V: Visitor<'de>>(number: &Number, visitor: V) -> Result<V::
     if !number.is_integer() {
         return match number.as_f64() {
             Some(float) => visitor.visit_f64(float),
-            None => Err(JsonError::mismatch(
-                "a number",
-                Value::from(number.clone()).describe(),
-            )),
+            None => Err(JsonError::mismatch("a number", Value::from(number.clone()).describe())),
         };
     }
     if let Some(integer) = number.as_u64() {
@@ -131,11 +126,7 @@ impl<'de> de::Deserializer<'de> for Deserializer {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        if self.value.is_null() {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
+        if self.value.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(
@@ -201,10 +192,7 @@ impl<'de> de::Deserializer<'de> for Deserializer {
             },
             other => {
                 let found = other.describe();
-                Err(JsonError::mismatch(
-                    "a name or an object with one name as key",
-                    found,
-                ))
+                Err(JsonError::mismatch("a name or an object with one name as key", found))
             }
         }
     }

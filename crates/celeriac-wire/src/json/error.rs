@@ -35,18 +35,11 @@ pub enum JsonError {
 
 impl JsonError {
     pub(crate) fn mismatch(expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Mismatch {
-            path: String::new(),
-            expected: expected.into(),
-            found: found.into(),
-        }
+        Self::Mismatch { path: String::new(), expected: expected.into(), found: found.into() }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self::Invalid {
-            path: String::new(),
-            message: message.into(),
-        }
+        Self::Invalid { path: String::new(), message: message.into() }
     }
 
     /// Returns where in the value the error is; empty for the value itself or a syntax error.
@@ -85,9 +78,7 @@ impl fmt::Display for JsonError {
         }
         match self {
             Self::Syntax { offset, problem } => write!(f, "not JSON at byte {offset}: {problem}"),
-            Self::Mismatch {
-                expected, found, ..
-            } => {
+            Self::Mismatch { expected, found, .. } => {
                 write!(f, "expected {expected}, found {found}")
             }
             Self::Invalid { message, .. } => f.write_str(message),

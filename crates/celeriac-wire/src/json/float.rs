@@ -11,12 +11,7 @@ pub(crate) fn repr(number: f64) -> String {
         return "NaN".to_owned();
     }
     if number.is_infinite() {
-        return if number > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
+        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
     }
     // Rust's `{:e}` prints the same shortest digits: `d.ddde-7`.
     let scientific = format!("{number:e}");
@@ -36,10 +31,7 @@ pub(crate) fn repr(number: f64) -> String {
         _ = write!(text, "e{sign}{:02}", exponent.unsigned_abs());
     } else if exponent < 0 {
         text.push_str("0.");
-        text.extend(std::iter::repeat_n(
-            '0',
-            exponent.unsigned_abs() as usize - 1,
-        ));
+        text.extend(std::iter::repeat_n('0', exponent.unsigned_abs() as usize - 1));
         text.push_str(&digits);
     } else {
         let whole = exponent as usize + 1;

@@ -21,18 +21,12 @@ pub struct Map {
 impl Map {
     /// Creates an empty map.
     pub const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            index: None,
-        }
+        Self { entries: Vec::new(), index: None }
     }
 
     /// Creates an empty map with room for some keys.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self {
-            entries: Vec::with_capacity(capacity),
-            index: None,
-        }
+        Self { entries: Vec::with_capacity(capacity), index: None }
     }
 
     /// Returns the number of keys.
@@ -54,16 +48,12 @@ impl Map {
 
     /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.position(key)
-            .and_then(|at| self.entries.get(at))
-            .map(|(_, value)| value)
+        self.position(key).and_then(|at| self.entries.get(at)).map(|(_, value)| value)
     }
 
     /// Returns the value of a key for changing.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.position(key)
-            .and_then(|at| self.entries.get_mut(at))
-            .map(|(_, value)| value)
+        self.position(key).and_then(|at| self.entries.get_mut(at)).map(|(_, value)| value)
     }
 
     /// Returns the value of a key for changing, after inserting `null` if it was absent.
@@ -103,8 +93,7 @@ impl Map {
         if let Some(former) = self.get_mut(&key) {
             return Some(std::mem::replace(former, value));
         }
-        self.entries
-            .insert(place.min(self.entries.len()), (key, value));
+        self.entries.insert(place.min(self.entries.len()), (key, value));
         self.rebuild_index();
         None
     }
@@ -131,18 +120,14 @@ impl Map {
 
     /// Iterates over keys and values in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &Value)> + ExactSizeIterator {
-        self.entries
-            .iter()
-            .map(|(key, value)| (key.as_str(), value))
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
     /// Iterates over keys and changeable values in order.
     pub fn iter_mut(
         &mut self,
     ) -> impl DoubleEndedIterator<Item = (&str, &mut Value)> + ExactSizeIterator {
-        self.entries
-            .iter_mut()
-            .map(|(key, value)| (key.as_str(), value))
+        self.entries.iter_mut().map(|(key, value)| (key.as_str(), value))
     }
 
     /// Iterates over the keys in order.
@@ -167,11 +152,7 @@ impl Map {
 
     fn rebuild_index(&mut self) {
         self.index = (self.entries.len() > MAP_SCAN_MAX).then(|| {
-            let places = self
-                .entries
-                .iter()
-                .enumerate()
-                .map(|(at, (key, _))| (key.clone(), at));
+            let places = self.entries.iter().enumerate().map(|(at, (key, _))| (key.clone(), at));
             Box::new(places.collect())
         });
     }
@@ -185,10 +166,7 @@ impl std::fmt::Debug for Map {
 
 impl PartialEq for Map {
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len()
-            && self
-                .iter()
-                .all(|(key, value)| other.get(key) == Some(value))
+        self.len() == other.len() && self.iter().all(|(key, value)| other.get(key) == Some(value))
     }
 }
 

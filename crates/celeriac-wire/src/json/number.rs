@@ -16,10 +16,7 @@ pub struct Number(Text);
 
 #[derive(Clone)]
 enum Text {
-    Inline {
-        len: u8,
-        bytes: [u8; INLINE_BYTES_MAX],
-    },
+    Inline { len: u8, bytes: [u8; INLINE_BYTES_MAX] },
     Heap(Box<str>),
 }
 
@@ -41,10 +38,7 @@ impl Number {
         match bytes.get_mut(..text.len()) {
             Some(start) => {
                 start.copy_from_slice(text.as_bytes());
-                Self(Text::Inline {
-                    len: text.len() as u8,
-                    bytes,
-                })
+                Self(Text::Inline { len: text.len() as u8, bytes })
             }
             None => Self(Text::Heap(text.into())),
         }
@@ -63,9 +57,7 @@ impl Number {
 
     /// Returns whether the text is that of a Python `int`: no fraction, exponent or special name.
     pub fn is_integer(&self) -> bool {
-        self.as_str()
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'-')
+        self.as_str().bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
     }
 
     /// Returns the integer if it is one and fits; `1.0` is not an integer.
@@ -139,12 +131,7 @@ impl From<f64> for Number {
 impl From<f32> for Number {
     /// Uses the shortest digits of the `f32`, so `0.1_f32` is `0.1`.
     fn from(number: f32) -> Self {
-        Self::from(
-            number
-                .to_string()
-                .parse::<f64>()
-                .unwrap_or_else(|_| f64::from(number)),
-        )
+        Self::from(number.to_string().parse::<f64>().unwrap_or_else(|_| f64::from(number)))
     }
 }
 
@@ -158,9 +145,7 @@ mod tests {
         for text in ["0", "-0", "1.50", "1E5", "1e+16", "NaN", "-Infinity", big] {
             assert_eq!(Number::parse(text).expect(text).as_str(), text);
         }
-        for text in [
-            "", "-", "01", "1.", ".5", "+1", "0x1", "nan", "1e", "1 ", "--1",
-        ] {
+        for text in ["", "-", "01", "1.", ".5", "+1", "0x1", "nan", "1e", "1 ", "--1"] {
             assert_eq!(Number::parse(text), None, "{text}");
         }
         let number = |text| Number::parse(text).expect(text);

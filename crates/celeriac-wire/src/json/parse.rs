@@ -9,22 +9,14 @@ pub(super) fn parse(text: &[u8]) -> Result<Value, JsonError> {
         offset: error.valid_up_to(),
         problem: "the text is not UTF-8",
     })?;
-    let mut parser = Parser {
-        text,
-        at: 0,
-        depth: 0,
-    };
+    let mut parser = Parser { text, at: 0, depth: 0 };
     if text.starts_with('\u{feff}') {
         return Err(parser.error("the text starts with a byte order mark"));
     }
     parser.skip_space();
     let value = parser.value()?;
     parser.skip_space();
-    if parser.at == text.len() {
-        Ok(value)
-    } else {
-        Err(parser.error("there is more text"))
-    }
+    if parser.at == text.len() { Ok(value) } else { Err(parser.error("there is more text")) }
 }
 
 /// Returns the length of the number at the start, in JSON's grammar without Python's tokens.
@@ -32,12 +24,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Value, JsonError> {
 /// Python 3.11 json/scanner.py `NUMBER_RE`.
 pub(super) fn number_length(bytes: &[u8]) -> Option<usize> {
     let digits_from = |at: usize| {
-        bytes
-            .get(at..)
-            .unwrap_or_default()
-            .iter()
-            .take_while(|b| b.is_ascii_digit())
-            .count()
+        bytes.get(at..).unwrap_or_default().iter().take_while(|b| b.is_ascii_digit()).count()
     };
     let mut at = usize::from(bytes.first() == Some(&b'-'));
     at += match bytes.get(at)? {
@@ -66,10 +53,7 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn error(&self, problem: &'static str) -> JsonError {
-        JsonError::Syntax {
-            offset: self.at,
-            problem,
-        }
+        JsonError::Syntax { offset: self.at, problem }
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -222,10 +206,7 @@ impl<'a> Parser<'a> {
         let start = self.at;
         let kind = self.rest().get(1).copied();
         self.at += 2;
-        let wrong = |problem| JsonError::Syntax {
-            offset: start,
-            problem,
-        };
+        let wrong = |problem| JsonError::Syntax { offset: start, problem };
         match kind {
             Some(same @ (b'"' | b'\\' | b'/')) => Ok(char::from(same)),
             Some(b'b') => Ok('\u{8}'),
@@ -234,9 +215,7 @@ impl<'a> Parser<'a> {
             Some(b'r') => Ok('\r'),
             Some(b't') => Ok('\t'),
             Some(b'u') => {
-                let first = self
-                    .hex4()
-                    .ok_or_else(|| wrong("`\\u` needs four hex digits"))?;
+                let first = self.hex4().ok_or_else(|| wrong("`\\u` needs four hex digits"))?;
                 let code = match first {
                     0xd800..=0xdbff => self.low_surrogate().map(|low| {
                         0x1_0000 + ((u32::from(first) - 0xd800) << 10) + (u32::from(low) - 0xdc00)

@@ -28,36 +28,21 @@ impl Serializer {
         if self.depth == JSON_DEPTH_MAX {
             return Err(JsonError::invalid("arrays and objects are nested too deep"));
         }
-        Ok(Self {
-            depth: self.depth + 1,
-        })
+        Ok(Self { depth: self.depth + 1 })
     }
 
     fn array(self, wrap: Option<&'static str>) -> Result<ArraySerializer, JsonError> {
-        Ok(ArraySerializer {
-            inner: self.inside(wrap)?,
-            items: Vec::new(),
-            wrap,
-        })
+        Ok(ArraySerializer { inner: self.inside(wrap)?, items: Vec::new(), wrap })
     }
 
     fn object(self, wrap: Option<&'static str>) -> Result<ObjectSerializer, JsonError> {
-        Ok(ObjectSerializer {
-            inner: self.inside(wrap)?,
-            map: Map::new(),
-            key: None,
-            wrap,
-        })
+        Ok(ObjectSerializer { inner: self.inside(wrap)?, map: Map::new(), key: None, wrap })
     }
 
     /// An enum variant with data is one level for its name and one for its data.
     fn inside(self, wrap: Option<&'static str>) -> Result<Self, JsonError> {
         let inner = self.deeper()?;
-        if wrap.is_some() {
-            inner.deeper()
-        } else {
-            Ok(inner)
-        }
+        if wrap.is_some() { inner.deeper() } else { Ok(inner) }
     }
 }
 
@@ -152,9 +137,7 @@ impl ser::Serializer for Serializer {
         variant: &'static str,
         value: &T,
     ) -> Result<Value, JsonError> {
-        let value = value
-            .serialize(self.deeper()?)
-            .map_err(|error| error.at(variant))?;
+        let value = value.serialize(self.deeper()?).map_err(|error| error.at(variant))?;
         Ok(wrapped(Some(variant), value))
     }
 
@@ -218,9 +201,7 @@ pub struct ArraySerializer {
 impl ArraySerializer {
     fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), JsonError> {
         let index = self.items.len();
-        let value = value
-            .serialize(self.inner)
-            .map_err(|error| error.at_index(index))?;
+        let value = value.serialize(self.inner).map_err(|error| error.at_index(index))?;
         self.items.push(value);
         Ok(())
     }
@@ -284,10 +265,7 @@ impl ser::SerializeMap for ObjectSerializer {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), JsonError> {
-        let key = self
-            .key
-            .take()
-            .ok_or_else(|| JsonError::invalid("a value came without key"))?;
+        let key = self.key.take().ok_or_else(|| JsonError::invalid("a value came without key"))?;
         self.set(&key, value)
     }
 

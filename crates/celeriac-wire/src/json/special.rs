@@ -73,10 +73,7 @@ impl Special {
                 Err(_) => Err(JsonError::mismatch("base64 text", inner.describe())),
             },
             "uuid" => read_uuid(inner).map(Self::Uuid),
-            _ => Ok(Self::Other {
-                marker: marker.to_owned(),
-                value: inner.clone(),
-            }),
+            _ => Ok(Self::Other { marker: marker.to_owned(), value: inner.clone() }),
         }
     }
 
@@ -103,22 +100,12 @@ impl Special {
 
 /// Reads the keyword arguments of `uuid.UUID`, of which kombu writes `hex` only.
 fn read_uuid(inner: &Value) -> Result<String, JsonError> {
-    let hex = inner
-        .get("hex")
-        .and_then(Value::as_str)
-        .or_else(|| inner.as_str());
-    let digits: String = hex
-        .unwrap_or_default()
-        .chars()
-        .filter(|c| *c != '-')
-        .collect();
+    let hex = inner.get("hex").and_then(Value::as_str).or_else(|| inner.as_str());
+    let digits: String = hex.unwrap_or_default().chars().filter(|c| *c != '-').collect();
     if digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(digits)
     } else {
-        Err(JsonError::mismatch(
-            "an object with the hex digits of a UUID",
-            inner.describe(),
-        ))
+        Err(JsonError::mismatch("an object with the hex digits of a UUID", inner.describe()))
     }
 }
 
@@ -155,14 +142,8 @@ mod tests {
                 r#"{"__type__": "uuid", "__value__": {"hex": "00000000000000000000000000000001"}}"#,
                 Special::Uuid("00000000000000000000000000000001".to_owned()),
             ),
-            (
-                r#"{"__type__": "bytes", "__value__": "abc"}"#,
-                Special::Bytes(b"abc".to_vec()),
-            ),
-            (
-                r#"{"__type__": "base64", "__value__": "/wA="}"#,
-                Special::Bytes(vec![255, 0]),
-            ),
+            (r#"{"__type__": "bytes", "__value__": "abc"}"#, Special::Bytes(b"abc".to_vec())),
+            (r#"{"__type__": "base64", "__value__": "/wA="}"#, Special::Bytes(vec![255, 0])),
             (
                 r#"{"__type__": "money", "__value__": [1, "EUR"]}"#,
                 Special::Other {

@@ -87,11 +87,7 @@ impl Headers {
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         if bytes.len() > HEADERS_BYTES_MAX {
             let size = bytes.len();
-            return Err(ParseError::TooLarge {
-                what: "headers",
-                size,
-                max: HEADERS_BYTES_MAX,
-            });
+            return Err(ParseError::TooLarge { what: "headers", size, max: HEADERS_BYTES_MAX });
         }
         field::parse_object(bytes, "headers").map(Self)
     }
@@ -205,19 +201,12 @@ impl Headers {
 
     /// Returns the values of the stamps.
     pub fn stamps(&self) -> &Map {
-        self.0
-            .get("stamps")
-            .and_then(Value::as_object)
-            .unwrap_or(&EMPTY_MAP)
+        self.0.get("stamps").and_then(Value::as_object).unwrap_or(&EMPTY_MAP)
     }
 
     /// Returns the names of the stamps.
     pub fn stamped_headers(&self) -> Vec<&str> {
-        let names = self
-            .0
-            .get("stamped_headers")
-            .and_then(Value::as_array)
-            .unwrap_or_default();
+        let names = self.0.get("stamped_headers").and_then(Value::as_array).unwrap_or_default();
         names.iter().filter_map(Value::as_str).collect()
     }
 
@@ -228,17 +217,12 @@ impl Headers {
 
     /// Returns whether a Redis restore marked the message as delivered before (spec 2.2).
     pub fn is_redelivered(&self) -> bool {
-        self.0
-            .get("redelivered")
-            .and_then(Value::as_bool)
-            .unwrap_or(false)
+        self.0.get("redelivered").and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// Iterates over the headers that are not of the protocol: those given with `headers={}`.
     pub fn custom(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0
-            .iter()
-            .filter(|(name, _)| !PROTOCOL_HEADERS.contains(name))
+        self.0.iter().filter(|(name, _)| !PROTOCOL_HEADERS.contains(name))
     }
 
     /// Sets the task name.
@@ -278,10 +262,7 @@ impl Headers {
 
     /// Sets the time limits of this call.
     pub fn set_time_limits(&mut self, limits: TimeLimits) -> &mut Self {
-        let pair = vec![
-            field::seconds_value(limits.hard),
-            field::seconds_value(limits.soft),
-        ];
+        let pair = vec![field::seconds_value(limits.hard), field::seconds_value(limits.soft)];
         self.insert("timelimit", Value::Array(pair))
     }
 
@@ -334,8 +315,7 @@ impl Headers {
     /// Sets the stamps and their names (spec 5.8).
     pub fn set_stamps(&mut self, stamps: Map) -> &mut Self {
         let names: Value = stamps.keys().collect();
-        self.insert("stamped_headers", names)
-            .insert("stamps", stamps)
+        self.insert("stamped_headers", names).insert("stamps", stamps)
     }
 
     /// Sets or removes the MIME name of the body's compression.

@@ -56,10 +56,7 @@ impl Properties {
 
     /// Returns 1 for transient, 2 for persistent.
     pub fn delivery_mode(&self) -> Option<u8> {
-        self.0
-            .get("delivery_mode")
-            .and_then(Value::as_u64)
-            .and_then(|mode| mode.try_into().ok())
+        self.0.get("delivery_mode").and_then(Value::as_u64).and_then(|mode| mode.try_into().ok())
     }
 
     /// Returns the priority, clamped into 0 to 255.
@@ -87,11 +84,7 @@ impl Properties {
         };
         match millis {
             Some(millis) => Ok(Some(Duration::from_millis(millis))),
-            None => Err(FieldError::new(
-                "expiration",
-                "whole milliseconds in a string",
-                value,
-            )),
+            None => Err(FieldError::new("expiration", "whole milliseconds in a string", value)),
         }
     }
 
@@ -102,10 +95,7 @@ impl Properties {
             let value = info.and_then(|info| info.get(name)).and_then(Value::as_str);
             value.unwrap_or_default().to_owned()
         };
-        DeliveryInfo {
-            exchange: text("exchange"),
-            routing_key: text("routing_key"),
-        }
+        DeliveryInfo { exchange: text("exchange"), routing_key: text("routing_key") }
     }
 
     /// Returns the tag that names this publish on Redis.

@@ -14,11 +14,7 @@ fn agrees_with_saferepr_of_celery() {
             Value::Object(kwargs) => kwargs_repr_within(kwargs, max),
             other => panic!("{other:?}"),
         };
-        assert_eq!(
-            Some(text.as_str()),
-            row.get("text").and_then(Value::as_str),
-            "{row}"
-        );
+        assert_eq!(Some(text.as_str()), row.get("text").and_then(Value::as_str), "{row}");
     }
 }
 
@@ -26,15 +22,9 @@ fn agrees_with_saferepr_of_celery() {
 fn prints_the_common_cases() {
     assert_eq!(args_repr(&[]), "()");
     assert_eq!(args_repr(&[Value::from(1)]), "(1,)");
-    assert_eq!(
-        kwargs_repr(&Map::from([("it's", true)])),
-        "{'it\\'s': True}"
-    );
+    assert_eq!(kwargs_repr(&Map::from([("it's", true)])), "{'it\\'s': True}");
     assert_eq!(value_repr(&Value::from("x")), "'x'");
     assert_eq!(value_repr(&Value::from(vec![Value::Null])), "[None]");
     let unknown = Map::from([("__type__", "money"), ("__value__", "1 EUR")]);
-    assert_eq!(
-        value_repr(&unknown.into()),
-        "{'__type__': 'money', '__value__': '1 EUR'}"
-    );
+    assert_eq!(value_repr(&unknown.into()), "{'__type__': 'money', '__value__': '1 EUR'}");
 }

@@ -18,12 +18,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(chars_max: usize) -> Self {
         let left = isize::try_from(chars_max).unwrap_or(isize::MAX);
-        Self {
-            text: String::new(),
-            left,
-            level: 0,
-            is_cut: false,
-        }
+        Self { text: String::new(), left, level: 0, is_cut: false }
     }
 
     pub(super) fn finish(self) -> String {
@@ -182,10 +177,7 @@ fn special_repr(special: &Special) -> Option<String> {
         }
         Special::DateTime(text) => Parts::parse(text).map(|parts| {
             let DateParts { year, month, day } = parts.date;
-            format!(
-                "datetime.datetime({year}, {month}, {day}, {}",
-                clock_repr(parts.time)
-            )
+            format!("datetime.datetime({year}, {month}, {day}, {}", clock_repr(parts.time))
         }),
         Special::Date(text) => DateParts::parse(text)
             .map(|DateParts { year, month, day }| format!("datetime.date({year}, {month}, {day})")),
@@ -198,13 +190,7 @@ fn special_repr(special: &Special) -> Option<String> {
 
 /// Python 3.11 Lib/datetime.py `__repr__`: seconds and microseconds only if needed.
 fn clock_repr(time: TimeParts) -> String {
-    let TimeParts {
-        hour,
-        minute,
-        second,
-        micros,
-        offset,
-    } = time;
+    let TimeParts { hour, minute, second, micros, offset } = time;
     let clock = match (second, micros) {
         (0, 0) => format!("{hour}, {minute}"),
         (_, 0) => format!("{hour}, {minute}, {second}"),

@@ -34,11 +34,7 @@ impl ExceptionInfo {
     /// Reads the object; a message that is not a list is the only argument.
     pub fn from_value(value: &Value) -> Result<Self, FieldError> {
         let Some(map) = value.as_object() else {
-            return Err(FieldError::new(
-                "exception",
-                "an object with exc_type",
-                value,
-            ));
+            return Err(FieldError::new("exception", "an object with exc_type", value));
         };
         let exc_message = match map.get("exc_message") {
             Some(Value::Array(arguments)) => arguments.clone(),
@@ -48,9 +44,7 @@ impl ExceptionInfo {
         Ok(Self {
             exc_type: field::required_text(map, "exc_type")?.to_owned(),
             exc_message,
-            exc_module: field::text(map, "exc_module")
-                .unwrap_or_default()
-                .to_owned(),
+            exc_module: field::text(map, "exc_module").unwrap_or_default().to_owned(),
         })
     }
 
@@ -87,11 +81,7 @@ impl ExceptionInfo {
     /// celery 5.7.0 app/task.py `Task.retry`.
     pub fn max_retries_exceeded(task: &str, id: &str, args: &str, kwargs: &str) -> Self {
         let message = format!("Can't retry {task}[{id}] args:{args} kwargs:{kwargs}");
-        Self::new(
-            CELERY,
-            "MaxRetriesExceededError",
-            vec![Value::from(message)],
-        )
+        Self::new(CELERY, "MaxRetriesExceededError", vec![Value::from(message)])
     }
 
     /// The task rejected its message.
@@ -133,33 +123,15 @@ mod tests {
         // Each right side is Python's `repr` of the exception.
         let bad = vec![Value::from("bad"), Value::from(42)];
         for (exception, text) in [
-            (
-                ExceptionInfo::new("builtins", "ValueError", bad),
-                "ValueError('bad', 42)",
-            ),
-            (
-                ExceptionInfo::not_registered("nope"),
-                "NotRegistered('nope')",
-            ),
-            (
-                ExceptionInfo::soft_time_limit_exceeded(),
-                "SoftTimeLimitExceeded()",
-            ),
-            (
-                ExceptionInfo::time_limit_exceeded(Duration::from_secs(2)),
-                "TimeLimitExceeded(2)",
-            ),
-            (
-                ExceptionInfo::new("app", "Custom.Inner", vec![Value::Null]),
-                "Inner(None)",
-            ),
+            (ExceptionInfo::new("builtins", "ValueError", bad), "ValueError('bad', 42)"),
+            (ExceptionInfo::not_registered("nope"), "NotRegistered('nope')"),
+            (ExceptionInfo::soft_time_limit_exceeded(), "SoftTimeLimitExceeded()"),
+            (ExceptionInfo::time_limit_exceeded(Duration::from_secs(2)), "TimeLimitExceeded(2)"),
+            (ExceptionInfo::new("app", "Custom.Inner", vec![Value::Null]), "Inner(None)"),
             (ExceptionInfo::reject("no", false), "Reject('no', False)"),
         ] {
             assert_eq!(exception.summary(), text);
-            assert_eq!(
-                ExceptionInfo::from_value(&exception.to_value()),
-                Ok(exception)
-            );
+            assert_eq!(ExceptionInfo::from_value(&exception.to_value()), Ok(exception));
         }
     }
 
@@ -172,9 +144,6 @@ mod tests {
         assert_eq!(old.exc_module, "");
         assert!(old.to_value().get("exc_module").is_some_and(Value::is_null));
         let error = read(r#"{"exc_message": []}"#).expect_err("no type");
-        assert_eq!(
-            error.to_string(),
-            "exc_type: expected a string, found nothing"
-        );
+        assert_eq!(error.to_string(), "exc_type: expected a string, found nothing");
     }
 }

@@ -141,11 +141,7 @@ mod tests {
             assert_eq!(state.is_ready(), ready, "{name}");
             assert_eq!(state.is_exception(), exception, "{name}");
             assert_eq!(state.is_propagated(), propagated, "{name}");
-            assert_eq!(
-                usize::from(state.precedence()),
-                table.len() - 1 - n,
-                "{name}"
-            );
+            assert_eq!(usize::from(state.precedence()), table.len() - 1 - n, "{name}");
         }
         assert_eq!(State::parse("IGNORED"), State::Ignored);
         assert_eq!(State::parse("success"), State::Custom("success".to_owned()));

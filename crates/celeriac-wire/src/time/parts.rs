@@ -39,19 +39,13 @@ impl Parts {
         }
         let (date, rest) = DateParts::parse_prefix(text)?;
         let Some(time) = rest.get(1..) else {
-            return Some(Self {
-                date,
-                time: TimeParts::default(),
-            });
+            return Some(Self { date, time: TimeParts::default() });
         };
         let mut time = TimeParts::parse(time)?;
         if time.hour == 24 {
             time.hour = 0;
             let next = date.civil()?.tomorrow().ok()?;
-            return Some(Self {
-                date: DateParts::from_civil(next),
-                time,
-            });
+            return Some(Self { date: DateParts::from_civil(next), time });
         }
         Some(Self { date, time })
     }
@@ -59,13 +53,8 @@ impl Parts {
     /// Returns the instant; a naive time is UTC.
     pub(crate) fn timestamp(self) -> Option<Timestamp> {
         let Self { date, time } = self;
-        let civil = date
-            .civil()?
-            .at(time.hour, time.minute, time.second, time.micros * 1000);
-        Offset::from_seconds(time.offset.unwrap_or(0))
-            .ok()?
-            .to_timestamp(civil)
-            .ok()
+        let civil = date.civil()?.at(time.hour, time.minute, time.second, time.micros * 1000);
+        Offset::from_seconds(time.offset.unwrap_or(0)).ok()?.to_timestamp(civil).ok()
     }
 }
 
@@ -84,14 +73,7 @@ impl DateParts {
         }
         let year = year as i16;
         if rest.is_empty() {
-            return Some((
-                Self {
-                    year,
-                    month: 1,
-                    day: 1,
-                },
-                rest,
-            ));
+            return Some((Self { year, month: 1, day: 1 }, rest));
         }
         let (dashed, rest) = eat(rest, '-');
         if let Some(rest) = rest.strip_prefix('W') {
@@ -146,11 +128,7 @@ impl DateParts {
     }
 
     fn from_civil(date: Date) -> Self {
-        Self {
-            year: date.year(),
-            month: date.month(),
-            day: date.day(),
-        }
+        Self { year: date.year(), month: date.month(), day: date.day() }
     }
 }
 
@@ -160,16 +138,9 @@ impl TimeParts {
         let zone_at = text.find(['Z', 'z', '+', '-']).unwrap_or(text.len());
         let (clock, zone) = text.split_at(zone_at);
         let (hour, rest) = digits(clock, 2)?;
-        let mut time = Self {
-            hour: hour as i8,
-            ..Self::default()
-        };
+        let mut time = Self { hour: hour as i8, ..Self::default() };
         let colons = rest.starts_with(':');
-        let rest = if rest.is_empty() {
-            rest
-        } else {
-            time.parse_minute(rest, colons)?
-        };
+        let rest = if rest.is_empty() { rest } else { time.parse_minute(rest, colons)? };
         if !rest.is_empty() {
             return None;
         }
@@ -183,11 +154,7 @@ impl TimeParts {
 
     fn parse_minute<'a>(&mut self, rest: &'a str, colons: bool) -> Option<&'a str> {
         let part = |rest: &'a str| {
-            let rest = if colons {
-                rest.strip_prefix(':')?
-            } else {
-                rest
-            };
+            let rest = if colons { rest.strip_prefix(':')? } else { rest };
             digits(rest, 2)
         };
         let (minute, rest) = part(rest)?;

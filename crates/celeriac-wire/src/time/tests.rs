@@ -4,12 +4,7 @@ use super::{parse_iso, print_iso};
 use crate::json::Value;
 
 /// Texts that dateutil takes and this crate refuses: single digits and a week 53 that is not.
-const STRICTER: [&str; 4] = [
-    "2030-W53",
-    "2030-01-01T12:3",
-    "2030-W1",
-    "2030-01-01T12:34:56+05:3",
-];
+const STRICTER: [&str; 4] = ["2030-W53", "2030-01-01T12:3", "2030-W1", "2030-01-01T12:34:56+05:3"];
 
 #[test]
 fn agrees_with_dateutil() {
@@ -36,10 +31,7 @@ fn prints_at_most_microseconds() {
     assert_eq!(print(1_999), "1970-01-01T00:00:00.000001+00:00");
     assert_eq!(print(999), "1970-01-01T00:00:00+00:00");
     assert_eq!(print(-1_000), "1969-12-31T23:59:59.999999+00:00");
-    assert_eq!(
-        print(1_795_226_008_261_473_000),
-        "2026-11-21T01:53:28.261473+00:00"
-    );
+    assert_eq!(print(1_795_226_008_261_473_000), "2026-11-21T01:53:28.261473+00:00");
 }
 
 #[test]

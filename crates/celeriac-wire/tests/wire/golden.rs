@@ -7,10 +7,8 @@ use celeriac_wire::{Body, Envelope, Headers, ResultMeta, State, Value};
 use crate::fixtures::{self, Fixture};
 
 /// Captured files without a message or result, and why they are here.
-const SKIPPED: [(&str, &str); 1] = [(
-    "events_by_type",
-    "decoded events only; read by golden_events",
-)];
+const SKIPPED: [(&str, &str); 1] =
+    [("events_by_type", "decoded events only; read by golden_events")];
 
 /// Messages whose body is not plain JSON of protocol 2, and why.
 const OPAQUE: [(&str, &str); 10] = [
@@ -48,20 +46,12 @@ fn every_file_is_read_or_skipped_with_a_reason() {
 fn envelopes_are_printed_as_they_came() {
     let mut count = 0;
     for fixture in fixtures::all() {
-        let texts = fixture
-            .queued()
-            .into_iter()
-            .map(|(text, _)| text.to_owned());
+        let texts = fixture.queued().into_iter().map(|(text, _)| text.to_owned());
         for raw in texts.chain(fixture.events()) {
             let envelope = Envelope::parse(raw.as_bytes()).expect(&fixture.name);
             let printed = envelope.to_bytes();
             assert_eq!(text(&printed), raw, "{}", fixture.name);
-            assert_eq!(
-                Envelope::parse(&printed).as_ref(),
-                Ok(&envelope),
-                "{}",
-                fixture.name
-            );
+            assert_eq!(Envelope::parse(&printed).as_ref(), Ok(&envelope), "{}", fixture.name);
             assert!(envelope.extra.is_empty());
             count += 1;
         }
@@ -74,9 +64,7 @@ fn bodies_are_printed_as_they_came_or_stay_opaque() {
     let mut opaque = Vec::new();
     for fixture in fixtures::all() {
         for (raw, decoded) in fixture.queued() {
-            let message = Envelope::parse(raw.as_bytes())
-                .expect(&fixture.name)
-                .message;
+            let message = Envelope::parse(raw.as_bytes()).expect(&fixture.name).message;
             if !message.is_plain_json() || !message.is_protocol_2() {
                 opaque.push(fixture.name.clone());
                 if let Some(hex) = decoded.get("body_decoded_hex") {
@@ -90,20 +78,11 @@ fn bodies_are_printed_as_they_came_or_stay_opaque() {
             }
             message.check().expect(&fixture.name);
             let body = Body::parse(&message.body).expect(&fixture.name);
-            assert_eq!(
-                text(&body.to_bytes()),
-                text(&message.body),
-                "{}",
-                fixture.name
-            );
+            assert_eq!(text(&body.to_bytes()), text(&message.body), "{}", fixture.name);
             // With body_encoding utf-8 the body stands in the envelope as it is.
             let expected = match decoded.get("body_decoded") {
                 Some(body) => body.to_string(),
-                None => decoded
-                    .get("body")
-                    .and_then(Value::as_str)
-                    .expect("text")
-                    .to_owned(),
+                None => decoded.get("body").and_then(Value::as_str).expect("text").to_owned(),
             };
             assert_eq!(text(&body.to_bytes()), expected, "{}", fixture.name);
         }
@@ -115,22 +94,13 @@ fn bodies_are_printed_as_they_came_or_stay_opaque() {
 fn headers_and_properties_read_what_python_decoded() {
     for fixture in fixtures::all() {
         for (raw, decoded) in fixture.queued() {
-            let message = Envelope::parse(raw.as_bytes())
-                .expect(&fixture.name)
-                .message;
+            let message = Envelope::parse(raw.as_bytes()).expect(&fixture.name).message;
             let field = |part: &str, name: &str| {
-                decoded
-                    .get(part)
-                    .and_then(|part| part.get(name))
-                    .cloned()
-                    .unwrap_or_default()
+                decoded.get(part).and_then(|part| part.get(name)).cloned().unwrap_or_default()
             };
             let header = |name| field("headers", name);
             let headers = &message.headers;
-            assert_eq!(
-                Some(&Value::Object(headers.as_map().clone())),
-                decoded.get("headers")
-            );
+            assert_eq!(Some(&Value::Object(headers.as_map().clone())), decoded.get("headers"));
             for (read, name) in [
                 (headers.task(), "task"),
                 (headers.id(), "id"),
@@ -145,20 +115,11 @@ fn headers_and_properties_read_what_python_decoded() {
             ] {
                 assert_eq!(read, header(name).as_str(), "{}: {name}", fixture.name);
             }
-            assert_eq!(
-                Some(u64::from(headers.retries())),
-                header("retries").as_u64().or(Some(0))
-            );
+            assert_eq!(Some(u64::from(headers.retries())), header("retries").as_u64().or(Some(0)));
             assert_eq!(headers.group_index(), header("group_index").as_i64());
             assert_eq!(headers.ignore_result(), header("ignore_result").as_bool());
-            assert_eq!(
-                headers.eta().expect("a time").is_some(),
-                !header("eta").is_null()
-            );
-            assert_eq!(
-                headers.expires().expect("a time").is_some(),
-                !header("expires").is_null()
-            );
+            assert_eq!(headers.eta().expect("a time").is_some(), !header("eta").is_null());
+            assert_eq!(headers.expires().expect("a time").is_some(), !header("expires").is_null());
             let properties = &message.properties;
             let id = field("properties", "correlation_id");
             assert_eq!(properties.correlation_id(), id.as_str());
@@ -168,10 +129,7 @@ fn headers_and_properties_read_what_python_decoded() {
             assert!(properties.delivery_tag().is_some());
             let info = field("properties", "delivery_info");
             let read = properties.delivery_info();
-            assert_eq!(
-                Some(read.exchange.as_str()),
-                info.get("exchange").and_then(Value::as_str)
-            );
+            assert_eq!(Some(read.exchange.as_str()), info.get("exchange").and_then(Value::as_str));
             assert_eq!(
                 Some(read.routing_key.as_str()),
                 info.get("routing_key").and_then(Value::as_str)
@@ -183,15 +141,8 @@ fn headers_and_properties_read_what_python_decoded() {
 #[test]
 fn new_headers_have_the_names_and_order_of_celery() {
     let fixture = fixtures::one("task_basic");
-    let raw = fixture
-        .get("queues")
-        .and_then(|queues| queues.get("celery"))
-        .expect("queue");
-    let raw = raw
-        .as_array()
-        .and_then(<[Value]>::first)
-        .and_then(Value::as_str)
-        .expect("text");
+    let raw = fixture.get("queues").and_then(|queues| queues.get("celery")).expect("queue");
+    let raw = raw.as_array().and_then(<[Value]>::first).and_then(Value::as_str).expect("text");
     let theirs = Envelope::parse(raw.as_bytes()).expect("valid").message;
     let mut ours = Headers::new("protoapp.add", theirs.headers.id().expect("id"));
     let body = Body::parse(&theirs.body).expect("valid");
@@ -213,12 +164,7 @@ fn check_result(fixture: &Fixture, raw: &str) {
     let state = meta.state();
     assert_eq!(Some(state.as_str()), status.as_str());
     let exception = meta.exception().expect(&fixture.name);
-    assert_eq!(
-        exception.is_some(),
-        state.is_exception(),
-        "{}",
-        fixture.name
-    );
+    assert_eq!(exception.is_some(), state.is_exception(), "{}", fixture.name);
     if let Some(exception) = exception {
         assert_eq!(exception.to_value().to_string(), meta.result().to_string());
     }
@@ -280,10 +226,7 @@ fn exceptions_print_as_python_logged_them() {
     ] {
         let fixture = fixtures::one(name);
         let raw = fixture.get("raw").and_then(Value::as_str).expect("raw");
-        let exception = ResultMeta::parse(raw.as_bytes())
-            .expect(name)
-            .exception()
-            .expect(name);
+        let exception = ResultMeta::parse(raw.as_bytes()).expect(name).exception().expect(name);
         assert_eq!(exception.expect(name).summary(), summary);
     }
 }

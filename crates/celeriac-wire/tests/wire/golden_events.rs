@@ -9,10 +9,7 @@ fn events() -> Vec<Event> {
     let mut events = Vec::new();
     for fixture in fixtures::all() {
         for raw in fixture.events() {
-            let body = Envelope::parse(raw.as_bytes())
-                .expect(&fixture.name)
-                .message
-                .body;
+            let body = Envelope::parse(raw.as_bytes()).expect(&fixture.name).message.body;
             let read = Event::parse_many(&body).expect(&fixture.name);
             let printed = match read.as_slice() {
                 [single] if body.starts_with(b"{") => single.to_bytes(),
@@ -23,11 +20,7 @@ fn events() -> Vec<Event> {
         }
     }
     let by_type = fixtures::one("events_by_type");
-    let types = by_type
-        .get("types")
-        .and_then(Value::as_object)
-        .expect("types")
-        .clone();
+    let types = by_type.get("types").and_then(Value::as_object).expect("types").clone();
     for (kind, event) in types {
         let event = Event::from_map(event.as_object().expect("an event").clone());
         assert_eq!(event.kind(), Some(kind.as_str()));
@@ -112,16 +105,10 @@ fn constructors_write_what_celery_wrote() {
     for event in events() {
         let Some(mut built) = rebuild(&event) else {
             // Gossip elections (spec 6.3) are not sent by us.
-            assert!(
-                event.kind().expect("a type").starts_with("worker-elect"),
-                "{event:?}"
-            );
+            assert!(event.kind().expect("a type").starts_with("worker-elect"), "{event:?}");
             continue;
         };
-        let (ours, theirs) = (
-            built.timestamp().expect("time"),
-            event.timestamp().expect("time"),
-        );
+        let (ours, theirs) = (built.timestamp().expect("time"), event.timestamp().expect("time"));
         assert!((ours - theirs).abs() < 2e-6, "{ours} {theirs}");
         // A float of seconds holds more than the microseconds of the instant read from it.
         built.insert("timestamp", event.get("timestamp").expect("time").clone());
@@ -154,10 +141,7 @@ fn constructors_write_what_celery_wrote() {
 fn task_sent_has_the_fields_of_celery() {
     // From the MONITOR line of event_task_sent; its body is the only base64 text that starts so.
     let fixture = fixtures::one("event_task_sent");
-    let lines = fixture
-        .get("monitor")
-        .and_then(Value::as_array)
-        .expect("monitor");
+    let lines = fixture.get("monitor").and_then(Value::as_array).expect("monitor");
     let publish = lines
         .iter()
         .filter_map(Value::as_str)
@@ -165,10 +149,7 @@ fn task_sent_has_the_fields_of_celery() {
         .expect("a PUBLISH");
     let text = publish.split_once("\" \"{").expect("an envelope").1;
     let text = format!("{{{}", text.trim_end_matches('"').replace("\\\"", "\""));
-    let body = Envelope::parse(text.as_bytes())
-        .expect("valid")
-        .message
-        .body;
+    let body = Envelope::parse(text.as_bytes()).expect("valid").message.body;
     let [event] = <[Event; 1]>::try_from(Event::parse_many(&body).expect("valid")).expect("one");
     let base = EventBase {
         hostname: event.hostname().expect("name").to_owned(),
@@ -198,10 +179,7 @@ fn task_sent_has_the_fields_of_celery() {
 fn odd_events_are_read_or_refused() {
     assert_eq!(Event::parse_many(b"[]"), Ok(Vec::new()));
     let error = Event::parse_many(b"[{}, 1]").expect_err("not an event");
-    assert_eq!(
-        error.to_string(),
-        "event[1]: expected an object, found the integer 1"
-    );
+    assert_eq!(error.to_string(), "event[1]: expected an object, found the integer 1");
     for timestamp in ["NaN", "1e300", "\"x\"", "null", "-Infinity"] {
         let text = format!("{{\"timestamp\": {timestamp}}}");
         let events = Event::parse_many(text.as_bytes()).expect("an object");

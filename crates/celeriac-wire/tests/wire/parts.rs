@@ -11,15 +11,8 @@ use crate::fixtures;
 
 fn first_message(name: &str, queue: &str) -> Message {
     let fixture = fixtures::one(name);
-    let items = fixture
-        .get("queues")
-        .and_then(|queues| queues.get(queue))
-        .expect(name);
-    let text = items
-        .as_array()
-        .and_then(<[Value]>::last)
-        .and_then(Value::as_str)
-        .expect(name);
+    let items = fixture.get("queues").and_then(|queues| queues.get(queue)).expect(name);
+    let text = items.as_array().and_then(<[Value]>::last).and_then(Value::as_str).expect(name);
     Envelope::parse(text.as_bytes()).expect(name).message
 }
 
@@ -34,10 +27,8 @@ fn headers(text: &str) -> Headers {
 #[test]
 fn setters_and_readers_agree() {
     let mut headers = Headers::new("app.add", "1");
-    let limits = TimeLimits {
-        hard: Some(Duration::from_secs(10)),
-        soft: Some(Duration::from_millis(2500)),
-    };
+    let limits =
+        TimeLimits { hard: Some(Duration::from_secs(10)), soft: Some(Duration::from_millis(2500)) };
     let eta = parse_iso("2030-01-01T00:00:00.5Z").expect("a time");
     headers
         .set_eta(Some(eta))
@@ -54,10 +45,7 @@ fn setters_and_readers_agree() {
     let headers = self::headers(&headers.to_json());
     assert_eq!(headers.eta(), Ok(Some(eta)));
     assert_eq!(headers.expires(), Ok(Some(eta)));
-    assert_eq!(
-        headers.get("timelimit").map(Value::to_string).as_deref(),
-        Some("[10, 2.5]")
-    );
+    assert_eq!(headers.get("timelimit").map(Value::to_string).as_deref(), Some("[10, 2.5]"));
     assert_eq!(headers.time_limits(), Ok(limits));
     assert_eq!(headers.retries(), 3);
     assert_eq!(headers.group(), Some("g"));
@@ -89,14 +77,8 @@ fn missing_headers_are_defaults() {
 fn check_names_the_bad_header() {
     for (text, expected) in [
         ("{}", "headers.task: expected a string, found nothing"),
-        (
-            r#"{"task": 1}"#,
-            "headers.task: expected a string, found the integer 1",
-        ),
-        (
-            r#"{"task": "t", "id": null}"#,
-            "headers.id: expected a string, found null",
-        ),
+        (r#"{"task": 1}"#, "headers.task: expected a string, found the integer 1"),
+        (r#"{"task": "t", "id": null}"#, "headers.id: expected a string, found null"),
         (
             r#"{"task": "t", "id": "1", "eta": "soon"}"#,
             "headers.eta: expected an ISO 8601 time, found the string \"soon\"",
@@ -130,13 +112,8 @@ fn check_names_the_bad_header() {
 
 #[test]
 fn headers_have_a_bound() {
-    let long = format!(
-        "{{\"x\": \"{}\"}}",
-        "a".repeat(celeriac_wire::limits::HEADERS_BYTES_MAX)
-    );
-    let error = Headers::parse(long.as_bytes())
-        .expect_err("too long")
-        .to_string();
+    let long = format!("{{\"x\": \"{}\"}}", "a".repeat(celeriac_wire::limits::HEADERS_BYTES_MAX));
+    let error = Headers::parse(long.as_bytes()).expect_err("too long").to_string();
     assert_eq!(error, "headers of 1048585 exceeds the bound of 1048576");
 }
 
@@ -161,10 +138,7 @@ fn properties_read_what_brokers_write() {
 
     let mut properties = Properties::new("1");
     assert_eq!(properties.reply_to(), None);
-    let info = DeliveryInfo {
-        exchange: "e".to_owned(),
-        routing_key: "k".to_owned(),
-    };
+    let info = DeliveryInfo { exchange: "e".to_owned(), routing_key: "k".to_owned() };
     properties.insert("delivery_info", Map::from([("redelivered", true)]));
     properties
         .set_delivery_info(&info)
@@ -173,17 +147,11 @@ fn properties_read_what_brokers_write() {
         .set_reply_to("r");
     assert_eq!(properties.delivery_info(), info);
     assert_eq!(
-        properties
-            .get("delivery_info")
-            .map(Value::to_string)
-            .as_deref(),
+        properties.get("delivery_info").map(Value::to_string).as_deref(),
         Some(r#"{"redelivered": true, "exchange": "e", "routing_key": "k"}"#)
     );
     assert_eq!(properties.get("expiration"), Some(&Value::from("1500")));
-    assert_eq!(
-        properties.expiration(),
-        Ok(Some(Duration::from_millis(1500)))
-    );
+    assert_eq!(properties.expiration(), Ok(Some(Duration::from_millis(1500))));
     assert_eq!(properties.reply_to(), Some("r"));
     properties.insert("expiration", "soon");
     assert!(properties.expiration().is_err());
@@ -197,15 +165,9 @@ fn captured_times_limits_and_custom_headers_are_read() {
     assert!(options.custom().count() > 0);
     assert!(options.time_limits().expect("limits").hard.is_some());
     assert!(options.time_limits().expect("limits").soft.is_some());
-    let eta = first_message("task_eta", "celery")
-        .headers
-        .eta()
-        .expect("a time");
+    let eta = first_message("task_eta", "celery").headers.eta().expect("a time");
     assert_eq!(eta, parse_iso("2030-01-01").ok());
-    let naive = first_message("task_eta_naive", "celery")
-        .headers
-        .eta()
-        .expect("a time");
+    let naive = first_message("task_eta_naive", "celery").headers.eta().expect("a time");
     assert!(naive.is_some());
     let expires = first_message("task_expires_past", "celery");
     assert_eq!(expires.properties.expiration(), Ok(Some(Duration::ZERO)));
@@ -230,42 +192,26 @@ fn links_are_signatures() {
 #[test]
 fn a_chain_is_reversed_in_the_embed() {
     let chain = first_body("canvas_chain").embed.chain().expect("a chain");
-    let args: Vec<String> = chain
-        .iter()
-        .map(|step| Value::from(step.args().to_vec()).to_string())
-        .collect();
+    let args: Vec<String> =
+        chain.iter().map(|step| Value::from(step.args().to_vec()).to_string()).collect();
     assert_eq!(args, ["[3]", "[2]"]);
     assert!(chain.iter().all(|step| step.task_id().is_some()));
 }
 
 #[test]
 fn chords_have_header_and_body() {
-    let body = first_body("canvas_chord")
-        .embed
-        .chord()
-        .expect("valid")
-        .expect("a chord body");
+    let body = first_body("canvas_chord").embed.chord().expect("valid").expect("a chord body");
     assert_eq!(body.task(), Some("protoapp.xsum"));
     assert!(body.group_id().is_some());
-    let chain = first_body("canvas_chain_group_chain")
-        .embed
-        .chain()
-        .expect("a chain");
+    let chain = first_body("canvas_chain_group_chain").embed.chain().expect("a chain");
     let chord = chain.last().expect("a step");
     assert_eq!(chord.kind(), SignatureKind::Chord);
     assert_eq!(chord.chord_header().expect("valid").len(), 2);
     assert_eq!(
-        chord
-            .chord_body()
-            .expect("valid")
-            .as_ref()
-            .and_then(Signature::task),
+        chord.chord_body().expect("valid").as_ref().and_then(Signature::task),
         Some("protoapp.xsum")
     );
-    let group = first_body("canvas_chain_chord")
-        .embed
-        .chain()
-        .expect("a chain");
+    let group = first_body("canvas_chain_chord").embed.chain().expect("a chain");
     let group = group.last().expect("a step");
     assert_eq!(group.kind(), SignatureKind::Group);
     assert_eq!(group.tasks().expect("valid").len(), 2);
@@ -308,54 +254,27 @@ fn built_signatures_look_like_python() {
 #[test]
 fn wrong_shapes_are_named() {
     for (text, expected) in [
-        (
-            "{}",
-            "body: expected [args, kwargs, embed], found an object of 0 keys",
-        ),
-        (
-            "[1, 2]",
-            "body: expected [args, kwargs, embed], found an array of 2",
-        ),
-        (
-            "[1, {}, {}]",
-            "args: expected an array, found the integer 1",
-        ),
-        (
-            "[[], [], {}]",
-            "kwargs: expected an object, found an array of 0",
-        ),
+        ("{}", "body: expected [args, kwargs, embed], found an object of 0 keys"),
+        ("[1, 2]", "body: expected [args, kwargs, embed], found an array of 2"),
+        ("[1, {}, {}]", "args: expected an array, found the integer 1"),
+        ("[[], [], {}]", "kwargs: expected an object, found an array of 0"),
     ] {
-        assert_eq!(
-            Body::parse(text.as_bytes()).expect_err(text).to_string(),
-            expected
-        );
+        assert_eq!(Body::parse(text.as_bytes()).expect_err(text).to_string(), expected);
     }
     let embed = |text: &str| {
         Embed::from_map(
-            Value::parse(text.as_bytes())
-                .expect("valid")
-                .as_object()
-                .expect("map")
-                .clone(),
+            Value::parse(text.as_bytes()).expect("valid").as_object().expect("map").clone(),
         )
     };
     assert_eq!(
-        embed(r#"{"chain": [1]}"#)
-            .chain()
-            .expect_err("no signature")
-            .to_string(),
+        embed(r#"{"chain": [1]}"#).chain().expect_err("no signature").to_string(),
         "chain[0]: expected a signature, found the integer 1"
     );
     assert_eq!(
-        embed(r#"{"chord": []}"#)
-            .chord()
-            .expect_err("no signature")
-            .to_string(),
+        embed(r#"{"chord": []}"#).chord().expect_err("no signature").to_string(),
         "chord: expected an object, found an array of 0"
     );
-    let single = embed(r#"{"callbacks": {"task": "t"}}"#)
-        .callbacks()
-        .expect("one alone");
+    let single = embed(r#"{"callbacks": {"task": "t"}}"#).callbacks().expect("one alone");
     assert_eq!(single.first().and_then(Signature::task), Some("t"));
     let group = Signature::group(Vec::new()).with_kwargs(Map::from([("tasks", 1)]));
     assert_eq!(

@@ -52,21 +52,12 @@ fn ask_python(lines: &str) -> std::io::Result<String> {
 fn prints_as_json_dumps() {
     let mut runner = TestRunner::deterministic();
     let lines: Vec<String> = (0..300)
-        .map(|_| {
-            python_value()
-                .new_tree(&mut runner)
-                .expect("a value")
-                .current()
-                .to_string()
-        })
+        .map(|_| python_value().new_tree(&mut runner).expect("a value").current().to_string())
         .collect();
     let printed = match ask_python(&lines.join("\n")) {
         Ok(printed) => printed,
         Err(error) => {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "python3 is needed in CI: {error}"
-            );
+            assert!(std::env::var_os("CI").is_none(), "python3 is needed in CI: {error}");
             println!("skipped: python3 cannot be started: {error}");
             return;
         }

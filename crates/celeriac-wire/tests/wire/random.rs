@@ -19,14 +19,8 @@ fn number() -> impl Strategy<Value = Number> {
         prop::num::f64::ANY.prop_map(Number::from),
         "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,10})?([eE][-+]?[0-9]{1,3})?"
             .prop_map(|text| Number::parse(&text).expect("a number")),
-        prop_oneof![
-            Just("NaN"),
-            Just("Infinity"),
-            Just("-Infinity"),
-            Just("-0"),
-            Just("1.50")
-        ]
-        .prop_map(|text| Number::parse(text).expect("a number")),
+        prop_oneof![Just("NaN"), Just("Infinity"), Just("-Infinity"), Just("-0"), Just("1.50")]
+            .prop_map(|text| Number::parse(text).expect("a number")),
     ]
 }
 
@@ -63,35 +57,21 @@ fn read_everything(bytes: &[u8]) {
         let again = Envelope::parse(&envelope.to_bytes()).expect("own text");
         assert_eq!(again.message.body, envelope.message.body);
         see(envelope.message.check());
-        see((
-            envelope.message.properties.priority(),
-            envelope.message.properties.expiration(),
-        ));
+        see((envelope.message.properties.priority(), envelope.message.properties.expiration()));
         read_everything(&envelope.message.body);
     }
     if let Ok(body) = Body::parse(bytes) {
         let again = Body::parse(&body.to_bytes()).expect("own text");
         assert_eq!(again, body);
-        let links = [
-            body.embed.callbacks(),
-            body.embed.errbacks(),
-            body.embed.chain(),
-        ];
+        let links = [body.embed.callbacks(), body.embed.errbacks(), body.embed.chain()];
         for signature in links.into_iter().flatten().flatten() {
             read_signature(&signature);
         }
         see(body.embed.chord());
-        see((
-            celeriac_wire::args_repr(&body.args),
-            celeriac_wire::kwargs_repr(&body.kwargs),
-        ));
+        see((celeriac_wire::args_repr(&body.args), celeriac_wire::kwargs_repr(&body.kwargs)));
     }
     if let Ok(meta) = ResultMeta::parse(bytes) {
-        see((
-            meta.exception()
-                .map(|found| found.map(|found| found.summary())),
-            meta.date_done(),
-        ));
+        see((meta.exception().map(|found| found.map(|found| found.summary())), meta.date_done()));
         read_signature(&Signature::from_map(meta.into_map()));
     }
     for event in Event::parse_many(bytes).unwrap_or_default() {
@@ -102,20 +82,13 @@ fn read_everything(bytes: &[u8]) {
     }
     if let Ok(value) = Value::parse(bytes) {
         assert_eq!(Value::parse(&value.to_bytes()).as_ref(), Ok(&value));
-        see((
-            celeriac_wire::value_repr(&value),
-            Special::read(&value).map(|read| read.is_ok()),
-        ));
+        see((celeriac_wire::value_repr(&value), Special::read(&value).map(|read| read.is_ok())));
     }
     see(ResultMeta::compressed(bytes));
 }
 
 fn read_signature(signature: &Signature) {
-    see((
-        signature.tasks(),
-        signature.chord_header(),
-        signature.chord_body(),
-    ));
+    see((signature.tasks(), signature.chord_header(), signature.chord_body()));
     see((signature.links(), signature.link_errors(), signature.kind()));
 }
 
@@ -181,19 +154,10 @@ proptest! {
 fn mutated_fixtures_never_panic() {
     let mut texts = Vec::new();
     for fixture in fixtures::all() {
-        texts.extend(
-            fixture
-                .queued()
-                .into_iter()
-                .map(|(text, _)| text.to_owned()),
-        );
+        texts.extend(fixture.queued().into_iter().map(|(text, _)| text.to_owned()));
         texts.extend(fixture.results().into_iter().map(str::to_owned));
     }
-    let config = ProptestConfig {
-        cases: 2000,
-        failure_persistence: None,
-        ..Default::default()
-    };
+    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let which = any::<prop::sample::Index>();
     let cut = any::<prop::sample::Index>();
@@ -213,16 +177,13 @@ fn mutated_fixtures_never_panic() {
         .prop_map(|text| text.as_bytes().to_vec()),
     ];
     runner
-        .run(
-            &(which, cut, 0..12_usize, piece),
-            |(which, cut, drop, piece)| {
-                let text = which.get(&texts).as_bytes();
-                let start = cut.index(text.len());
-                let end = (start + drop).min(text.len());
-                let mutated = [&text[..start], &piece, &text[end..]].concat();
-                read_everything(&mutated);
-                Ok(())
-            },
-        )
+        .run(&(which, cut, 0..12_usize, piece), |(which, cut, drop, piece)| {
+            let text = which.get(&texts).as_bytes();
+            let start = cut.index(text.len());
+            let end = (start + drop).min(text.len());
+            let mutated = [&text[..start], &piece, &text[end..]].concat();
+            read_everything(&mutated);
+            Ok(())
+        })
         .expect("no panic");
 }

@@ -93,10 +93,7 @@ fn enums_look_like_serde_json() {
     assert_eq!(print(&Shape::Point), r#""Point""#);
     assert_eq!(print(&Shape::Circle(1.0)), r#"{"Circle": 1.0}"#);
     assert_eq!(print(&Shape::Line(-1, 2)), r#"{"Line": [-1, 2]}"#);
-    let shape = Shape::Box {
-        width: i128::MAX,
-        height: None,
-    };
+    let shape = Shape::Box { width: i128::MAX, height: None };
     assert_eq!(
         print(&shape),
         r#"{"Box": {"width": 170141183460469231731687303715884105727, "height": null}}"#
@@ -133,19 +130,13 @@ impl<'de> Deserialize<'de> for Blob {
 fn bytes_are_marker_objects() {
     for (bytes, text) in [
         (&b"abc"[..], r#"{"__type__": "bytes", "__value__": "abc"}"#),
-        (
-            &b"\xff\x00"[..],
-            r#"{"__type__": "base64", "__value__": "/wA="}"#,
-        ),
+        (&b"\xff\x00"[..], r#"{"__type__": "base64", "__value__": "/wA="}"#),
     ] {
         let value = to_value(&Blob(bytes.to_vec())).expect("a value");
         assert_eq!(value.to_string(), text);
         assert_eq!(from_value::<Blob>(value).expect("bytes").0, bytes);
     }
-    assert_eq!(
-        from_value::<Blob>(Value::from("abc")).expect("text").0,
-        b"abc"
-    );
+    assert_eq!(from_value::<Blob>(Value::from("abc")).expect("text").0, b"abc");
     let error = from_value::<Blob>(Value::from(1)).err().expect("no bytes");
     assert_eq!(error.to_string(), "expected bytes, found the integer 1");
 }
@@ -179,28 +170,16 @@ fn errors_name_path_expected_and_found() {
     refused::<i64>(r#""x""#, "expected an integer, found the string \"x\"");
     refused::<i64>("1.5", "expected an integer, found the number 1.5");
     refused::<i64>("1.0", "expected an integer, found the number 1.0");
-    refused::<u8>(
-        "300",
-        "expected an integer from 0 to 255, found the integer 300",
-    );
-    refused::<u32>(
-        "-1",
-        "expected an integer of 0 or more, found the integer -1",
-    );
+    refused::<u8>("300", "expected an integer from 0 to 255, found the integer 300");
+    refused::<u32>("-1", "expected an integer of 0 or more, found the integer -1");
     refused::<f64>("null", "expected a number, found null");
     refused::<bool>("0", "expected a bool, found the integer 0");
     refused::<String>("[]", "expected a string, found an array");
     refused::<Vec<u8>>("{}", "expected an array, found an object of 0 keys");
     refused::<(i64, i64)>("[1]", "expected a tuple of size 2, found 1 elements");
-    refused::<(i64, i64)>(
-        "[1, 2, 3]",
-        "expected an array of 2 elements, found an array of 3",
-    );
+    refused::<(i64, i64)>("[1, 2, 3]", "expected an array of 2 elements, found an array of 3");
     refused::<(i64, String)>("[1, 2]", "[1]: expected a string, found the integer 2");
-    refused::<Shape>(
-        "1",
-        "expected a name or an object with one name as key, found the integer 1",
-    );
+    refused::<Shape>("1", "expected a name or an object with one name as key, found the integer 1");
     refused::<Shape>(
         r#""Star""#,
         "unknown variant `Star`, expected one of `Point`, `Circle`, `Line`, `Box`",
@@ -215,10 +194,7 @@ fn errors_name_path_expected_and_found() {
         r#"{"id": 1, "lines": [{"price": 1, "count": null}, {"price": 1, "count": "x"}]}"#,
         "lines[1].count: expected an integer, found the string \"x\"",
     );
-    refused::<Order>(
-        r#"{"id": 1, "more": 1}"#,
-        "unknown field `more`, expected `id` or `lines`",
-    );
+    refused::<Order>(r#"{"id": 1, "more": 1}"#, "unknown field `more`, expected `id` or `lines`");
     refused::<BTreeMap<i32, i32>>(r#"{"a": 1}"#, "expected an integer, found the string \"a\"");
     let big = "9".repeat(100);
     refused::<i64>(
@@ -228,13 +204,8 @@ fn errors_name_path_expected_and_found() {
             "9".repeat(60)
         ),
     );
-    let error = from_value::<i64>(Value::from("x"))
-        .expect_err("text")
-        .at("args[1]");
-    assert_eq!(
-        error.to_string(),
-        "args[1]: expected an integer, found the string \"x\""
-    );
+    let error = from_value::<i64>(Value::from("x")).expect_err("text").at("args[1]");
+    assert_eq!(error.to_string(), "args[1]: expected an integer, found the string \"x\"");
 }
 
 #[test]
@@ -243,10 +214,7 @@ fn maps_and_numbers_are_types_too() {
     assert_eq!(from_value::<Map>(map.clone().into()), Ok(map.clone()));
     assert_eq!(to_value(&map), Ok(map.into()));
     let number = Number::parse("1.50").expect("a number");
-    assert_eq!(
-        from_value::<Number>(number.clone().into()),
-        Ok(number.clone())
-    );
+    assert_eq!(from_value::<Number>(number.clone().into()), Ok(number.clone()));
     assert_eq!(to_value(&number), Ok(number.into()));
     refused::<Map>("1", "expected an object, found the integer 1");
 }
@@ -254,17 +222,11 @@ fn maps_and_numbers_are_types_too() {
 #[test]
 fn odd_map_keys_become_text_as_in_python() {
     let by_number: BTreeMap<i64, Option<u8>> = [(-1, None)].into();
-    assert_eq!(
-        to_value(&by_number).expect("a value").to_string(),
-        r#"{"-1": null}"#
-    );
+    assert_eq!(to_value(&by_number).expect("a value").to_string(), r#"{"-1": null}"#);
     let by_option: BTreeMap<Option<bool>, u8> = [(None, 1), (Some(true), 2)].into();
     let value = to_value(&by_option).expect("a value");
     assert_eq!(value.to_string(), r#"{"null": 1, "true": 2}"#);
-    assert_eq!(
-        from_value::<BTreeMap<Option<bool>, u8>>(value),
-        Ok(by_option)
-    );
+    assert_eq!(from_value::<BTreeMap<Option<bool>, u8>>(value), Ok(by_option));
     let by_pair: BTreeMap<(u8, u8), u8> = [((1, 2), 3)].into();
     assert!(to_value(&by_pair).is_err());
 }
@@ -286,9 +248,7 @@ fn the_deepest_value_needs_little_stack() {
             assert!(celeriac_wire::value_repr(&value).contains("..."));
         }
     };
-    let thread = std::thread::Builder::new()
-        .stack_size(1024 * 1024)
-        .spawn(work);
+    let thread = std::thread::Builder::new().stack_size(1024 * 1024).spawn(work);
     thread.expect("a thread").join().expect("no panic");
 }
 
@@ -301,8 +261,5 @@ fn deep_types_are_refused_not_overflowed() {
         node = Node(Some(Box::new([node])));
     }
     let error = to_value(&node).expect_err("too deep").to_string();
-    assert!(
-        error.ends_with("arrays and objects are nested too deep"),
-        "{error}"
-    );
+    assert!(error.ends_with("arrays and objects are nested too deep"), "{error}");
 }

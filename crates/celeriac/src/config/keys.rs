@@ -63,6 +63,8 @@ keys! {
         "larger results make their task fail"
     "queue_depth_max" [] "10000000";
         "messages in one queue; more are refused at the publisher"
+    "dead_letters_max" [] "1000000";
+        "dead letters kept; at the bound failed tasks wait with their worker instead of being dropped"
     "events_max" [] "500000";
         "events kept; the oldest go first"
     "revoke_expires" [] "30d";

@@ -1,6 +1,6 @@
 //! `docs/seeds.md`: each requirement of the seeds with the tests that cover it.
 //!
-//! A test covers a requirement when a comment `// covers: S1-21` stands inside it. Tests are never
+//! A test covers a requirement when a comment with the marker and its id stands inside it. Tests are never
 //! skipped in CI, so a covered requirement is one whose test ran.
 
 use super::{check_page, files, root};
@@ -51,8 +51,8 @@ fn enclosing_test(lines: &[&str], index: usize) -> Option<String> {
         code.contains("fn ") && !code.starts_with("//")
     })?;
     let name = lines[at].split("fn ").nth(1)?.split(['(', '<']).next()?.to_owned();
-    let clause = lines[at].contains("Fixture") || lines[at].contains("pub");
-    let attributes = &lines[at.saturating_sub(6)..at];
+    let clause = lines[at].contains("Harness");
+    let attributes = &lines[at.saturating_sub(8)..at];
     let is_test = attributes.iter().any(|line| line.contains("test"));
     (is_test || clause).then_some(name)
 }

@@ -5,7 +5,7 @@ use super::{files, root};
 /// The longest file, and the longest function, in lines.
 const FILE_MAX: usize = 800;
 const FUNCTION_MAX: usize = 100;
-/// The longest line, in characters.
+/// The longest line, in characters; rustfmt does not break texts, so lines with one are exempt.
 const LINE_MAX: usize = 110;
 /// What must not be left in source; written apart so that this file passes.
 const LEFT_OVERS: [&str; 5] = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X"),
@@ -22,7 +22,7 @@ fn files_functions_and_lines_are_short() {
             faults.push(format!("{shown} has {} lines, at most {FILE_MAX}", lines.len()));
         }
         for (index, line) in lines.iter().enumerate() {
-            if line.chars().count() > LINE_MAX && !line.contains("://") && !line.contains("after_help") {
+            if line.chars().count() > LINE_MAX && !line.contains('"') {
                 faults.push(format!("{shown}:{}: more than {LINE_MAX} columns", index + 1));
             }
             for word in LEFT_OVERS {

@@ -5,10 +5,7 @@ use super::*;
 fn member(embed: &mut Embed) -> Headers {
     embed.set_chord(Some(xsum().with_option("task_id", "body")));
     let mut headers = Headers::new("app.member", "m");
-    headers
-        .set_root_id("root")
-        .set_group(Some("g"))
-        .set_group_index(Some(3));
+    headers.set_root_id("root").set_group(Some("g")).set_group_index(Some(3));
     headers
 }
 
@@ -23,10 +20,7 @@ fn exception() -> ExceptionInfo {
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
-    plan.publish
-        .iter()
-        .map(|one| one.message.headers.task().unwrap())
-        .collect()
+    plan.publish.iter().map(|one| one.message.headers.task().unwrap()).collect()
 }
 
 fn success(headers: &Headers, embed: &Embed) -> Result<Plan, FieldError> {
@@ -42,10 +36,7 @@ fn failure(headers: &Headers, embed: &Embed, state: &State) -> Plan {
 fn success_sends_callbacks_and_the_next_step_with_the_value() {
     let mut embed = Embed::new();
     embed
-        .set_callbacks(vec![
-            task("app.one", &[]),
-            task("app.two", &[5]).immutable(),
-        ])
+        .set_callbacks(vec![task("app.one", &[]), task("app.two", &[5]).immutable()])
         .set_errbacks(vec![task("app.err", &[])])
         .set_chain(vec![
             task("app.last", &[]).with_option("task_id", "last"),
@@ -53,26 +44,17 @@ fn success_sends_callbacks_and_the_next_step_with_the_value() {
         ]);
     let plan = success(&plain(), &embed).unwrap();
     assert_eq!(names(&plan), ["app.one", "app.two", "app.next"]);
-    let args: Vec<String> = plan
-        .publish
-        .iter()
-        .map(|one| Value::Array(body_of(one).args).to_string())
-        .collect();
+    let args: Vec<String> =
+        plan.publish.iter().map(|one| Value::Array(body_of(one).args).to_string()).collect();
     assert_eq!(args, ["[7]", "[5]", "[7, 1]"]);
     for outgoing in &plan.publish {
         let headers = &outgoing.message.headers;
-        assert_eq!(
-            (headers.root_id(), headers.parent_id()),
-            (Some("root"), Some("first"))
-        );
+        assert_eq!((headers.root_id(), headers.parent_id()), (Some("root"), Some("first")));
     }
     let next = &plan.publish[2];
     assert_eq!(id_of(next), "next");
     let rest = body_of(next).embed.chain().unwrap();
-    assert_eq!(
-        rest.iter().map(Signature::task_id).collect::<Vec<_>>(),
-        [Some("last")]
-    );
+    assert_eq!(rest.iter().map(Signature::task_id).collect::<Vec<_>>(), [Some("last")]);
     assert!(plan.results.is_empty() && plan.parts.is_empty() && plan.chords.is_empty());
 }
 
@@ -83,41 +65,24 @@ fn success_of_a_member_is_a_part() {
     let plan = success(&headers, &embed).unwrap();
     assert_eq!(plan.parts.len(), 1);
     let part = &plan.parts[0];
-    assert_eq!(
-        (part.group.as_str(), part.index, part.task_id.as_str()),
-        ("g", 3, "m")
-    );
-    assert_eq!(
-        (&part.state, &part.result),
-        (&State::Success, &Value::from(7))
-    );
+    assert_eq!((part.group.as_str(), part.index, part.task_id.as_str()), ("g", 3, "m"));
+    assert_eq!((&part.state, &part.result), (&State::Success, &Value::from(7)));
     assert_eq!(part.body.task_id(), Some("body"));
     assert!(plan.publish.is_empty());
 }
 
 #[test]
 fn a_broken_embed_is_an_error_after_success_and_none_after_failure() {
-    for (name, field) in [
-        ("callbacks", "callbacks"),
-        ("chain", "chain"),
-        ("chord", "chord"),
-    ] {
+    for (name, field) in [("callbacks", "callbacks"), ("chain", "chain"), ("chord", "chord")] {
         let mut embed = Embed::new();
         embed.insert(name, 5);
         assert_eq!(success(&plain(), &embed).unwrap_err().field, field);
-        assert!(
-            failure(&plain(), &embed, &State::Failure).is_empty(),
-            "{name}"
-        );
+        assert!(failure(&plain(), &embed, &State::Failure).is_empty(), "{name}");
     }
     let mut embed = Embed::new();
     embed.set_errbacks(vec![Signature::default(), task("app.err", &[])]);
     let plan = failure(&plain(), &embed, &State::Failure);
-    assert_eq!(
-        names(&plan),
-        ["app.err"],
-        "one bad errback does not stop the other"
-    );
+    assert_eq!(names(&plan), ["app.err"], "one bad errback does not stop the other");
 }
 
 #[test]
@@ -134,25 +99,15 @@ fn failure_marks_the_rest_of_the_chain_and_calls_errbacks() {
     for (state, errbacks) in [(State::Failure, &["app.err"][..]), (State::Revoked, &[])] {
         let plan = failure(&plain(), &embed, &state);
         assert_eq!(names(&plan), errbacks, "{state:?}");
-        let mut failed: Vec<_> = plan
-            .results
-            .iter()
-            .map(|record| record.meta.task_id().unwrap())
-            .collect();
+        let mut failed: Vec<_> =
+            plan.results.iter().map(|record| record.meta.task_id().unwrap()).collect();
         failed.sort_unstable();
         assert_eq!(failed, ["body", "chord", "next"], "nobody waits for ever");
-        assert!(
-            plan.results
-                .iter()
-                .all(|record| record.meta.state() == state)
-        );
+        assert!(plan.results.iter().all(|record| record.meta.state() == state));
         let cause = plan.results[0].meta.exception().unwrap().unwrap();
         assert_eq!(cause, exception());
         if state == State::Failure {
-            assert_eq!(
-                body_of(&plan.publish[0]).args,
-                [Value::from("first"), Value::from(9)]
-            );
+            assert_eq!(body_of(&plan.publish[0]).args, [Value::from("first"), Value::from(9)]);
             assert_eq!(plan.publish[0].message.headers.parent_id(), Some("first"));
         }
     }
@@ -179,10 +134,7 @@ fn failure_of_a_member_and_of_a_chain_in_a_header_is_a_part() {
     let plan = failure(&plain(), &embed, &State::Failure);
     assert_eq!(plan.parts.len(), 1);
     let part = &plan.parts[0];
-    assert_eq!(
-        (part.group.as_str(), part.index, part.task_id.as_str()),
-        ("g", 2, "last")
-    );
+    assert_eq!((part.group.as_str(), part.index, part.task_id.as_str()), ("g", 2, "last"));
 }
 
 fn complete(states: &[State], body: &Signature) -> ChordDone {
@@ -197,9 +149,7 @@ fn complete(states: &[State], body: &Signature) -> ChordDone {
         },
         body: body.clone(),
     });
-    ChordDone {
-        parts: parts.collect(),
-    }
+    ChordDone { parts: parts.collect() }
 }
 
 fn after(done: &ChordDone) -> Plan {
@@ -209,10 +159,7 @@ fn after(done: &ChordDone) -> Plan {
 #[test]
 fn a_complete_chord_sends_its_body_with_the_results_in_order() {
     let body = xsum().with_option("task_id", "body");
-    let plan = after(&complete(
-        &[State::Success, State::Success, State::Success],
-        &body,
-    ));
+    let plan = after(&complete(&[State::Success, State::Success, State::Success], &body));
     assert_eq!((plan.publish.len(), plan.results.len()), (1, 0));
     assert_eq!(id_of(&plan.publish[0]), "body");
     let args = Value::Array(body_of(&plan.publish[0]).args);
@@ -237,33 +184,22 @@ fn a_chord_with_a_failed_part_fails_its_body_and_what_hangs_on_it() {
         let plan = after(&complete(&[State::Success, state], &body));
         assert_eq!(names(&plan), ["app.err"]);
         assert_eq!(body_of(&plan.publish[0]).args, [Value::from("body")]);
-        let failed: Vec<_> = plan
-            .results
-            .iter()
-            .map(|record| record.meta.task_id().unwrap())
-            .collect();
+        let failed: Vec<_> =
+            plan.results.iter().map(|record| record.meta.task_id().unwrap()).collect();
         assert_eq!(failed, ["body", "next"]);
         let cause = plan.results[0].meta.exception().unwrap().unwrap();
         let text = cause.summary();
-        assert!(
-            text.contains("ChordError") && text.contains("Dependency m1 raised"),
-            "{text}"
-        );
+        assert!(text.contains("ChordError") && text.contains("Dependency m1 raised"), "{text}");
         assert!(text.contains("no rows"), "{text}");
         assert_eq!(plan.parts.len(), 1, "the outer chord counts it");
         let part = &plan.parts[0];
-        assert_eq!(
-            (part.group.as_str(), part.index, &part.state),
-            ("og", 1, &State::Failure)
-        );
+        assert_eq!((part.group.as_str(), part.index, &part.state), ("og", 1, &State::Failure));
     }
 }
 
 #[test]
 fn a_body_that_cannot_be_sent_fails() {
-    let body = xsum()
-        .with_option("task_id", "body")
-        .with_option("eta", "soon");
+    let body = xsum().with_option("task_id", "body").with_option("eta", "soon");
     let plan = after(&complete(&[State::Success], &body));
     assert!(plan.publish.is_empty());
     assert_eq!(plan.results[0].meta.task_id(), Some("body"));

@@ -53,27 +53,18 @@ fn signature_like() -> impl Strategy<Value = Value> {
             }
             Value::Object(map)
         });
-        let composite = (
-            kind,
-            prop::collection::vec(inner.clone(), 0..4),
-            inner.clone(),
-        )
-            .prop_map(|(kind, members, other)| {
+        let composite = (kind, prop::collection::vec(inner.clone(), 0..4), inner.clone()).prop_map(
+            |(kind, members, other)| {
                 let mut signature = Signature::new("app.any");
                 signature.insert("subtask_type", kind);
                 signature.kwargs_mut().insert("tasks", members.clone());
                 signature.kwargs_mut().insert("header", members);
                 signature.kwargs_mut().insert("body", other.clone());
-                signature
-                    .options_mut()
-                    .insert("chain", Value::Array(vec![other]));
+                signature.options_mut().insert("chain", Value::Array(vec![other]));
                 Value::from(signature)
-            });
-        prop_oneof![
-            prop::collection::vec(inner, 0..4).prop_map(Value::Array),
-            object,
-            composite
-        ]
+            },
+        );
+        prop_oneof![prop::collection::vec(inner, 0..4).prop_map(Value::Array), object, composite]
     })
 }
 

@@ -13,10 +13,7 @@ pub(super) struct ArrayAccess {
 
 impl ArrayAccess {
     pub(super) fn new(items: Vec<Value>) -> Self {
-        Self {
-            items: items.into_iter(),
-            index: 0,
-        }
+        Self { items: items.into_iter(), index: 0 }
     }
 
     pub(super) fn visit<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, JsonError> {
@@ -26,10 +23,7 @@ impl ArrayAccess {
             Ok(value)
         } else {
             let expected = format!("an array of {} elements", self.index);
-            Err(JsonError::mismatch(
-                expected,
-                format!("an array of {length}"),
-            ))
+            Err(JsonError::mismatch(expected, format!("an array of {length}")))
         }
     }
 }
@@ -46,9 +40,7 @@ impl<'de> de::SeqAccess<'de> for &mut ArrayAccess {
         };
         let index = self.index;
         self.index += 1;
-        seed.deserialize(Deserializer::new(item))
-            .map(Some)
-            .map_err(|error| error.at_index(index))
+        seed.deserialize(Deserializer::new(item)).map(Some).map_err(|error| error.at_index(index))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -64,10 +56,7 @@ pub(super) struct ObjectAccess {
 
 impl ObjectAccess {
     pub(super) fn new(map: Map) -> Self {
-        Self {
-            entries: map.into_iter(),
-            next: None,
-        }
+        Self { entries: map.into_iter(), next: None }
     }
 
     pub(super) fn visit<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
@@ -91,12 +80,8 @@ impl<'de> de::MapAccess<'de> for ObjectAccess {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, JsonError> {
-        let (key, value) = self
-            .next
-            .take()
-            .ok_or_else(|| JsonError::invalid("no key was read"))?;
-        seed.deserialize(Deserializer::new(value))
-            .map_err(|error| error.at(&key))
+        let (key, value) = self.next.take().ok_or_else(|| JsonError::invalid("no key was read"))?;
+        seed.deserialize(Deserializer::new(value)).map_err(|error| error.at(&key))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -157,11 +142,7 @@ impl<'de> de::Deserializer<'de> for KeyDeserializer {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        if self.0 == "null" {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
+        if self.0 == "null" { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -202,13 +183,7 @@ impl<'de> de::EnumAccess<'de> for EnumAccess {
         seed: V,
     ) -> Result<(V::Value, VariantAccess), JsonError> {
         let variant = seed.deserialize(KeyDeserializer(self.variant.clone()))?;
-        Ok((
-            variant,
-            VariantAccess {
-                name: self.variant,
-                value: self.value,
-            },
-        ))
+        Ok((variant, VariantAccess { name: self.variant, value: self.value }))
     }
 }
 
@@ -225,15 +200,12 @@ impl<'de> de::VariantAccess<'de> for VariantAccess {
         if self.value.is_null() {
             return Ok(());
         }
-        Err(
-            JsonError::invalid_type(de::Unexpected::Other(&self.value.describe()), &"null")
-                .at(&self.name),
-        )
+        Err(JsonError::invalid_type(de::Unexpected::Other(&self.value.describe()), &"null")
+            .at(&self.name))
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, JsonError> {
-        seed.deserialize(Deserializer::new(self.value))
-            .map_err(|error| error.at(&self.name))
+        seed.deserialize(Deserializer::new(self.value)).map_err(|error| error.at(&self.name))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, JsonError> {

@@ -19,20 +19,11 @@ fn refused(text: &[u8], offset: usize) {
 fn reads_what_python_reads() {
     check("[NaN,Infinity , -Infinity]", "[NaN, Infinity, -Infinity]");
     check(" \t\r\n{ \"a\" :1,\"b\":{} }\n", r#"{"a": 1, "b": {}}"#);
-    check(
-        "\"\u{e9}\u{2603}\u{1f600}\u{7f}\"",
-        "\"\\u00e9\\u2603\\ud83d\\ude00\u{7f}\"",
-    );
-    check(
-        r#""\ud83d\ude00\/\b\f\n\r\t\"\\\u0000""#,
-        r#""\ud83d\ude00/\b\f\n\r\t\"\\\u0000""#,
-    );
+    check("\"\u{e9}\u{2603}\u{1f600}\u{7f}\"", "\"\\u00e9\\u2603\\ud83d\\ude00\u{7f}\"");
+    check(r#""\ud83d\ude00\/\b\f\n\r\t\"\\\u0000""#, r#""\ud83d\ude00/\b\f\n\r\t\"\\\u0000""#);
     check("-0", "-0");
     check("1E5", "1E5");
-    check(
-        "123456789012345678901234567890.50",
-        "123456789012345678901234567890.50",
-    );
+    check("123456789012345678901234567890.50", "123456789012345678901234567890.50");
     check(r#"{"a": 1, "b": 2, "a": 3}"#, r#"{"a": 3, "b": 2}"#);
 }
 
@@ -68,12 +59,7 @@ fn refuses_what_python_refuses() {
 
 #[test]
 fn refuses_lone_surrogates_which_python_would_keep() {
-    for text in [
-        r#""\ud800""#,
-        r#""\ud800x""#,
-        r#""\ud800\u0041""#,
-        r#""\udc00""#,
-    ] {
+    for text in [r#""\ud800""#, r#""\ud800x""#, r#""\ud800\u0041""#, r#""\udc00""#] {
         refused(text.as_bytes(), 1);
     }
 }

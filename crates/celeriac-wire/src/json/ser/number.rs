@@ -52,9 +52,7 @@ impl ser::Serializer for NumberTextSerializer {
     }
 
     fn serialize_str(self, text: &str) -> Result<Value, JsonError> {
-        Number::parse(text)
-            .map(Value::Number)
-            .ok_or_else(unexpected)
+        Number::parse(text).map(Value::Number).ok_or_else(unexpected)
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, _value: &T) -> Result<Value, JsonError> {
