@@ -40,12 +40,11 @@ pub(crate) fn task(attribute: TokenStream, item: TokenStream) -> Result<TokenStr
     let calls = calls(&parameters, &returned, options.remote);
     let Function { attributes, visibility, signature, body } = &function;
     let docs = attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
-    let wire_name = match &options.name {
-        Some(name) => quote!(#name),
-        None => {
-            let short = name.to_string();
-            quote!(::core::concat!(::core::module_path!(), ".", #short))
-        }
+    let wire_name = if let Some(name) = &options.name {
+        quote!(#name)
+    } else {
+        let short = name.to_string();
+        quote!(::core::concat!(::core::module_path!(), ".", #short))
     };
     let beside = match (body, options.remote) {
         (Some(_), true) => {
@@ -100,9 +99,10 @@ fn implementation(
     let arguments: Vec<&Parameter> = parameters.iter().filter(|one| one.is_argument()).collect();
     let params = arguments.iter().map(|one| {
         let text = one.name.to_string();
-        match one.origin {
-            Origin::Required => quote!(::celeriac::Param::required(#text)),
-            _ => quote!(::celeriac::Param::optional(#text)),
+        if matches!(one.origin, Origin::Required) {
+            quote!(::celeriac::Param::required(#text))
+        } else {
+            quote!(::celeriac::Param::optional(#text))
         }
     });
     let injected = parameters.iter().filter(|one| !one.is_argument()).map(|one| &one.kind);

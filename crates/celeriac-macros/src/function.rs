@@ -39,7 +39,7 @@ impl Parameter {
 /// Checks the signature and takes its parameters; removes our attributes from them.
 pub(crate) fn parameters(signature: &mut Signature) -> Result<Vec<Parameter>> {
     if signature.asyncness.is_none() {
-        return Err(Error::new_spanned(&signature.fn_token, "a task is an `async fn`"));
+        return Err(Error::new_spanned(signature.fn_token, "a task is an `async fn`"));
     }
     if !signature.generics.params.is_empty() {
         let text = "a task cannot be generic: its arguments come from a message";
@@ -51,7 +51,9 @@ pub(crate) fn parameters(signature: &mut Signature) -> Result<Vec<Parameter>> {
 fn parameter(input: &mut FnArg) -> Result<Parameter> {
     let typed = match input {
         FnArg::Typed(typed) => typed,
-        other => return Err(Error::new_spanned(other, "a task is a free function without `self`")),
+        FnArg::Receiver(receiver) => {
+            return Err(Error::new_spanned(receiver, "a task is a free function without `self`"));
+        }
     };
     let name = match &*typed.pat {
         Pat::Ident(pattern) if pattern.subpat.is_none() => pattern.ident.clone(),

@@ -285,7 +285,7 @@ mod tests {
                 r#"jitter = false, backoff = "2s..10m""#,
                 ".backoff(2u32,::core::time::Duration::from_millis(600000u64)).jitter(false)",
             ),
-            (r#"time_limit = 60"#, ".time_limit(::core::time::Duration::from_millis(60000u64))"),
+            ("time_limit = 60", ".time_limit(::core::time::Duration::from_millis(60000u64))"),
             (
                 r#"priority = "high", ignore_result"#,
                 ".priority(::celeriac::Priority::High).ignore_result()",

@@ -1,1 +1,21 @@
-//! Later.
+//! The library as a program uses it, on every store.
+
+mod application;
+mod calls;
+mod outcomes;
+mod order;
+mod seeing;
+
+use crate::kit::Place;
+use crate::running::{TestApp, application, start};
+use celeriac::prelude::*;
+
+/// Runs a test with a running worker on each store.
+async fn each(test: impl AsyncFn(&Client, &TestApp)) {
+    for place in Place::every() {
+        let under_test = application(place.app());
+        let running = start(&under_test.app).await;
+        test(&running.client, &under_test).await;
+        running.stop().await;
+    }
+}
