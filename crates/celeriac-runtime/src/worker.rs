@@ -38,7 +38,7 @@ pub struct WorkerOptions {
     pub lease_times: LeaseTimes,
     /// Whether task events are recorded (history, monitors).
     pub task_events: bool,
-    /// Stop by itself when nothing is ready, leased or due within this time; `None` runs on.
+    /// Stop by itself when nothing was ready for this long; `None` runs on.
     pub idle_stop: Option<Duration>,
 }
 

@@ -19,6 +19,9 @@ use std::time::Duration;
 pub const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long interrupted tasks may take to notice the end of the grace period.
 pub const INTERRUPT_PATIENCE: Duration = Duration::from_millis(250);
+/// How long after that the worker leaves tasks behind that do not even yield to be dropped. Their
+/// messages go back when the worker signs off; its process should end then.
+pub const ABANDON_PATIENCE: Duration = Duration::from_millis(150);
 /// Tasks shorter than this are never shown as running: marking them would cost a write each.
 pub const MARK_AFTER: Duration = Duration::from_millis(50);
 
@@ -110,12 +113,13 @@ pub struct Machine {
     running: BTreeMap<Lease, Running>,
     stop: Stop,
     grace_ends: Option<Duration>,
+    abandon_at: Option<Duration>,
 }
 
 impl Machine {
     /// A machine with free slots.
     pub fn new(registry: Arc<Registry>, slots: usize, grace: Duration) -> Self {
-        Self { registry, slots, grace, running: BTreeMap::new(), stop: Stop::No, grace_ends: None }
+        Self { registry, slots, grace, running: BTreeMap::new(), stop: Stop::No, grace_ends: None, abandon_at: None }
     }
 
     /// How many messages may be fetched now: the free slots.
@@ -147,7 +151,7 @@ impl Machine {
             let abort = run.abort_at.filter(|_| !run.aborted);
             [soft, mark, hard, abort].into_iter().flatten().min()
         };
-        self.running.values().filter_map(of_run).chain(self.grace_ends).min()
+        self.running.values().filter_map(of_run).chain(self.grace_ends).chain(self.abandon_at).min()
     }
 
     /// What an event leads to.
@@ -254,6 +258,7 @@ impl Machine {
 
     fn interrupt(&mut self, now: Duration) -> Vec<Action> {
         self.grace_ends = None;
+        self.abandon_at = Some(now + INTERRUPT_PATIENCE + ABANDON_PATIENCE);
         let mut actions = Vec::new();
         for (lease, run) in &mut self.running {
             if run.cancelled.is_none() {
@@ -270,6 +275,10 @@ impl Machine {
         if self.grace_ends.is_some_and(|end| now >= end) {
             self.stop = Stop::Now;
             actions.extend(self.interrupt(now));
+        }
+        if self.abandon_at.is_some_and(|at| now >= at) {
+            actions.extend(std::mem::take(&mut self.running).into_keys().map(Action::Forget));
+            return actions;
         }
         let mut marked = Vec::new();
         for (lease, run) in &mut self.running {

@@ -140,12 +140,12 @@ pub(crate) async fn unstored(diary: State<Shared<Diary>>) -> i64 {
 
 /// Reports and waits for the gate, twice.
 #[task(name = "t.steps")]
-pub(crate) async fn steps(cx: Context, gate: State<Shared<Gate>>) -> Result<&'static str> {
+pub(crate) async fn steps(cx: Context, gate: State<Shared<Gate>>) -> Result<String> {
     cx.progress(1, 4, "a quarter").await;
     gate.0.acquire().await?.forget();
     cx.update_state("UPLOADING", &BTreeMap::from([("bytes", 17)])).await?;
     gate.0.acquire().await?.forget();
-    Ok("done")
+    Ok("done".to_owned())
 }
 
 #[task(name = "t.note")]
@@ -161,8 +161,8 @@ pub(crate) async fn told(diary: State<Shared<Diary>>, value: Value) {
 }
 
 #[task(name = "t.apologizes", max_retries = 0)]
-pub(crate) async fn apologizes() -> BTreeMap<&'static str, &'static str> {
-    BTreeMap::from([("status", "error"), ("error", "no rows")])
+pub(crate) async fn apologizes() -> BTreeMap<String, String> {
+    [("status", "error"), ("error", "no rows")].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 #[task(name = "t.parent")]
