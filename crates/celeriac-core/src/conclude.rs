@@ -145,7 +145,7 @@ fn fail_or_retry(
         if failure.permanent { None } else { run.retry.next(headers.retries(), run.random) };
     match allowed {
         Some(policy) => retry(run, asked.unwrap_or(policy), failure),
-        None => set_aside(run, DeadReason::Failed, failure, sender),
+        None => set_aside(run, failure.reason, failure, sender),
     }
 }
 

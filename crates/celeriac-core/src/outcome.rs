@@ -1,5 +1,6 @@
 //! How a run ended, and the classifier that finds failures inside returned values.
 
+use crate::dead::DeadReason;
 use celeriac_wire::{ExceptionInfo, Value};
 use std::time::Duration;
 
@@ -42,17 +43,25 @@ pub struct Failure {
     pub traceback: Option<String>,
     /// Whether a retry cannot help.
     pub permanent: bool,
+    /// The reason of its dead letter, should it become one.
+    pub reason: DeadReason,
 }
 
 impl Failure {
     /// A failure that the retry policy decides on.
     pub fn new(exception: ExceptionInfo) -> Self {
-        Self { exception, traceback: None, permanent: false }
+        Self { exception, traceback: None, permanent: false, reason: DeadReason::Failed }
     }
 
     /// A failure that no retry can mend.
     pub fn permanent(exception: ExceptionInfo) -> Self {
         Self { permanent: true, ..Self::new(exception) }
+    }
+
+    /// The same failure with another reason for its dead letter.
+    pub fn because(mut self, reason: DeadReason) -> Self {
+        self.reason = reason;
+        self
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a task's body says that it did not succeed.
 
+use celeriac_core::dead::DeadReason;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_runtime::CancelReason;
 use celeriac_wire::{ExceptionInfo, Value};
@@ -81,7 +82,7 @@ impl TaskError {
             Kind::BadArguments(text) => {
                 let exception =
                     ExceptionInfo::new("builtins", "TypeError", vec![Value::from(text)]);
-                Outcome::Failure(Failure::permanent(exception))
+                Outcome::Failure(Failure::permanent(exception).because(DeadReason::BadArguments))
             }
             Kind::Stopped(CancelReason::SoftLimit) => {
                 Outcome::Failure(Failure::new(ExceptionInfo::soft_time_limit_exceeded()))

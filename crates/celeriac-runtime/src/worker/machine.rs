@@ -6,6 +6,7 @@
 use super::decide::{Decision, Refusal, decide};
 use crate::cancel::CancelReason;
 use crate::handler::Registry;
+use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, POISON_AFTER};
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::Delivery;
@@ -210,7 +211,8 @@ impl Machine {
             (Outcome::Success(_), ..) => outcome,
             (_, true, _) => {
                 let limit = run.hard.unwrap_or_default();
-                Outcome::Failure(Failure::permanent(ExceptionInfo::time_limit_exceeded(limit)))
+                let exception = ExceptionInfo::time_limit_exceeded(limit);
+                Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
             }
             (Outcome::Failure(_) | Outcome::Cancelled, _, Some(CancelReason::Revoked)) => Outcome::Cancelled,
             (Outcome::Cancelled | Outcome::Interrupted, _, Some(CancelReason::Shutdown)) => {

@@ -83,10 +83,12 @@ impl Listener {
             let version = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
             let mut seen: i64 = version().unwrap_or(0);
             while !stopped.load(Ordering::Acquire) {
-                ear.wait(SAFETY_NET);
+                // A heard bell needs no look; its own process has rung already, a second ring is
+                // cheaper than finding out who it was.
+                let heard = ear.wait(SAFETY_NET);
                 // An unreadable store is reported by the calls that need it.
-                let current = version().unwrap_or(seen);
-                if current != seen {
+                let current = if heard { seen } else { version().unwrap_or(seen) };
+                if heard || current != seen {
                     seen = current;
                     bell.ring();
                 }
@@ -96,7 +98,7 @@ impl Listener {
     }
 }
 
-/// Waits for a write to the bell file, at most for a given time.
+/// Waits for a write to the bell file, at most for a given time; tells whether there was one.
 struct Ear {
     #[cfg(target_os = "linux")]
     inotify: Option<rustix::fd::OwnedFd>,
@@ -118,19 +120,22 @@ impl Ear {
         Self { inotify: watched.ok() }
     }
 
-    fn wait(&self, timeout: Duration) {
+    fn wait(&self, timeout: Duration) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let Some(fd) = &self.inotify else {
             // Both an expired and an interrupted poll lead to the look at data_version.
             let _ready = poll(&mut [], Some(&timeout));
-            return;
+            return false;
         };
-        if poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
-        {
+        let heard = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout))
+            .is_ok_and(|ready| ready > 0);
+        if heard {
+            // One read takes up to 256 events; what is left makes the next poll return at once.
             let mut drained = [0u8; 4096];
-            while rustix::io::read(fd, &mut drained).is_ok_and(|bytes| bytes > 0) {}
+            let _count = rustix::io::read(fd, &mut drained);
         }
+        heard
     }
 }
 
@@ -140,10 +145,11 @@ impl Ear {
         Self {}
     }
 
-    fn wait(&self, timeout: Duration) {
+    fn wait(&self, timeout: Duration) -> bool {
         use rustix::event::{Timespec, poll};
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
         // Both an expired and an interrupted poll lead to the look at data_version.
         let _ready = poll(&mut [], Some(&timeout));
+        false
     }
 }

@@ -92,7 +92,7 @@ fn check_depth(
 ) -> Result<(), StoreError> {
     for (queue, count) in per_queue {
         let depth: i64 = connection
-            .prepare_cached("SELECT messages FROM depth WHERE queue = ?1")
+            .prepare_cached("SELECT value FROM counter WHERE name = 'depth:' || ?1")
             .and_then(|mut statement| statement.query_row([queue], |row| row.get(0)).optional())
             .map_err(wrap("read a queue's depth"))?
             .unwrap_or(0);

@@ -47,7 +47,7 @@ pub(super) fn take_numbers(connection: &Connection, count: usize) -> Result<i64,
     let count = count as i64;
     let last: i64 = connection
         .prepare_cached(
-            "UPDATE sequence SET value = value + ?1 WHERE name = 'message' RETURNING value",
+            "UPDATE counter SET value = value + ?1 WHERE name = 'sequence' RETURNING value",
         )
         .and_then(|mut statement| statement.query_row([count], |row| row.get(0)))
         .map_err(wrap("number messages"))?;
@@ -62,8 +62,8 @@ pub(super) fn change_depth(
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO depth VALUES (?1, max(?2, 0)) \
-             ON CONFLICT (queue) DO UPDATE SET messages = max(messages + ?2, 0)",
+            "INSERT INTO counter VALUES ('depth:' || ?1, max(?2, 0)) \
+             ON CONFLICT (name) DO UPDATE SET value = max(value + ?2, 0)",
         )
         .and_then(|mut statement| statement.execute((queue, by)))
         .map_err(wrap("count a queue's messages"))?;

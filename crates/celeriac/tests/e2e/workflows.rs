@@ -104,7 +104,7 @@ async fn a_chord_with_a_failing_member_fails() {
         let header = group([add::call(1, 1), fails::call("no rows").task_id("bad"), add::call(2, 2)]);
         let job = client.send(chord(header).then(sum::partial()).on_error(told::partial())).await.unwrap();
         let text = exception(job.get(PATIENCE).await);
-        assert!(text.starts_with("ChordError: Dependency bad raised"), "{text}");
+        assert!(text.starts_with("ChordError('Dependency bad raised TaskFailed"), "{text}");
         assert!(text.contains("no rows"), "{text}");
         noted(client, of, "told").await;
         client.job::<Value>("bad").forget().await.unwrap();

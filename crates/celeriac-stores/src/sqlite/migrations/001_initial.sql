@@ -2,10 +2,11 @@
 
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- Row numbers and ranks come from one sequence, so that a row number is never used twice and a
--- message sent to the tail ranks behind everything that came before.
-CREATE TABLE sequence (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO sequence VALUES ('message', 0);
+-- `sequence` numbers rows and ranks, so that a row number is never used twice and a message sent
+-- to the tail ranks behind everything that came before. `depth:<queue>` is how many messages a
+-- queue holds in any state, for the depth limit. One small table: a commit writes one page of it.
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counter VALUES ('sequence', 0);
 
 -- Small rows that change often; the bytes that never change are in message_body.
 -- state: 0 ready, 1 scheduled, 2 leased, 3 suspect (ready, but one at a time)
@@ -41,9 +42,6 @@ CREATE INDEX message_suspect ON message (queue, step, rank) WHERE state = 3;
 CREATE INDEX message_due ON message (due_at) WHERE state = 1;
 CREATE INDEX message_node ON message (node) WHERE state = 2;
 CREATE INDEX message_task ON message (task_id);
-
--- How many messages each queue holds in any state: the depth limit is checked against it.
-CREATE TABLE depth (queue TEXT PRIMARY KEY, messages INTEGER NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE result (
   row INTEGER PRIMARY KEY,

@@ -3,6 +3,7 @@
 use super::enqueue;
 use crate::kit::{self, PATIENCE, Place, Ran, Worker};
 use celeriac::{Call, DurationExt as _, JobError};
+use celeriac_core::dead::DeadReason;
 use celeriac_core::store::Phase;
 use celeriac_wire::Value;
 
@@ -34,9 +35,13 @@ async fn what_tasks_do_wrong_does_not_hurt_their_worker() {
     let saw = |id: &str, step: &str| lines.iter().any(|line| line.id == id && line.step == step);
     assert!(saw(soft.id(), "told"), "the soft limit is told to the task");
     assert!(!saw(hard.id(), "end"), "the hard limit stops the task");
-    for job in [panics.id(), soft.id(), hard.id()] {
-        let view = store.task(job).await.unwrap();
-        assert!(matches!(view.phase, Phase::Dead { .. }), "{view:?}");
+    for (id, wanted) in [
+        (panics.id(), DeadReason::Failed),
+        (soft.id(), DeadReason::Failed),
+        (hard.id(), DeadReason::TimedOut),
+    ] {
+        let view = store.task(id).await.unwrap();
+        assert!(matches!(view.phase, Phase::Dead { reason, .. } if reason == wanted), "{view:?}");
     }
 
     let after: Value = client.send(Call::named("ledger.work").arg(&0)).await.unwrap().get(PATIENCE).await.unwrap();
