@@ -4,6 +4,7 @@
 //! then the default queue.
 
 use crate::error::StoreError;
+use crate::priority::Level;
 use crate::queue::QueueName;
 use globset::{Glob, GlobMatcher};
 use regex::Regex;
@@ -21,12 +22,13 @@ pub struct Router {
     default: QueueName,
     exact: BTreeMap<String, QueueName>,
     patterns: Vec<(Pattern, QueueName)>,
+    default_level: Option<Level>,
 }
 
 impl Router {
     /// A table that sends everything to `default`.
     pub fn new(default: QueueName) -> Self {
-        Self { default, exact: BTreeMap::new(), patterns: Vec::new() }
+        Self { default, exact: BTreeMap::new(), patterns: Vec::new(), default_level: None }
     }
 
     /// Adds a route. `pattern` is an exact task name, a glob (`reports.*`), or a regular expression
@@ -53,6 +55,16 @@ impl Router {
             self.exact.insert(pattern.to_owned(), queue);
         }
         Ok(())
+    }
+
+    /// Gives calls without a priority this level; without it they carry none, like stock messages.
+    pub fn set_default_level(&mut self, level: Option<Level>) {
+        self.default_level = level;
+    }
+
+    /// The level of calls that name none.
+    pub fn default_level(&self) -> Option<Level> {
+        self.default_level
     }
 
     /// The queue of a call of `task` that names none itself.

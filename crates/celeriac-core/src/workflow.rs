@@ -121,7 +121,7 @@ fn apply_task(
     let mut message = Message::new(name, &id, body.to_bytes());
     message.headers.set_arguments_text(&body.args, &body.kwargs);
     set_headers(&mut message.headers, signature, &id, lineage, sender)?;
-    set_properties(&mut message, signature, sender.now)?;
+    set_properties(&mut message, signature, sender)?;
     let queue = queue_of(signature, name, sender.router)?;
     let plan = Plan { publish: vec![Outgoing::new(queue, message)], ..Plan::default() };
     Ok(Applied { plan, task_id: Some(id), group: None })
@@ -232,16 +232,18 @@ fn seconds(signature: &Signature, name: &str) -> Result<Option<Duration>, FieldE
 fn set_properties(
     message: &mut Message,
     signature: &Signature,
-    now: Timestamp,
+    sender: &Sender<'_>,
 ) -> Result<(), FieldError> {
     if let Some(priority) = signature.option("priority").as_u64() {
         message.properties.set_priority(u8::try_from(priority).unwrap_or(u8::MAX).min(9));
+    } else if let Some(level) = sender.router.default_level() {
+        message.properties.set_priority(level.ascending());
     }
     if let Some(reply_to) = signature.option("reply_to").as_str() {
         message.properties.set_reply_to(reply_to);
     }
     let expires = message.headers.expires()?;
-    message.properties.set_expiration(expires.map(|expires| clock::between(now, expires)));
+    message.properties.set_expiration(expires.map(|expires| clock::between(sender.now, expires)));
     Ok(())
 }
 

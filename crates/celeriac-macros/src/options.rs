@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{Error, Expr, ExprArray, ExprLit, Ident, Lit, Result, Token};
@@ -26,6 +26,17 @@ const NAMES: [&str; 14] = [
 ];
 /// Options that are planned; asking for them must not be ignored.
 const PLANNED: [&str; 3] = ["rate_limit", "unique", "global_rate_limit"];
+/// Options of Celery that are said in another way here.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("bind", "take a parameter `cx: Context`"),
+    ("autoretry_for", "every error returned with `?` is retried; `TaskError::fail` is not"),
+    ("default_retry_delay", "it is `retry_delay = \"3m\"`"),
+    ("retry_backoff", "it is `backoff = \"1s..10m\"`"),
+    ("retry_backoff_max", "it is the end of `backoff = \"1s..10m\"`"),
+    ("retry_jitter", "it is `jitter = false`"),
+    ("acks_late", "a message is always settled after its task ended"),
+    ("serializer", "arguments and results are JSON"),
+];
 
 /// What `#[task(…)]` says.
 #[derive(Default)]
@@ -47,7 +58,7 @@ impl Parse for Item {
         let name = input.parse()?;
         let value = if input.peek(Token![=]) {
             input.parse::<Token![=]>()?;
-            Some(input.parse()?)
+            Some(ungrouped(input.parse()?))
         } else {
             None
         };
@@ -55,16 +66,38 @@ impl Parse for Item {
     }
 }
 
+/// An expression without the invisible brackets that `macro_rules!` puts around it.
+fn ungrouped(value: Expr) -> Expr {
+    match value {
+        Expr::Group(group) => ungrouped(*group.expr),
+        Expr::Array(mut array) => {
+            array.elems = array.elems.into_iter().map(ungrouped).collect();
+            Expr::Array(array)
+        }
+        other => other,
+    }
+}
+
+/// Options that say the same thing in two ways.
+const EXCLUSIVE: [[&str; 2]; 6] = [
+    ["backoff", "retry_schedule"],
+    ["backoff", "retry_delay"],
+    ["retry_schedule", "retry_delay"],
+    ["retry_schedule", "max_retries"],
+    ["retry_schedule", "jitter"],
+    ["retry_delay", "jitter"],
+];
+
 impl Parse for Options {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let items = Punctuated::<Item, Token![,]>::parse_terminated(input)?;
         let mut options = Self::default();
-        let mut seen = BTreeSet::new();
+        let mut seen = BTreeMap::new();
         let mut limits = (None, None);
         let mut jitter = None;
         for item in items {
             let name = item.name.to_string();
-            if !seen.insert(name.clone()) {
+            if seen.insert(name.clone(), item.name.span()).is_some() {
                 return Err(Error::new(item.name.span(), format!("`{name}` is given twice")));
             }
             match name.as_str() {
@@ -80,20 +113,15 @@ impl Parse for Options {
             }
         }
         options.calls.extend(jitter.flatten());
-        if let (Some(soft), Some(hard)) = limits
+        if let (Some(soft), Some(hard), Some(span)) =
+            (limits.0, limits.1, seen.get("soft_time_limit"))
             && soft >= hard
         {
-            return Err(input.error("`soft_time_limit` must be shorter than `time_limit`"));
+            return Err(Error::new(*span, "`soft_time_limit` must be shorter than `time_limit`"));
         }
-        for both in [
-            ["backoff", "retry_schedule"],
-            ["backoff", "retry_delay"],
-            ["retry_schedule", "retry_delay"],
-            ["retry_schedule", "max_retries"],
-        ] {
-            if both.iter().all(|name| seen.contains(*name)) {
-                let [one, other] = both;
-                return Err(input.error(format!("`{one}` and `{other}` exclude each other")));
+        for [one, other] in EXCLUSIVE {
+            if let (Some(_), Some(span)) = (seen.get(one), seen.get(other)) {
+                return Err(Error::new(*span, format!("`{one}` and `{other}` exclude each other")));
             }
         }
         Ok(options)
@@ -106,7 +134,7 @@ impl Options {
         let name = item.name.to_string();
         Ok(match name.as_str() {
             "name" => {
-                self.name = Some(text(&item.value()?)?);
+                self.name = Some(plain_name(&item.value()?)?);
                 None
             }
             "remote" => {
@@ -115,7 +143,7 @@ impl Options {
                 None
             }
             "queue" => {
-                let queue = text(&item.value()?)?;
+                let queue = queue_name(&item.value()?)?;
                 Some(quote!(.queue(#queue)))
             }
             "max_retries" => Some(max_retries(&item.value()?)?),
@@ -126,7 +154,13 @@ impl Options {
             },
             "retry_schedule" => Some(schedule(&item.value()?)?),
             "retry_delay" | "soft_time_limit" | "time_limit" | "expires" => {
-                let (method, millis) = (&item.name, duration(&item.value()?)?);
+                let (method, value) = (&item.name, item.value()?);
+                let millis = duration(&value)?;
+                if millis == 0 && name != "retry_delay" {
+                    let text =
+                        format!("`{name}` of no time lets nothing run; leave it out for none");
+                    return Err(Error::new_spanned(value, text));
+                }
                 Some(quote!(.#method(::core::time::Duration::from_millis(#millis))))
             }
             "ignore_result" | "accept_any_result" => {
@@ -163,6 +197,9 @@ fn unknown(name: &Ident) -> Error {
     if PLANNED.contains(&text.as_str()) {
         return Error::new(name.span(), format!("`{text}` is not available in this version"));
     }
+    if let Some((_, advice)) = ELSEWHERE.iter().find(|(known, _)| *known == text) {
+        return Error::new(name.span(), format!("unknown option `{text}`; {advice}"));
+    }
     let near = NAMES
         .iter()
         .map(|known| (strsim::jaro_winkler(known, &text), *known))
@@ -184,6 +221,25 @@ fn text(value: &Expr) -> Result<String> {
     }
 }
 
+/// A text without control characters, which would break logs and tables.
+fn plain_name(value: &Expr) -> Result<String> {
+    let name = text(value)?;
+    if name.chars().any(char::is_control) {
+        return Err(Error::new_spanned(value, "a name has no control characters"));
+    }
+    Ok(name)
+}
+
+/// What `celeriac_core::QueueName` accepts, refused here instead of at the start of the program.
+fn queue_name(value: &Expr) -> Result<String> {
+    let queue = plain_name(value)?;
+    if queue.len() > 255 || queue.starts_with("celeriac:") {
+        let text = "a queue's name has at most 255 bytes and does not begin with `celeriac:`";
+        return Err(Error::new_spanned(value, text));
+    }
+    Ok(queue)
+}
+
 fn max_retries(value: &Expr) -> Result<TokenStream> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if text.value() == "forever" => {
@@ -202,7 +258,9 @@ fn backoff(value: &Expr) -> Result<TokenStream> {
         || Error::new_spanned(value, "expected a first delay and a ceiling, e.g. \"2s..10m\"");
     let range = text(value).map_err(|_| wrong())?;
     let (first, max) = range.split_once("..").ok_or_else(wrong)?;
-    let (Some(first), Some(max)) = (millis(first), millis(max)) else { return Err(wrong()) };
+    let (Some(first), Some(max)) = (millis(first), millis(max)) else {
+        return Err(wrong());
+    };
     if first == 0 || first % 1000 != 0 {
         return Err(Error::new_spanned(
             value,
@@ -220,6 +278,10 @@ fn schedule(value: &Expr) -> Result<TokenStream> {
     let Expr::Array(ExprArray { elems, .. }) = value else {
         return Err(Error::new_spanned(value, "expected a list of delays, e.g. [\"60s\", \"5m\"]"));
     };
+    if elems.is_empty() {
+        let text = "an empty schedule is no retry at all: write `max_retries = 0`";
+        return Err(Error::new_spanned(value, text));
+    }
     let delays = elems.iter().map(duration).collect::<Result<Vec<u64>>>()?;
     Ok(quote!(.retry_schedule(::std::vec![#(::core::time::Duration::from_millis(#delays)),*])))
 }
@@ -230,7 +292,9 @@ fn priority(value: &Expr) -> Result<TokenStream> {
         "high" => quote!(High),
         "normal" => quote!(Normal),
         "low" => quote!(Low),
-        _ => return Err(Error::new_spanned(value, "expected critical, high, normal or low")),
+        _ => {
+            return Err(Error::new_spanned(value, "expected critical, high, normal or low"));
+        }
     };
     Ok(quote!(.priority(::celeriac::Priority::#level)))
 }
@@ -268,47 +332,4 @@ fn millis(text: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn calls(text: &str) -> std::result::Result<String, String> {
-        let options: Options = syn::parse_str(text).map_err(|error| error.to_string())?;
-        Ok(options.calls.iter().map(ToString::to_string).collect::<String>().replace(' ', ""))
-    }
-
-    #[test]
-    fn options_become_calls() {
-        for (text, expected) in [
-            (r#"queue = "q", max_retries = 5"#, r#".queue("q").max_retries(5u32)"#),
-            (r#"max_retries = "forever""#, ".retry_forever()"),
-            (
-                r#"jitter = false, backoff = "2s..10m""#,
-                ".backoff(2u32,::core::time::Duration::from_millis(600000u64)).jitter(false)",
-            ),
-            ("time_limit = 60", ".time_limit(::core::time::Duration::from_millis(60000u64))"),
-            (
-                r#"priority = "high", ignore_result"#,
-                ".priority(::celeriac::Priority::High).ignore_result()",
-            ),
-        ] {
-            assert_eq!(calls(text).unwrap(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn wrong_options_say_what_is_right() {
-        for (text, expected) in [
-            (r#"quue = "q""#, "did you mean `queue`?"),
-            (r#"rate_limit = "10/s""#, "not available in this version"),
-            (r#"time_limit = "soon""#, "expected a duration"),
-            (r#"soft_time_limit = "60s", time_limit = "60s""#, "must be shorter"),
-            (r#"backoff = "1s..1m", retry_schedule = ["1s"]"#, "exclude each other"),
-            ("ignore_result = true", "takes no value"),
-            (r#"queue = "a", queue = "b""#, "given twice"),
-            (r#"backoff = "10s""#, "2s..10m"),
-        ] {
-            let error = calls(text).unwrap_err();
-            assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
-}
+mod tests;

@@ -64,6 +64,12 @@ fn open_sqlite(
     Ok(Arc::new(SqliteStore::open(std::path::Path::new(rest), limits, clock, entropy)?))
 }
 
+/// Whether there is a store at a URL already; `None` where only opening it can tell.
+pub fn exists(url: &str) -> Option<bool> {
+    let path = url.strip_prefix("sqlite://")?;
+    Some(std::path::Path::new(path).exists())
+}
+
 /// A URL with its password and its secret query parameters masked, for logs and tables.
 ///
 /// The user part ends at the last `@` of the authority: a password may contain `@`.

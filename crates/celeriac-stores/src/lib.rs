@@ -13,6 +13,6 @@ mod connect;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use connect::{Resources, connect, redacted};
+pub use connect::{Resources, connect, exists, redacted};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -40,10 +40,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use writer::Durability::{Relaxed, Synced};
 use writer::{Committed, Durability, Writer};
 
-/// The most reading connections that are kept open.
+/// The most readers at once, each with a connection of its own; more wait.
 const READERS_MAX: usize = 4;
 
 /// What the statements need besides the connection.
@@ -56,8 +57,15 @@ struct Context {
 
 /// Where reads go.
 enum Reader {
-    File { path: std::path::PathBuf, idle: Mutex<Vec<Connection>> },
+    File { path: std::path::PathBuf, idle: Mutex<Vec<Connection>>, places: Arc<Semaphore> },
     Shared(Arc<Mutex<Connection>>),
+}
+
+impl Reader {
+    fn file(path: std::path::PathBuf) -> Self {
+        let places = Arc::new(Semaphore::new(READERS_MAX));
+        Self::File { path, idle: Mutex::default(), places }
+    }
 }
 
 /// The embedded store.
@@ -114,8 +122,8 @@ impl SqliteStore {
             context: Arc::new(Context { clock, entropy, limits, boot_id: open::boot_id() }),
             writer: Writer::spawn(connection, committed).map_err(thread_error)?,
             event_writer: Writer::spawn(events, Box::new(|_| ())).map_err(thread_error)?,
-            reader: Arc::new(Reader::File { path: files.main, idle: Mutex::default() }),
-            event_reader: Arc::new(Reader::File { path: files.events, idle: Mutex::default() }),
+            reader: Arc::new(Reader::file(files.main)),
+            event_reader: Arc::new(Reader::file(files.events)),
             bell,
             turn: AtomicUsize::new(0),
             location: format!("sqlite://{}", path.display()),
@@ -189,14 +197,20 @@ async fn read<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let reader = match &**reader {
+    let (reader, place) = match &**reader {
         Reader::Shared(connection) => {
             return work(&connection.lock().unwrap_or_else(PoisonError::into_inner));
         }
-        Reader::File { .. } => Arc::clone(reader),
+        Reader::File { places, .. } => {
+            let place = Arc::clone(places).acquire_owned().await.map_err(|_| {
+                StoreError::new(ErrorKind::Unavailable, format!("{what}: the store is closed"))
+            })?;
+            (Arc::clone(reader), place)
+        }
     };
     let job = tokio::task::spawn_blocking(move || {
-        let Reader::File { path, idle } = &*reader else {
+        let _place = place;
+        let Reader::File { path, idle, .. } = &*reader else {
             unreachable!("shared readers ran above")
         };
         let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();

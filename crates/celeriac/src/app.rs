@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 #[derive(Clone, Debug)]
 pub struct App {
     settings: Arc<Settings>,
+    program: Vec<(&'static str, String)>,
     tasks: Vec<TaskDef>,
     states: States,
     store: Arc<OnceCell<Arc<dyn Store>>>,
@@ -32,24 +33,27 @@ impl App {
     /// # Errors
     /// A setting that cannot be used; the text says which, where it stands and what is accepted.
     pub fn from_env() -> Result<Self> {
-        Ok(Self::with_settings(Settings::load(Vec::new(), None)?))
+        Ok(Self::with_settings(Settings::load(Vec::new(), Vec::new(), None)?))
     }
 
     /// An application on the store at `url`, with defaults for everything else: nothing is read
-    /// from files or the environment.
+    /// from files or the environment, unless it is given the command line with [`App::run`], where
+    /// files, environment and flags go before `url`.
     ///
     /// # Errors
     /// Never today; the URL is looked at when the store is opened.
     pub fn at(url: &str) -> Result<Self> {
-        let flags = vec![("broker_url", url.to_owned())];
-        let inputs = crate::config::Inputs { flags, ..crate::config::Inputs::default() };
-        Ok(Self::with_settings(Settings::resolve(inputs)?))
+        let program = vec![("broker_url", url.to_owned())];
+        let inputs =
+            crate::config::Inputs { program: program.clone(), ..crate::config::Inputs::default() };
+        Ok(Self { program, ..Self::with_settings(Settings::resolve(inputs)?) })
     }
 
     /// An application with these settings.
     pub fn with_settings(settings: Settings) -> Self {
         Self {
             settings: Arc::new(settings),
+            program: Vec::new(),
             tasks: Vec::new(),
             states: States::default(),
             store: Arc::default(),
@@ -73,6 +77,12 @@ impl App {
     /// The settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What the program itself asked for.
+    #[cfg(feature = "cli")]
+    pub(crate) fn program_settings(&self) -> Vec<(&'static str, String)> {
+        self.program.clone()
     }
 
     #[cfg(feature = "cli")]
@@ -137,7 +147,6 @@ impl App {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             origin: format!("gen{}@{}", std::process::id(), self.host()),
-            default_level: self.settings.priority_levels.value.then_some(Level::Normal),
         };
         Ok(Client::new(self.store().await?, shared))
     }
@@ -155,6 +164,7 @@ impl App {
     /// Where calls go: the routes of the settings, then the tasks' own queues, then the default.
     pub(crate) fn router(&self) -> Result<Router> {
         let mut router = self.settings.router()?;
+        router.set_default_level(self.settings.priority_levels.value.then_some(Level::Normal));
         for task in &self.tasks {
             if let Some(queue) = &task.options().queue {
                 if router.matching(task.name()).is_none() {

@@ -87,6 +87,17 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
+impl Command {
+    /// Whether it makes no sense without a store that exists: it must not make an empty one.
+    fn only_looks(&self) -> bool {
+        match self {
+            Self::Result(_) | Self::Task(_) | Self::Dead(_) | Self::Status => true,
+            Self::Queue(command) => !matches!(command, queue::QueueCommand::Load { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// What every command gets.
 struct Session {
     app: App,
@@ -121,7 +132,7 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
         return Err(Failed::usage(format!("-A {python}: this version does not run Python applications yet"))
             .hint("it runs native tasks; leave -A out, or keep `celery` for this application"));
     }
-    let settings = Settings::load(flags(&cli), cli.config.as_deref())?;
+    let settings = Settings::load(app.program_settings(), flags(&cli), cli.config.as_deref())?;
     // The demo tells itself what happens; other commands speak up when something is wrong.
     logging::start(&settings, match cli.command {
         Command::Worker(_) => LevelFilter::INFO,
@@ -130,6 +141,12 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     });
     for warning in settings.warnings() {
         output.warn(warning);
+    }
+    let url = &settings.broker_url.value;
+    if cli.command.only_looks() && celeriac_stores::exists(url) == Some(false) {
+        let text = format!("there is no store at {}", celeriac_stores::redacted(url));
+        return Err(Failed::unavailable(text)
+            .hint("give its URL with -b or CELERIAC_BROKER_URL; see `celeriac config show`"));
     }
     let session = Session { app: app.replace_settings(settings), output };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -2,7 +2,6 @@
 
 use crate::canvas::{Group, Workflow};
 use crate::job::{GroupJob, Job};
-use celeriac_core::priority::Level;
 use celeriac_core::record::Recorder;
 use celeriac_core::route::Router;
 use celeriac_core::store::{ChordFinisher, Outgoing, Plan, Store};
@@ -52,7 +51,6 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) origin: String,
-    pub(crate) default_level: Option<Level>,
 }
 
 impl fmt::Debug for Client {
@@ -167,16 +165,8 @@ impl Client {
             root_id: lineage.map(|(root, _)| root.as_str()),
             parent_id: lineage.map(|(_, parent)| parent.as_str()),
         };
-        let mut applied = workflow::apply(signature, &[], lineage, &mut sender)
-            .map_err(|error| SendError::Invalid(error.to_string()))?;
-        if let Some(level) = shared.default_level {
-            for outgoing in &mut applied.plan.publish {
-                if outgoing.message.properties.get("priority").is_none_or(celeriac_wire::Value::is_null) {
-                    outgoing.message.properties.set_priority(level.ascending());
-                }
-            }
-        }
-        Ok(applied)
+        workflow::apply(signature, &[], lineage, &mut sender)
+            .map_err(|error| SendError::Invalid(error.to_string()))
     }
 
     async fn publish(&self, plan: Plan) -> Result<(), SendError> {

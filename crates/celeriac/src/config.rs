@@ -1,6 +1,6 @@
 //! Settings: the only place that reads the environment and configuration files.
 //!
-//! Precedence, later wins: defaults, `celeriac.toml`, `.env`, environment, `[override]` in
+//! Precedence, later wins: defaults, the program's own, `celeriac.toml`, `.env`, environment, `[override]` in
 //! `celeriac.toml` (the operator's word), flags. Every value keeps its source, so that
 //! `celeriac config show` can say where it comes from. Resolving is pure ([`Settings::resolve`]);
 //! [`Settings::load`] does the reading.
@@ -31,6 +31,8 @@ pub struct Inputs {
     pub dotenv: Option<(PathBuf, Vec<(String, String)>)>,
     /// The settings file: its path and its text.
     pub file: Option<(PathBuf, String)>,
+    /// Settings that the program gives itself, by key: stronger than defaults only.
+    pub program: Vec<(&'static str, String)>,
     /// Settings given as flags, by key.
     pub flags: Vec<(&'static str, String)>,
 }
@@ -114,6 +116,7 @@ impl Settings {
     /// # Errors
     /// A file that cannot be read, or what [`Settings::resolve`] refuses.
     pub fn load(
+        program: Vec<(&'static str, String)>,
         flags: Vec<(&'static str, String)>,
         path: Option<&Path>,
     ) -> Result<Self, ConfigError> {
@@ -126,7 +129,7 @@ impl Settings {
         };
         let path = path.map(Path::to_owned).or_else(|| named("CELERIAC_CONFIG").map(PathBuf::from));
         let file = file::read(path.as_deref())?;
-        Self::resolve(Inputs { env, dotenv, file, flags })
+        Self::resolve(Inputs { env, dotenv, file, program, flags })
     }
 
     /// Makes settings from what was read.
@@ -138,6 +141,9 @@ impl Settings {
         let mut raw = Raw::default();
         for key in KEYS {
             raw.set(key.name, (key.default)(), Source::Default);
+        }
+        for (key, value) in &inputs.program {
+            raw.set(key, value.clone(), Source::Program);
         }
         let mut warnings = Vec::new();
         let parsed = inputs.file.as_ref().map(|(path, text)| file::parse(path, text)).transpose()?;

@@ -46,6 +46,17 @@ pub(crate) struct DemoArgs {
     timeout: Duration,
 }
 
+/// Why a demo cannot go on, when it is not a fault of ours.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// What it was given cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// It is not ready in time.
+    #[error("{0}")]
+    NotReady(String),
+}
+
 /// Runs the demo.
 pub(crate) async fn run(app: &App, args: DemoArgs) -> Result<ExitCode, TaskError> {
     let place = Place::prepare(&args).await?;
@@ -83,9 +94,10 @@ impl Place {
     async fn prepare(args: &DemoArgs) -> Result<Self, TaskError> {
         let dir = args.dir.clone();
         tokio::fs::create_dir_all(&dir).await.map_err(|error| {
-            TaskError::fail(format!("cannot make the folder {}: {error}; choose another with --dir", dir.display()))
+            Refused::Usage(format!("cannot make the folder {}: {error}; choose another with --dir", dir.display()))
         })?;
         let dir = tokio::fs::canonicalize(&dir).await?;
+        claim(&dir).await?;
         for old in ["demo.db", "demo.db-wal", "demo.db-shm", "demo.db-events", "demo.db-events-wal",
             "demo.db-events-shm", "demo.db-bell", "report.json", "report.html", "service.sock"]
         {
@@ -102,7 +114,7 @@ impl Place {
             }
             Some(file) => {
                 let input = tokio::fs::canonicalize(file).await.map_err(|error| {
-                    TaskError::fail(format!("cannot read {}: {error}", file.display()))
+                    Refused::Usage(format!("cannot read {}: {error}", file.display()))
                 })?;
                 let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 (input, name)
@@ -126,6 +138,19 @@ impl Place {
     fn input(&self) -> String {
         self.input.display().to_string()
     }
+}
+
+/// Only a folder that is empty or of an earlier demo is cleaned up.
+async fn claim(dir: &Path) -> Result<(), TaskError> {
+    let marker = dir.join(".celeriac-demo");
+    if tokio::fs::try_exists(&marker).await? {
+        return Ok(());
+    }
+    if tokio::fs::read_dir(dir).await?.next_entry().await?.is_some() {
+        let text = format!("{} is not empty and not of an earlier demo", dir.display());
+        return Err(Refused::Usage(format!("{text}; choose another folder with --dir")).into());
+    }
+    Ok(tokio::fs::write(&marker, "This folder belongs to `celeriac demo`.\n").await?)
 }
 
 async fn remove(path: &Path) -> Result<(), TaskError> {

@@ -21,6 +21,8 @@ pub struct Page {
 pub struct DeadFilter {
     /// Numbers or task ids; empty means any.
     pub ids: Vec<String>,
+    /// Only this number.
+    pub number: Option<i64>,
     /// The queue they came from.
     pub queue: Option<QueueName>,
     /// The task's name, or a prefix of it that ends in `*`.

@@ -21,6 +21,8 @@ pub(super) struct Pulse {
     pub(super) active: AtomicU64,
     /// Tasks ended since start.
     pub(super) processed: AtomicU64,
+    /// Set by the settler: settlements wait for room, so nothing new is fetched.
+    pub(super) blocked: AtomicBool,
     /// Set by the worker: stop renewing.
     ended: AtomicBool,
 }
@@ -82,6 +84,15 @@ impl HeartbeatThread {
     }
 }
 
+/// A worker whose future is dropped must not keep its leases alive: the thread ends, the leases run
+/// out, and others take the tasks.
+impl Drop for HeartbeatThread {
+    fn drop(&mut self) {
+        self.pulse.ended.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
 struct Keeper {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -130,8 +141,20 @@ impl Keeper {
             Err(StoreError::new(celeriac_core::ErrorKind::Unavailable, text))
         });
         match answer {
+            // Nobody else noticed the silence, but this worker has dropped its tasks: their leases
+            // go back with the old node, and a new one begins.
+            Ok(true) if self.lost => {
+                self.guard.reached(self.clock.boot());
+                match self.store.deregister(self.pulse.node()).await {
+                    Ok(returned) => tracing::warn!(returned, "dropped tasks are back in their queues"),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot give the dropped tasks back, trying again");
+                        return;
+                    }
+                }
+                self.register_anew().await;
+            }
             Ok(true) => {
-                self.lost = false;
                 self.renewed = asked;
                 self.guard.reached(self.clock.boot());
                 self.sweep().await;

@@ -12,7 +12,7 @@ use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::Delivery;
 use celeriac_wire::{Body, ExceptionInfo};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +89,15 @@ pub struct Start {
     pub hard: Option<Duration>,
 }
 
+/// Why a future was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aborted {
+    /// Its hard limit was over.
+    TimedOut,
+    /// It did not stop in time, or its lease was lost.
+    Stopped,
+}
+
 #[derive(Debug)]
 struct Running {
     task_id: String,
@@ -101,8 +110,7 @@ struct Running {
     hard: Option<Duration>,
     cancelled: Option<CancelReason>,
     abort_at: Option<Duration>,
-    aborted: bool,
-    timed_out: bool,
+    aborted: Option<Aborted>,
 }
 
 /// The slots of a worker and what is in them.
@@ -115,17 +123,24 @@ pub struct Machine {
     stop: Stop,
     grace_ends: Option<Duration>,
     abandon_at: Option<Duration>,
+    /// Tasks that were cancelled while a fetch was under way, which may bring them.
+    terminated: BTreeSet<String>,
 }
 
 impl Machine {
     /// A machine with free slots.
     pub fn new(registry: Arc<Registry>, slots: usize, grace: Duration) -> Self {
-        Self { registry, slots, grace, running: BTreeMap::new(), stop: Stop::No, grace_ends: None, abandon_at: None }
+        Self { registry, slots, grace, running: BTreeMap::new(), stop: Stop::No, grace_ends: None, abandon_at: None, terminated: BTreeSet::new() }
     }
 
     /// How many messages may be fetched now: the free slots.
     pub fn free(&self) -> usize {
         if self.stop == Stop::No { self.slots.saturating_sub(self.running.len()) } else { 0 }
+    }
+
+    /// Tells that a fetch begins: cancellations from now on may be for what it brings.
+    pub fn fetch_begins(&mut self) {
+        self.terminated.clear();
     }
 
     /// Whether a suspect may be among them.
@@ -148,8 +163,8 @@ impl Machine {
         let of_run = |run: &Running| {
             let soft = run.soft_at.filter(|_| run.cancelled.is_none());
             let mark = (!run.marked).then(|| run.since + MARK_AFTER);
-            let hard = run.hard_at.filter(|_| !run.aborted);
-            let abort = run.abort_at.filter(|_| !run.aborted);
+            let hard = run.hard_at.filter(|_| run.aborted.is_none());
+            let abort = run.abort_at.filter(|_| run.aborted.is_none());
             [soft, mark, hard, abort].into_iter().flatten().min()
         };
         self.running.values().filter_map(of_run).chain(self.grace_ends).chain(self.abandon_at).min()
@@ -178,7 +193,11 @@ impl Machine {
         } else {
             decide(&delivery, &self.registry, wall)
         };
+        let id = delivery.message.headers.id().unwrap_or_default();
         match decision {
+            Decision::Run { body, .. } if self.terminated.contains(id) => {
+                Action::Refuse(Box::new(delivery), body, Refusal::Revoked)
+            }
             Decision::Refuse(body, refusal) => Action::Refuse(Box::new(delivery), body, refusal),
             Decision::Run { body, soft, hard } => {
                 let run = Running {
@@ -192,8 +211,7 @@ impl Machine {
                     hard,
                     cancelled: None,
                     abort_at: None,
-                    aborted: false,
-                    timed_out: false,
+                    aborted: None,
                 };
                 self.running.insert(delivery.lease, run);
                 Action::Start(Box::new(Start { delivery, body, soft, hard }))
@@ -206,10 +224,10 @@ impl Machine {
         if run.cancelled == Some(CancelReason::LeaseLost) {
             return vec![Action::Forget(lease)];
         }
-        let outcome = match (&outcome, run.timed_out, run.cancelled) {
+        let outcome = match (&outcome, run.aborted, run.cancelled) {
             // It beat the abort: what it made counts.
             (Outcome::Success(_), ..) => outcome,
-            (_, true, _) => {
+            (_, Some(Aborted::TimedOut), _) => {
                 let limit = run.hard.unwrap_or_default();
                 let exception = ExceptionInfo::time_limit_exceeded(limit);
                 Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
@@ -225,8 +243,10 @@ impl Machine {
 
     fn terminate(&mut self, ids: &[String], now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.terminated.extend(ids.iter().cloned());
         for (lease, run) in &mut self.running {
-            if run.cancelled.is_none() && ids.contains(&run.task_id) {
+            let going = matches!(run.cancelled, None | Some(CancelReason::SoftLimit));
+            if going && ids.contains(&run.task_id) {
                 run.cancelled = Some(CancelReason::Revoked);
                 run.abort_at = Some(now + CANCEL_PATIENCE);
                 actions.push(Action::Cancel(*lease, CancelReason::Revoked));
@@ -239,7 +259,7 @@ impl Machine {
         let mut actions = Vec::new();
         for (lease, run) in &mut self.running {
             run.cancelled = Some(CancelReason::LeaseLost);
-            run.aborted = true;
+            run.aborted = Some(Aborted::Stopped);
             actions.push(Action::Cancel(*lease, CancelReason::LeaseLost));
             actions.push(Action::Abort(*lease));
         }
@@ -263,7 +283,8 @@ impl Machine {
         self.abandon_at = Some(now + INTERRUPT_PATIENCE + ABANDON_PATIENCE);
         let mut actions = Vec::new();
         for (lease, run) in &mut self.running {
-            if run.cancelled.is_none() {
+            // A task that ignores its soft limit goes back like any other; a revoked one does not.
+            if matches!(run.cancelled, None | Some(CancelReason::SoftLimit)) {
                 run.cancelled = Some(CancelReason::Shutdown);
             }
             run.abort_at = Some(now + INTERRUPT_PATIENCE);
@@ -293,9 +314,8 @@ impl Machine {
                 actions.push(Action::Cancel(*lease, CancelReason::SoftLimit));
             }
             let over = run.hard_at.is_some_and(|at| now >= at);
-            if !run.aborted && (over || run.abort_at.is_some_and(|at| now >= at)) {
-                run.timed_out = over;
-                run.aborted = true;
+            if run.aborted.is_none() && (over || run.abort_at.is_some_and(|at| now >= at)) {
+                run.aborted = Some(if over { Aborted::TimedOut } else { Aborted::Stopped });
                 actions.push(Action::Abort(*lease));
             }
         }

@@ -34,6 +34,8 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 const SETTLING_MAX: usize = 1024;
 /// How long the worker waits for news before it looks at the store again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest that the loop waits for a call that can as well be made later.
+const SIDE_CALL: Duration = Duration::from_millis(200);
 /// How often revocations are looked for while tasks run.
 const REVOKES_EVERY: Duration = Duration::from_millis(100);
 /// How long a failed fetch waits before the next.
@@ -80,8 +82,9 @@ type Fetched = Result<Vec<Delivery>, StoreError>;
 enum Look {
     /// At once.
     Now,
-    /// The store is asked; `seen` is its count of changes before.
-    Fetching { seen: u64, answer: BoxFuture<'static, Fetched> },
+    /// The store is asked; `seen` is its count of changes before, `losses` how often the leases
+    /// had been lost.
+    Fetching { seen: u64, losses: u64, answer: BoxFuture<'static, Fetched> },
     /// There was nothing: when something changes, or at this time.
     Waiting { seen: u64, until: tokio::time::Instant },
     /// The store failed: at this time.
@@ -90,9 +93,9 @@ enum Look {
 
 impl Look {
     /// The answer of a fetch, or `None` when a wait is over; never, while nothing is looked for.
-    async fn next(&mut self, store: &dyn Store) -> Option<(u64, Fetched)> {
+    async fn next(&mut self, store: &dyn Store) -> Option<(u64, u64, Fetched)> {
         match self {
-            Self::Fetching { seen, answer } => Some((*seen, answer.await)),
+            Self::Fetching { seen, losses, answer } => Some((*seen, *losses, answer.await)),
             Self::Waiting { seen, until } => {
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
                 store.wait_change(*seen, left).await;
@@ -135,7 +138,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let mut background = JoinSet::new();
     background.spawn(recording);
     let (settler, requests) = mpsc::channel(SETTLING_MAX);
-    background.spawn(settler::serve(Arc::clone(&worker.store), requests));
+    background.spawn(settler::serve(Arc::clone(&worker.store), requests, Arc::clone(&heartbeat.pulse)));
     let machine =
         Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
@@ -204,11 +207,27 @@ impl Loop {
             if self.machine.is_finished() && !matches!(look, Look::Fetching { .. }) {
                 return;
             }
+            let blocked = self.heartbeat.pulse.blocked.load(Ordering::Relaxed);
             if matches!(look, Look::Now) && self.machine.free() > 0 {
-                look = Look::Fetching { seen: store.changes(), answer: self.fetch() };
+                look = if blocked {
+                    Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE }
+                } else {
+                    self.machine.fetch_begins();
+                    let (seen, losses) = (store.changes(), *self.heartbeat.losses.borrow());
+                    Look::Fetching { seen, losses, answer: self.fetch() }
+                };
             }
             let tick = self.next_tick();
             let running = self.machine.active() > 0;
+            // Ended tasks may keep the select busy: what is due must not wait for a quiet moment.
+            let now = tokio::time::Instant::now();
+            if now >= tick {
+                self.perform(Event::Tick).await;
+            }
+            if running && now >= revokes_at {
+                self.read_revokes().await;
+                revokes_at = tokio::time::Instant::now() + REVOKES_EVERY;
+            }
             tokio::select! {
                 biased;
                 // All branches are cancel safe: watch and bell keep their state, the JoinSet and
@@ -219,18 +238,14 @@ impl Loop {
                     self.ended(ended).await;
                     self.idle_since = self.worker().clock.boot();
                 }
-                next = look.next(&*store) => look = match next {
-                    Some((seen, fetched)) => self.fetched(seen, fetched).await,
-                    None => {
-                        self.read_revokes().await;
-                        Look::Now
-                    }
-                },
-                () = tokio::time::sleep_until(revokes_at), if running => {
+                next = look.next(&*store) => look = if let Some((seen, losses, fetched)) = next {
+                    self.fetched(seen, losses, fetched).await
+                } else {
                     self.read_revokes().await;
-                    revokes_at = tokio::time::Instant::now() + REVOKES_EVERY;
-                }
-                () = tokio::time::sleep_until(tick) => self.perform(Event::Tick).await,
+                    Look::Now
+                },
+                () = tokio::time::sleep_until(tick.min(revokes_at)), if running => {}
+                () = tokio::time::sleep_until(tick) => {}
             }
         }
     }
@@ -246,7 +261,9 @@ impl Loop {
     async fn look_again(&self) -> tokio::time::Instant {
         let latest = tokio::time::Instant::now() + LOOK_AGAIN;
         let worker = self.worker();
-        match worker.store.next_due(&worker.options.queues).await {
+        let due = worker.store.next_due(&worker.options.queues);
+        let Ok(due) = tokio::time::timeout(SIDE_CALL, due).await else { return latest };
+        match due {
             Ok(Some(due)) => {
                 latest.min(tokio::time::Instant::now() + clock::between(worker.clock.wall(), due))
             }
@@ -270,7 +287,7 @@ impl Loop {
     }
 
     /// Takes over fetched messages and says when to look again.
-    async fn fetched(&mut self, seen: u64, fetched: Fetched) -> Look {
+    async fn fetched(&mut self, seen: u64, losses: u64, fetched: Fetched) -> Look {
         let deliveries = match fetched {
             Ok(deliveries) => deliveries,
             Err(error) => {
@@ -282,6 +299,11 @@ impl Loop {
             let until = self.look_again().await;
             self.stop_when_idle();
             return Look::Waiting { seen, until };
+        }
+        if losses != *self.heartbeat.losses.borrow() {
+            // Leased under a node that is dead by now.
+            self.give_back(deliveries.into_iter().map(|delivery| delivery.lease).collect()).await;
+            return Look::Now;
         }
         for delivery in &deliveries {
             self.shared.emitter.received(delivery);
@@ -300,7 +322,9 @@ impl Loop {
     }
 
     async fn read_revokes(&mut self) {
-        match self.worker().store.revokes_since(self.revokes_read).await {
+        let reading = self.worker().store.revokes_since(self.revokes_read);
+        let Ok(read) = tokio::time::timeout(SIDE_CALL, reading).await else { return };
+        match read {
             Ok(revokes) => {
                 if let Some(last) = revokes.last() {
                     self.revokes_read = last.number;
@@ -331,7 +355,9 @@ impl Loop {
                 Action::Settle(lease, outcome) => self.conclude(lease, outcome).await,
                 Action::Forget(lease) => drop(self.in_flight.remove(&lease)),
                 Action::MarkStarted(started) => {
-                    if let Err(error) = self.worker().store.mark_started(started).await {
+                    let marked = self.worker().store.mark_started(started);
+                    // For people who look; it must not hold up the worker.
+                    if let Ok(Err(error)) = tokio::time::timeout(SIDE_CALL, marked).await {
                         tracing::debug!(%error, "cannot note that tasks run");
                     }
                 }
@@ -569,8 +595,8 @@ impl Shared {
             Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
             other => tracing::error!(task_id = id, ?other, "the task runs again after this worker"),
         });
-        let sent = settler.upgrade().map(|settler| settler.try_send(Request { settlement, report }));
-        if !matches!(sent, Some(Ok(()))) {
+        let request = Request { settlement, report };
+        if settler.upgrade().is_none_or(|settler| settler.try_send(request).is_err()) {
             tracing::error!("the settler is busy; the task runs again after this worker");
         }
     }

@@ -1,8 +1,11 @@
 //! Writes settlements in batches, and gives up only when the lease is lost.
 
+use super::heartbeat::Pulse;
 use celeriac_core::store::{Settled, Settlement, Store};
 use celeriac_core::{ErrorKind, StoreError};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -29,39 +32,123 @@ pub(super) struct Request {
     pub(super) report: Box<dyn FnOnce(Written) + Send>,
 }
 
-/// Writes requests until the channel closes and everything is written.
-pub(super) async fn serve(store: Arc<dyn Store>, mut requests: mpsc::Receiver<Request>) {
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        write(&*store, std::mem::take(&mut batch)).await;
-    }
+/// Writes requests until the channel closes and everything is written or has no room.
+pub(super) async fn serve(
+    store: Arc<dyn Store>,
+    requests: mpsc::Receiver<Request>,
+    pulse: Arc<Pulse>,
+) {
+    let mut settler = Settler { store, pulse, parked: VecDeque::new() };
+    settler.serve(requests).await;
 }
 
-async fn write(store: &dyn Store, batch: Vec<Request>) {
-    let settlements: Vec<Settlement> =
-        batch.iter().map(|request| request.settlement.clone()).collect();
-    match store.settle(settlements).await {
-        Ok(settled) => {
-            for (request, settled) in batch.into_iter().zip(settled) {
-                (request.report)(written(settled));
+/// Settlements that the store has no room for (dead letters at their bound, a full disk) are parked:
+/// they must not hold up their neighbours. While any is parked, the worker fetches nothing.
+struct Settler {
+    store: Arc<dyn Store>,
+    pulse: Arc<Pulse>,
+    parked: VecDeque<Request>,
+}
+
+impl Settler {
+    async fn serve(&mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let waiting = self.parked.len();
+            let count = tokio::select! {
+                biased;
+                // Cancel safe: recv_many loses nothing when it is dropped.
+                count = requests.recv_many(&mut batch, BATCH_MAX) => count,
+                () = tokio::time::sleep(PAUSE_MAX), if waiting > 0 => {
+                    self.retry_parked().await;
+                    continue;
+                }
+            };
+            if count == 0 {
+                break;
+            }
+            self.write(std::mem::take(&mut batch)).await;
+        }
+        self.retry_parked().await;
+        if !self.parked.is_empty() {
+            let settlements = self.parked.len();
+            tracing::error!(settlements, "no room for these outcomes; their tasks run again");
+        }
+    }
+
+    /// Tries what is parked, until there is no room again.
+    async fn retry_parked(&mut self) {
+        for _ in 0..self.parked.len() {
+            let before = self.parked.len();
+            let Some(request) = self.parked.pop_front() else { break };
+            self.write(vec![request]).await;
+            if self.parked.len() == before {
+                break;
             }
         }
-        // One bad settlement spoils a batch, and at the bound of dead letters a failed task must not
-        // hold up its neighbours: write them one by one.
-        Err(error)
-            if batch.len() > 1 && (!error.is_retryable() || error.kind() == ErrorKind::Full) =>
-        {
+        self.pulse.blocked.store(!self.parked.is_empty(), Ordering::Relaxed);
+    }
+
+    async fn write(&mut self, batch: Vec<Request>) {
+        match self.store.settle(settlements_of(&batch)).await {
+            Ok(settled) => {
+                for (request, settled) in batch.into_iter().zip(settled) {
+                    (request.report)(written(settled));
+                }
+            }
+            Err(error) => self.failed(batch, error).await,
+        }
+    }
+
+    async fn failed(&mut self, batch: Vec<Request>, error: StoreError) {
+        let full = error.kind() == ErrorKind::Full;
+        if batch.len() > 1 && (full || !error.is_retryable()) {
+            // One bad settlement spoils a batch: write them one by one.
             for request in batch {
-                Box::pin(write(store, vec![request])).await;
+                Box::pin(self.write(vec![request])).await;
             }
-        }
-        Err(error) if !error.is_retryable() => {
+        } else if full {
+            tracing::warn!(%error, "cannot settle, nothing new is fetched until there is room");
+            self.parked.extend(batch);
+            self.pulse.blocked.store(true, Ordering::Relaxed);
+        } else if error.is_retryable() {
+            self.persist(batch, &error).await;
+        } else {
             for request in batch {
                 (request.report)(Written::Refused(error_of(&error)));
             }
         }
-        Err(error) => persist(store, batch, &error).await,
     }
+
+    /// Tries again until the store answers. Settling twice is harmless: the second finds the lease
+    /// gone, which is reported as done when the first answer was lost.
+    async fn persist(&mut self, batch: Vec<Request>, first: &StoreError) {
+        tracing::warn!(error = %first, settlements = batch.len(), "cannot settle, trying again");
+        let mut unknown = first.kind() == ErrorKind::Unknown;
+        let mut pause = PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            match self.store.settle(settlements_of(&batch)).await {
+                Ok(settled) => {
+                    for (request, settled) in batch.into_iter().zip(settled) {
+                        let lost_answer = unknown && settled == Settled::Fenced;
+                        let outcome = if lost_answer { Written::Done } else { written(settled) };
+                        (request.report)(outcome);
+                    }
+                    return;
+                }
+                Err(error) if error.is_retryable() && error.kind() != ErrorKind::Full => {
+                    unknown |= error.kind() == ErrorKind::Unknown;
+                }
+                Err(error) => return Box::pin(self.failed(batch, error)).await,
+            }
+        }
+    }
+}
+
+fn settlements_of(batch: &[Request]) -> Vec<Settlement> {
+    batch.iter().map(|request| request.settlement.clone()).collect()
 }
 
 fn error_of(error: &StoreError) -> StoreError {
@@ -72,30 +159,5 @@ fn written(settled: Settled) -> Written {
     match settled {
         Settled::Done => Written::Done,
         Settled::Fenced => Written::Fenced,
-    }
-}
-
-/// Tries again until the store answers. Settling twice is harmless: the second finds the lease gone,
-/// which is reported as done when the first answer was lost.
-async fn persist(store: &dyn Store, batch: Vec<Request>, first: &StoreError) {
-    tracing::warn!(error = %first, settlements = batch.len(), "cannot settle, trying again");
-    let mut unknown = first.kind() == ErrorKind::Unknown;
-    let mut pause = PAUSE;
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
-        let settlements: Vec<Settlement> =
-            batch.iter().map(|request| request.settlement.clone()).collect();
-        match store.settle(settlements).await {
-            Ok(settled) => {
-                for (request, settled) in batch.into_iter().zip(settled) {
-                    let lost_answer = unknown && settled == Settled::Fenced;
-                    (request.report)(if lost_answer { Written::Done } else { written(settled) });
-                }
-                return;
-            }
-            Err(error) if error.is_retryable() => unknown |= error.kind() == ErrorKind::Unknown,
-            Err(_) => return Box::pin(write(store, batch)).await,
-        }
     }
 }

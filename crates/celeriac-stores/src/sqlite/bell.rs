@@ -52,9 +52,9 @@ impl Bell {
     /// Waits until the count is not `seen`. Cancel safe.
     pub(super) async fn wait(&self, seen: u64, timeout: Duration) -> u64 {
         let mut listener = self.count.subscribe();
-        // Either way the caller looks at the count; a timeout is no error here.
-        let _elapsed =
-            tokio::time::timeout(timeout, listener.wait_for(|count| *count != seen)).await;
+        // The answer holds a read lock on the count. It must be gone before the count is read
+        // again: a ringer that waits in between would block both for ever.
+        drop(tokio::time::timeout(timeout, listener.wait_for(|count| *count != seen)).await);
         self.count()
     }
 }

@@ -7,6 +7,7 @@ use super::rows::{history_of, instant, message_of, queue_of};
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Plan, Replay};
 use celeriac_core::{ErrorKind, StoreError};
+use celeriac_wire::Body;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params_from_iter};
 
@@ -35,6 +36,9 @@ fn condition(filter: &DeadFilter) -> (String, Vec<SqlValue>) {
         Some((_, Some(prefix))) => and("instr(task, ?) = 1", prefix.to_owned()),
         Some((task, None)) => and("task = ?", task.to_owned()),
         None => {}
+    }
+    if let Some(number) = filter.number {
+        and("number = CAST(? AS INTEGER)", number.to_string());
     }
     if !filter.ids.is_empty() {
         // Numbers as integers, so that both halves find their rows by an index.
@@ -112,6 +116,11 @@ pub(super) fn replay(
         message.headers.set_eta(None).set_expires(None);
         message.properties.set_expiration(None);
         forget_failure(connection, message.headers.id().unwrap_or_default())?;
+        // The rest of its chain was marked as failed with it, and may run now.
+        let embed = Body::parse(&message.body).unwrap_or_default().embed;
+        for step in embed.chain().unwrap_or_default() {
+            forget_failure(connection, step.task_id().unwrap_or_default())?;
+        }
         plan.publish.push(Outgoing {
             queue: replay.queue.clone().unwrap_or(letter.queue),
             message,

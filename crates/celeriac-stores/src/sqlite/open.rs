@@ -55,19 +55,20 @@ pub(super) fn prepare(files: &Files) -> Result<File, StoreError> {
     };
     std::fs::create_dir_all(folder).map_err(refuse)?;
     refuse_network(folder)?;
+    // Only a file that does not exist yet is opened here, for its mode. Closing any handle of an
+    // existing one would drop the locks that SQLite holds on it in this process (fcntl(2), POSIX
+    // locks), and the next program that closes the store would delete the log under our feet.
     let create = |path: &Path| {
-        OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(false)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
+        let made = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
+        match made {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
     };
     create(&files.main).map_err(refuse)?;
     create(&files.events).map_err(refuse)?;
-    create(&files.bell).map_err(refuse)
+    create(&files.bell).map_err(refuse)?;
+    OpenOptions::new().write(true).open(&files.bell).map_err(refuse)
 }
 
 /// SQLite's locks and shared memory do not work across machines (sqlite.org/wal.html, section 1).

@@ -34,7 +34,7 @@ pub(super) enum DeadCommand {
         id: String,
     },
     /// Put dead letters back into their queues
-    #[command(after_help = "Examples:\n  celeriac dead replay 17\n  celeriac dead replay --reason failed --task 'reports.*' --rate 100\n  celeriac dead replay --all --queue retry-tonight")]
+    #[command(after_help = "Examples:\n  celeriac dead replay 17\n  celeriac dead replay --reason failed --task 'reports.*' --rate 100\n  celeriac dead replay --all --to retry-tonight")]
     Replay {
         #[command(flatten)]
         filter: FilterArgs,
@@ -108,6 +108,7 @@ impl FilterArgs {
     fn filter(self) -> Result<DeadFilter, Failed> {
         Ok(DeadFilter {
             ids: self.ids,
+            number: None,
             queue: self.queue.as_deref().map(QueueName::parse).transpose()?,
             task: self.task,
             reason: self.reason,
@@ -268,7 +269,12 @@ async fn edit(
     if edits.args.is_none() && edits.kwargs.is_none() && edits.queue.is_none() {
         return Err(Failed::usage("nothing to edit").hint("give --args, --kwargs or --queue"));
     }
-    let letter = find(store, number.to_string()).await?;
+    // By number only: a task id may look like one.
+    let filter = DeadFilter { number: Some(number), ..DeadFilter::default() };
+    let letter = store.dead_list(&filter, Page { after: 0, count_max: 1 }).await?.pop();
+    let letter = letter.ok_or_else(|| {
+        Failed::no(format!("there is no dead letter {number}")).hint("see `celeriac dead list`")
+    })?;
     let mut message = letter.message;
     if edits.args.is_some() || edits.kwargs.is_some() {
         let mut body = Body::parse(&message.body).map_err(|error| {

@@ -2,6 +2,7 @@
 
 use crate::client::SendError;
 use crate::config::ConfigError;
+use crate::demo::Refused;
 use crate::error::TaskError;
 use crate::job::JobError;
 use celeriac_core::{ErrorKind, StoreError};
@@ -37,6 +38,11 @@ impl Failed {
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(USAGE, message)
+    }
+
+    /// The store is not there or does not answer.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(UNAVAILABLE, message)
     }
 
     /// The command was understood and the answer is no.
@@ -105,6 +111,11 @@ impl From<TaskError> for Failed {
     fn from(error: TaskError) -> Self {
         if let Some(store) = error.downcast_ref::<StoreError>() {
             return Self::from(store);
+        }
+        match error.downcast_ref::<Refused>() {
+            Some(Refused::Usage(text)) => return Self::usage(text),
+            Some(Refused::NotReady(text)) => return Self::no(text),
+            None => {}
         }
         match error.downcast_ref::<WorkerError>() {
             Some(WorkerError::Store(store)) => Self::from(store),

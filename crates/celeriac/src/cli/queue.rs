@@ -6,16 +6,18 @@ use super::jsonl;
 use super::output::{cell, clock, object, span, time, plural};
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
-use celeriac_core::store::{Page, Store};
-use celeriac_wire::Value;
+use celeriac_core::store::{DeadFilter, Outgoing, Page, Store};
+use celeriac_wire::{State, Value};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Messages are moved so many at a time.
+/// Messages are moved so many, or so many bytes, at a time.
 const BATCH: usize = 500;
+const BATCH_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QueueCommand {
@@ -182,10 +184,15 @@ async fn purge(
     let bar = progress(count);
     let mut page = Page { after: 0, count_max: BATCH };
     let mut purged = 0;
-    loop {
+    let mut seen = 0;
+    // What producers add meanwhile was not confirmed.
+    while seen < count {
+        let left = usize::try_from(count - seen).unwrap_or(BATCH);
+        page.count_max = BATCH.min(left);
         let stored = store.peek(queue, page).await?;
         let Some(last) = stored.last() else { break };
         page.after = last.row;
+        seen += stored.len() as u64;
         // Saved and on disk before it is deleted; a worker may be faster with some of them.
         for one in &stored {
             file.message(&one.outgoing)?;
@@ -248,14 +255,14 @@ async fn load(
     let client = session.app.client().await?;
     let bar = ProgressBar::new_spinner();
     let mut loaded = 0;
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch = Vec::new();
+    let mut bytes = 0;
     let mut failed = None;
     for outgoing in jsonl::read(file)? {
         match outgoing {
             Ok(mut outgoing) => {
-                if let Some(queue) = &queue {
-                    outgoing.queue = queue.clone();
-                }
+                outgoing.queue = queue.clone().unwrap_or(outgoing.queue);
+                bytes += outgoing.message.body.len();
                 batch.push(outgoing);
             }
             Err(error) => {
@@ -263,19 +270,54 @@ async fn load(
                 break;
             }
         }
-        if batch.len() == BATCH {
-            loaded += batch.len();
-            client.send_messages(std::mem::take(&mut batch)).await?;
+        if batch.len() == BATCH || bytes > BATCH_BYTES {
+            bytes = 0;
+            loaded += load_batch(&client, std::mem::take(&mut batch), loaded).await?;
             bar.set_message(format!("{loaded} loaded"));
             bar.tick();
         }
     }
-    loaded += batch.len();
-    client.send_messages(batch).await?;
+    loaded += load_batch(&client, batch, loaded).await?;
     bar.finish_and_clear();
     session.output.value(&object([("loaded", Value::from(loaded as i64))]));
     session.output.line(format!("{} loaded", plural(loaded as u64, "message")));
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// Enqueues a batch. Failed results of these tasks are forgotten first, or their new ones could not
+/// be stored; their dead letters go afterwards, or a later replay would run them again.
+async fn load_batch(
+    client: &crate::Client,
+    batch: Vec<Outgoing>,
+    before: usize,
+) -> Result<usize, Failed> {
+    let store = client.store();
+    let ids: BTreeSet<String> =
+        batch.iter().filter_map(|one| one.message.headers.id().map(str::to_owned)).collect();
+    for id in &ids {
+        let old = store.result(id).await?;
+        if old.is_some_and(|record| record.meta.state() != State::Success) {
+            store.forget(id).await?;
+        }
+    }
+    let count = batch.len();
+    client.send_messages(batch).await.map_err(|error| {
+        let failed = Failed::from(error);
+        let message = format!("{} loaded, then: {}", plural(before as u64, "message"), failed.message);
+        Failed { message, ..failed }
+            .hint(format!("remove the first {before} lines of the file before you load it again"))
+    })?;
+    let filter = DeadFilter { ids: ids.iter().cloned().collect(), ..DeadFilter::default() };
+    if !ids.is_empty() {
+        let letters = store.dead_list(&filter, Page { after: 0, count_max: 10_000 }).await?;
+        let numbers: Vec<i64> = letters
+            .iter()
+            .filter(|letter| letter.message.headers.id().is_some_and(|id| ids.contains(id)))
+            .map(|letter| letter.number)
+            .collect();
+        store.dead_discard(&numbers).await?;
+    }
+    Ok(count)
 }
 
 /// A bar on stderr, for work that may take longer than a second.

@@ -166,7 +166,7 @@ async fn retry(session: &Session, id: &str) -> Result<ExitCode, Failed> {
     let view = store.task(id).await?;
     match view.phase {
         Phase::Dead { number, .. } => {
-            let filter = DeadFilter { ids: vec![number.to_string()], ..DeadFilter::default() };
+            let filter = DeadFilter { number: Some(number), ..DeadFilter::default() };
             store.dead_replay(&filter, &Replay::default(), 1).await?;
             session.output.line(format!("dead letter {number} is back in its queue"));
         }

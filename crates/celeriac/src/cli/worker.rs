@@ -107,7 +107,7 @@ pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode,
     let worker = builder.build().await?;
     banner(session)?;
     let signals = tokio::spawn(stop_on_signals(worker.stop_handle()));
-    let report = worker.run().await.map_err(|error| Failed::internal(error.to_string()));
+    let report = worker.run().await.map_err(crate::TaskError::from);
     signals.abort();
     let report = report?;
     tracing::info!(

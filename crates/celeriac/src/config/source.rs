@@ -11,6 +11,8 @@ pub enum Source {
     /// Nobody set it.
     #[default]
     Default,
+    /// The program itself, e.g. `App::at`.
+    Program,
     /// The settings file.
     File {
         /// The file.
@@ -48,6 +50,7 @@ impl fmt::Display for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => formatter.write_str("default"),
+            Self::Program => formatter.write_str("the program"),
             Self::File { path, line } => write!(formatter, "{}, line {line}", path.display()),
             Self::DotEnv { name, path } => write!(formatter, "{} {name}", path.display()),
             Self::Env { name } => write!(formatter, "environment {name}"),

@@ -8,6 +8,7 @@ fn inputs(env: &[(&str, &str)], dotenv: &[(&str, &str)], file: &str) -> Inputs {
         env: owned(env),
         dotenv: (!dotenv.is_empty()).then(|| (PathBuf::from(".env"), owned(dotenv))),
         file: (!file.is_empty()).then(|| (PathBuf::from("celeriac.toml"), file.to_owned())),
+        program: Vec::new(),
         flags: Vec::new(),
     }
 }

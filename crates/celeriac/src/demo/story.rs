@@ -1,7 +1,7 @@
 //! What happens in the demo, in order, and what is printed about it.
 
 use super::tasks::{ReportFiles, TableFacts, archive, ask_service, column, inspect, report, wait_for_cancel};
-use super::{Place, watch};
+use super::{Place, Refused, watch};
 use crate::app::App;
 use crate::canvas::{chord, group};
 use crate::client::Client;
@@ -80,10 +80,12 @@ impl Story<'_> {
 
     fn not_done(&self, error: JobError) -> TaskError {
         match error {
-            JobError::Timeout { id, waited, .. } => TaskError::fail(format!(
-                "task {id} was not done within {waited:?}; is a worker running on {}?",
+            JobError::Timeout { id, waited, .. } => Refused::NotReady(format!(
+                "task {id} was not done within {:.1} s; is a worker running on {}?",
+                waited.as_secs_f64(),
                 self.place.url()
-            )),
+            ))
+            .into(),
             error => error.into(),
         }
     }
@@ -102,7 +104,7 @@ impl Story<'_> {
         let bars = watch::columns(&self.client, &ids, &facts.header, facts.rows);
         tokio::time::timeout(self.left(), bars)
             .await
-            .map_err(|_| TaskError::fail("the columns were not profiled in time; is a worker running?"))??;
+            .map_err(|_| too_late("the columns were not profiled in time; is a worker running?"))??;
         job.get(self.left()).await.map_err(|error| self.not_done(error))
     }
 
@@ -168,7 +170,7 @@ impl Story<'_> {
                 return Ok(exception.map_or_else(String::new, |exception| exception.summary()));
             }
             if self.left().is_zero() {
-                return Err(TaskError::fail(format!("task {} did not begin in time", job.id())));
+                return Err(too_late(&format!("task {} did not begin in time", job.id())));
             }
             self.client.store().wait_change(seen, Duration::from_millis(100)).await;
         }
@@ -200,6 +202,10 @@ impl Story<'_> {
         }
         Ok(())
     }
+}
+
+fn too_late(text: &str) -> TaskError {
+    Refused::NotReady(text.to_owned()).into()
 }
 
 /// A closed pipe ends the output, not the demo.

@@ -5,3 +5,48 @@
 
 #[path = "../kit/mod.rs"]
 mod kit;
+
+mod dead;
+mod general;
+mod queues;
+mod tasks;
+
+use celeriac_wire::Value;
+use kit::{Place, Ran, command};
+use std::path::Path;
+
+/// Runs `celeriac` on a place's store.
+async fn celeriac(place: &Place, args: &[&str]) -> Ran {
+    let program = Path::new(env!("CARGO_BIN_EXE_celeriac"));
+    Ran::new(command(program, place.dir()).args(["-b", place.url()]).args(args)).await
+}
+
+/// Runs `celeriac --json`, which must succeed with `code`, and reads its answer.
+async fn json(place: &Place, code: i32, args: &[&str]) -> Value {
+    let mut all = vec!["--json"];
+    all.extend(args);
+    let ran = celeriac(place, &all).await.exits(code);
+    Value::parse(ran.stdout.trim().as_bytes()).unwrap_or_else(|error| panic!("{error}: {ran:#?}"))
+}
+
+/// Sends a call and returns its id.
+async fn call(place: &Place, args: &[&str]) -> String {
+    let mut all = vec!["call"];
+    all.extend(args);
+    celeriac(place, &all).await.exits(0).stdout.trim().to_owned()
+}
+
+/// Runs the binary's own worker until nothing is ready.
+async fn work(place: &Place) {
+    celeriac(place, &["worker", "--stop-when-idle", "10ms"]).await.exits(0);
+}
+
+/// A text member of a JSON answer.
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no text {name} in {value}"))
+}
+
+/// A number of a JSON answer.
+fn number(value: &Value, name: &str) -> i64 {
+    value.get(name).and_then(Value::as_i64).unwrap_or_else(|| panic!("no number {name} in {value}"))
+}

@@ -2,8 +2,8 @@
 
 mod application;
 mod calls;
-mod outcomes;
 mod order;
+mod outcomes;
 mod seeing;
 
 use crate::kit::Place;

@@ -124,7 +124,11 @@ pub(crate) async fn fails(reason: String) -> Result<i64> {
 #[task(name = "t.rejects")]
 pub(crate) async fn rejects(diary: State<Shared<Diary>>, requeue: bool) -> Result<String> {
     diary.note("reject");
-    if diary.read().len() > 1 { Ok("at last".to_owned()) } else { Err(TaskError::reject(requeue, "not mine")) }
+    if diary.read().len() > 1 {
+        Ok("at last".to_owned())
+    } else {
+        Err(TaskError::reject(requeue, "not mine"))
+    }
 }
 
 #[task(name = "t.ignores")]
@@ -162,7 +166,9 @@ pub(crate) async fn told(diary: State<Shared<Diary>>, value: Value) {
 
 #[task(name = "t.apologizes", max_retries = 0)]
 pub(crate) async fn apologizes() -> BTreeMap<String, String> {
-    [("status", "error"), ("error", "no rows")].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    [("status", "error"), ("error", "no rows")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
 }
 
 #[task(name = "t.parent")]
@@ -188,7 +194,9 @@ pub(crate) fn application(app: App) -> TestApp {
     let diary = Shared::new(Diary::default());
     let gate = Shared::new(Gate::shut());
     let app = app
-        .tasks(tasks![add, echo, float, big, sum, header, greet, flaky, later, fails, rejects, ignores])
+        .tasks(tasks![
+            add, echo, float, big, sum, header, greet, flaky, later, fails, rejects, ignores
+        ])
         .tasks(tasks![unstored, steps, note, told, apologizes, parent, lineage])
         .state(Shared::clone(&diary))
         .state(Shared::clone(&gate));
@@ -205,6 +213,6 @@ pub(crate) async fn state_is<R>(client: &Client, job: &Job<R>, wanted: &TaskStat
             return;
         }
         assert!(tokio::time::Instant::now() < deadline, "its state is {state}, not {wanted}");
-        client.store().wait_change(seen, 1.secs()).await;
+        client.store().wait_change(seen, 20.millis()).await;
     }
 }

@@ -44,7 +44,10 @@ fn exception<R: std::fmt::Debug>(outcome: Result<R, JobError>) -> String {
 #[tokio::test]
 async fn a_chain_hands_results_on() {
     each(async |client, _| {
-        let job = client.send(chain(add::call(1, 2)).then(add::partial(10)).then(add::partial(100))).await.unwrap();
+        let job = client
+            .send(chain(add::call(1, 2)).then(add::partial(10)).then(add::partial(100)))
+            .await
+            .unwrap();
         assert_eq!(job.get(PATIENCE).await.unwrap(), 113);
     })
     .await;
@@ -101,8 +104,12 @@ async fn a_chord_runs_its_body_once_with_all_results() {
 #[tokio::test]
 async fn a_chord_with_a_failing_member_fails() {
     each(async |client, of| {
-        let header = group([add::call(1, 1), fails::call("no rows").task_id("bad"), add::call(2, 2)]);
-        let job = client.send(chord(header).then(sum::partial()).on_error(told::partial())).await.unwrap();
+        let header =
+            group([add::call(1, 1), fails::call("no rows").task_id("bad"), add::call(2, 2)]);
+        let job = client
+            .send(chord(header).then(sum::partial()).on_error(told::partial()))
+            .await
+            .unwrap();
         let text = exception(job.get(PATIENCE).await);
         assert!(text.starts_with("ChordError('Dependency bad raised TaskFailed"), "{text}");
         assert!(text.contains("no rows"), "{text}");
@@ -152,7 +159,10 @@ async fn links_are_called_with_the_result_and_with_the_id() {
         let good = add::call(2, 3).link(told::partial()).link_error(note::call("never"));
         client.send(good).await.unwrap();
         noted(client, of, "told 5").await;
-        let bad = fails::call("no rows").task_id("bad").link(note::call("never").immutable()).link_error(told::partial());
+        let bad = fails::call("no rows")
+            .task_id("bad")
+            .link(note::call("never").immutable())
+            .link_error(told::partial());
         client.send(bad).await.unwrap();
         noted(client, of, "told 'bad'").await;
         settle(client).await;

@@ -18,7 +18,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `probe` finds something. What other processes do rings no bell here, so it looks
 /// again and again: the only place in the tests that does.
-pub(crate) async fn until<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = probe().await {
@@ -155,7 +159,13 @@ impl Worker {
     }
 
     /// Starts one and waits until it is registered.
-    pub(crate) async fn start(place: &Place, store: &Arc<dyn Store>, name: &str, lease: &str, args: &[&str]) -> Self {
+    pub(crate) async fn start(
+        place: &Place,
+        store: &Arc<dyn Store>,
+        name: &str,
+        lease: &str,
+        args: &[&str],
+    ) -> Self {
         let worker = Self::spawn(place, name, lease, args);
         let pid = worker.pid;
         until("the worker is registered", PATIENCE, async || {

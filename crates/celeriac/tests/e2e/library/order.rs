@@ -22,8 +22,10 @@ async fn higher_levels_run_first() {
             job.get(PATIENCE).await.unwrap();
         }
         let levels = ["critical", "high", "normal", "low"];
-        let expected: Vec<String> =
-            levels.iter().flat_map(|level| (0..5).map(move |number| format!("{level} {number}"))).collect();
+        let expected: Vec<String> = levels
+            .iter()
+            .flat_map(|level| (0..5).map(move |number| format!("{level} {number}")))
+            .collect();
         assert_eq!(of.diary.read(), expected, "by level, and in a level as they came");
         running.stop().await;
     }
@@ -35,7 +37,8 @@ async fn one_that_matters_overtakes_a_hundred() {
     for place in Place::every() {
         let of = application(place.app());
         let client = of.app.client().await.unwrap();
-        let low = (0..100).map(|number| note::call(format!("low {number}")).priority(Priority::Low));
+        let low =
+            (0..100).map(|number| note::call(format!("low {number}")).priority(Priority::Low));
         let mut jobs = client.send_all(low).await.unwrap();
         jobs.push(client.send(note::call("high").priority(Priority::High)).await.unwrap());
         let running = start_with(&of.app, of.app.worker().concurrency(1)).await;

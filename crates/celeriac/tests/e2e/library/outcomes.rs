@@ -3,7 +3,8 @@
 use super::each;
 use crate::kit::{PATIENCE, Place};
 use crate::running::{
-    add, apologizes, application, echo, fails, flaky, ignores, later, rejects, start, state_is, unstored,
+    add, apologizes, application, echo, fails, flaky, ignores, later, rejects, start, state_is,
+    unstored,
 };
 use celeriac::prelude::*;
 use celeriac::{Client, JobError};
@@ -146,7 +147,7 @@ async fn wrong_arguments_fail_in_pythons_words() {
         }
         let job = client.send(Call::named("t.add").arg(&"one").arg(&2)).await.unwrap();
         let text = exception(job.get(PATIENCE).await);
-        assert!(text.contains("argument 'x'") && text.contains("one"), "{text}");
+        assert!(text.contains("argument \\'x\\'") && text.contains("one"), "{text}");
     })
     .await;
 }

@@ -13,7 +13,10 @@ async fn progress_and_custom_states_are_readable_while_the_task_runs() {
         let job = client.send(steps::call()).await.unwrap();
         state_is(client, &job, &TaskState::parse("PROGRESS")).await;
         let progress = job.progress().await.unwrap().unwrap();
-        assert_eq!((progress.current, progress.total, progress.message.as_str()), (1, 4, "a quarter"));
+        assert_eq!(
+            (progress.current, progress.total, progress.message.as_str()),
+            (1, 4, "a quarter")
+        );
         assert!((progress.percent - 25.0).abs() < f64::EPSILON);
         of.gate.0.add_permits(1);
         state_is(client, &job, &TaskState::parse("UPLOADING")).await;

@@ -22,8 +22,12 @@ async fn what_tasks_do_wrong_does_not_hurt_their_worker() {
     let store = client.store();
     let mut worker = Worker::start(&place, store, "w1", "8s", &["-c", "4"]).await;
     let panics = client.send(Call::named("ledger.panics")).await.unwrap();
-    let soft = client.send(Call::named("ledger.until_told").soft_time_limit(200.millis())).await.unwrap();
-    let hard = client.send(Call::named("ledger.work").arg(&60_000).time_limit(300.millis())).await.unwrap();
+    let soft =
+        client.send(Call::named("ledger.until_told").soft_time_limit(200.millis())).await.unwrap();
+    let hard = client
+        .send(Call::named("ledger.work").arg(&60_000).time_limit(300.millis()))
+        .await
+        .unwrap();
 
     let text = failure(panics.get(PATIENCE).await.unwrap_err());
     assert!(text.contains("the ledger is full"), "{text}");
@@ -44,7 +48,8 @@ async fn what_tasks_do_wrong_does_not_hurt_their_worker() {
         assert!(matches!(view.phase, Phase::Dead { reason, .. } if reason == wanted), "{view:?}");
     }
 
-    let after: Value = client.send(Call::named("ledger.work").arg(&0)).await.unwrap().get(PATIENCE).await.unwrap();
+    let after: Value =
+        client.send(Call::named("ledger.work").arg(&0)).await.unwrap().get(PATIENCE).await.unwrap();
     assert_eq!(after, Value::from(worker.pid), "the same process works on");
     worker.signal(rustix::process::Signal::TERM);
     assert!(worker.ended().await.success());
@@ -59,7 +64,8 @@ async fn running_tasks_are_cancelled_by_command() {
     let polite = client.send(Call::named("ledger.until_told")).await.unwrap();
     let deaf = enqueue(&client, 1, 60_000).await.remove(0);
     let waits = client.send(Call::named("ledger.work").arg(&0)).await.unwrap();
-    kit::until("both run", PATIENCE, async || (kit::count(&place, "start") == 2).then_some(())).await;
+    kit::until("both run", PATIENCE, async || (kit::count(&place, "start") == 2).then_some(()))
+        .await;
     let ids = [polite.id(), &deaf, waits.id()];
     let mut command = kit::command(&kit::ledger_program(), place.dir());
     command.args(["-b", place.url(), "task", "cancel"]).args(ids);

@@ -14,7 +14,8 @@ const LEASE: Duration = Duration::from_secs(1);
 async fn ledger_has(place: &Place, pid: u32, step: &str, count: usize) {
     kit::until(&format!("process {pid} has {count} lines {step}"), PATIENCE, async || {
         let lines = kit::ledger(place);
-        (lines.iter().filter(|line| line.pid == pid && line.step == step).count() >= count).then_some(())
+        (lines.iter().filter(|line| line.pid == pid && line.step == step).count() >= count)
+            .then_some(())
     })
     .await;
 }

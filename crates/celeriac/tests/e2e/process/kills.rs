@@ -26,7 +26,9 @@ struct Plan {
 
 impl Plan {
     fn from_env() -> Self {
-        let number = |name: &str| std::env::var_os(name)?.to_str()?.trim_end_matches('s').parse::<u64>().ok();
+        let number = |name: &str| {
+            std::env::var_os(name)?.to_str()?.trim_end_matches('s').parse::<u64>().ok()
+        };
         Self {
             kills: number("CELERIAC_KILLS").unwrap_or(16) as usize,
             lease: Duration::from_secs(number("CELERIAC_LEASE").unwrap_or(1)),
@@ -37,7 +39,11 @@ impl Plan {
     /// The longest that a killed task may wait for its next run: lease and heartbeat. Short leases
     /// get a second for starting a process on a busy machine.
     fn recovery_max(&self) -> Duration {
-        let slack = if self.lease < Duration::from_secs(8) { Duration::from_secs(1) } else { Duration::ZERO };
+        let slack = if self.lease < Duration::from_secs(8) {
+            Duration::from_secs(1)
+        } else {
+            Duration::ZERO
+        };
         self.lease * 5 / 4 + slack
     }
 }
@@ -96,7 +102,8 @@ async fn produce(client: Client, seed: u64, enough: Arc<AtomicBool>) -> Vec<Stri
     let mut confirmed = Vec::new();
     while !enough.load(Ordering::Acquire) {
         pace.tick().await;
-        let ready: u64 = client.store().queues().await.unwrap().iter().map(|queue| queue.ready).sum();
+        let ready: u64 =
+            client.store().queues().await.unwrap().iter().map(|queue| queue.ready).sum();
         if ready < BACKLOG {
             let calls: Vec<_> =
                 (0..16).map(|_| Call::named("ledger.work").arg(&random.u64(20..200))).collect();
@@ -122,10 +129,18 @@ async fn kill_again_and_again(
         // One kill in four comes before the work of the worker before is back.
         if random.u8(..4) > 0 {
             let dead: Vec<u32> = kills.iter().map(|kill| kill.pid).collect();
-            kit::until("the work of the killed worker is back", plan.recovery_max() * 2, async || {
-                let ledger = kit::ledger(place);
-                dead.iter().all(|pid| victims(&ledger, *pid).all(|id| runs_elsewhere(&ledger, &dead, id))).then_some(())
-            })
+            kit::until(
+                "the work of the killed worker is back",
+                plan.recovery_max() * 2,
+                async || {
+                    let ledger = kit::ledger(place);
+                    dead.iter()
+                        .all(|pid| {
+                            victims(&ledger, *pid).all(|id| runs_elsewhere(&ledger, &dead, id))
+                        })
+                        .then_some(())
+                },
+            )
             .await;
         }
         kit::pass(Duration::from_millis(random.u64(50..600))).await;
@@ -139,7 +154,10 @@ async fn kill_again_and_again(
 /// What a process began and did not end.
 fn victims(ledger: &[Line], pid: u32) -> impl Iterator<Item = &str> {
     let of = move |step: &'static str| {
-        ledger.iter().filter(move |line| line.pid == pid && line.step == step).map(|line| line.id.as_str())
+        ledger
+            .iter()
+            .filter(move |line| line.pid == pid && line.step == step)
+            .map(|line| line.id.as_str())
     };
     let ended: BTreeSet<&str> = of("end").collect();
     of("start").filter(move |id| !ended.contains(id))

@@ -10,7 +10,10 @@ async fn two_workers_share_the_work_without_doubles() {
     let place = Place::sqlite();
     let client = place.app().client().await.unwrap();
     let store = client.store();
-    store.pause(&celeriac_core::QueueName::parse("celery").unwrap(), "until both are up").await.unwrap();
+    store
+        .pause(&celeriac_core::QueueName::parse("celery").unwrap(), "until both are up")
+        .await
+        .unwrap();
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.extend(enqueue(&client, 500, 0).await);

@@ -21,14 +21,18 @@ async fn store(place: &Place) -> Arc<dyn Store> {
 async fn waiting(store: &dyn Store) -> Vec<String> {
     let page = Page { after: 0, count_max: 1000 };
     let stored = store.peek(&QueueName::parse("celery").unwrap(), page).await.unwrap();
-    let id = |one: &celeriac_core::store::Stored| one.outgoing.message.headers.id().unwrap().to_owned();
+    let id =
+        |one: &celeriac_core::store::Stored| one.outgoing.message.headers.id().unwrap().to_owned();
     let mut ids: Vec<String> = stored.iter().map(id).collect();
     ids.sort();
     ids
 }
 
 async fn running(place: &Place, count: usize) {
-    kit::until("the tasks run", PATIENCE, async || (kit::count(place, "start") == count).then_some(())).await;
+    kit::until("the tasks run", PATIENCE, async || {
+        (kit::count(place, "start") == count).then_some(())
+    })
+    .await;
 }
 
 /// Long tasks meet a TERM: the worker leaves at the end of its grace, and they are back.
@@ -39,7 +43,8 @@ async fn long_tasks_go_back(grace: Duration) {
     let mut ids = enqueue(&client, 10, 60_000).await;
     ids.sort();
     let flag = format!("{}s", grace.as_secs());
-    let mut worker = Worker::start(&place, &store, "w1", "8s", &["-c", "4", "--grace", &flag]).await;
+    let mut worker =
+        Worker::start(&place, &store, "w1", "8s", &["-c", "4", "--grace", &flag]).await;
     running(&place, 4).await;
     let asked = Instant::now();
     worker.signal(Signal::TERM);
@@ -53,7 +58,11 @@ async fn long_tasks_go_back(grace: Duration) {
     assert_eq!((queue.ready, queue.scheduled, queue.leased, queue.dead), (10, 0, 0, 0));
     for id in &ids {
         let view = store.task(id).await.unwrap();
-        assert_eq!((view.phase.as_str(), view.retries), ("queued", 0), "the attempt is not used up");
+        assert_eq!(
+            (view.phase.as_str(), view.retries),
+            ("queued", 0),
+            "the attempt is not used up"
+        );
     }
 }
 
@@ -73,7 +82,8 @@ async fn interrupted(stop: impl AsyncFnOnce(&Worker)) -> Duration {
     let store = store(&place).await;
     let mut ids = enqueue(&client, 6, 60_000).await;
     ids.sort();
-    let mut worker = Worker::start(&place, &store, "w1", "8s", &["-c", "4", "--grace", "60s"]).await;
+    let mut worker =
+        Worker::start(&place, &store, "w1", "8s", &["-c", "4", "--grace", "60s"]).await;
     running(&place, 4).await;
     stop(&worker).await;
     let asked = Instant::now();
@@ -103,7 +113,8 @@ async fn short_tasks_finish_after_a_term() {
     let client = place.app().client().await.unwrap();
     let store = store(&place).await;
     let ids = enqueue(&client, 8, 600).await;
-    let mut worker = Worker::start(&place, &store, "w1", "8s", &["-c", "4", "--grace", "30s"]).await;
+    let mut worker =
+        Worker::start(&place, &store, "w1", "8s", &["-c", "4", "--grace", "30s"]).await;
     running(&place, 4).await;
     worker.signal(Signal::TERM);
     assert_eq!(worker.ended().await.code(), Some(0));

@@ -1,0 +1,83 @@
+//! What becomes of a message before it runs.
+
+use crate::{delivery, registry};
+use celeriac_core::store::Delivery;
+use celeriac_runtime::TaskPolicy;
+use celeriac_runtime::worker::decide::{Decision, Refusal, decide};
+use celeriac_wire::TimeLimits;
+use jiff::Timestamp;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn now() -> Timestamp {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+/// The decision in a word: `run`, `revoked`, `expired`, or the reason of the dead letter.
+fn word(change: impl FnOnce(&mut Delivery)) -> String {
+    let mut delivery = delivery(1);
+    change(&mut delivery);
+    match decide(&delivery, &registry(TaskPolicy::default()), now()) {
+        Decision::Run { .. } => "run".to_owned(),
+        Decision::Refuse(_, Refusal::Revoked) => "revoked".to_owned(),
+        Decision::Refuse(_, Refusal::Expired) => "expired".to_owned(),
+        Decision::Refuse(_, Refusal::Poison) => "poison".to_owned(),
+        Decision::Refuse(_, Refusal::Dead(reason, failure)) => {
+            assert!(failure.permanent, "no retry mends a message");
+            reason.to_string()
+        }
+    }
+}
+
+#[test]
+fn a_message_is_decoded_then_looked_at_in_celerys_order() {
+    let past = now() - SECOND;
+    assert_eq!(word(|_| ()), "run");
+    assert_eq!(word(|one| one.revoked = true), "revoked");
+    assert_eq!(word(|one| { one.message.headers.set_expires(Some(past)); }), "expired");
+    assert_eq!(word(|one| { one.message.headers.set_expires(Some(now())); }), "run", "not yet");
+    assert_eq!(word(|one| { one.message.headers.set_task("t.other"); }), "unknown-task");
+    assert_eq!(word(|one| one.message.body = "{".into()), "undecodable");
+    assert_eq!(word(|one| one.message.headers = celeriac_wire::Headers::default()), "undecodable");
+    let pickle =
+        |one: &mut Delivery| one.message.content_type = "application/x-python-serialize".into();
+    assert_eq!(word(pickle), "disallowed");
+    assert_eq!(word(|one| { one.message.headers.set_compression(Some("gzip")); }), "disallowed");
+    // What was revoked is told so even if it is late or unknown; what cannot be read never is.
+    assert_eq!(
+        word(|one| {
+            one.revoked = true;
+            one.message.headers.set_expires(Some(past)).set_task("t.other");
+        }),
+        "revoked"
+    );
+    assert_eq!(
+        word(|one| {
+            one.revoked = true;
+            one.message.body = "{".into();
+        }),
+        "undecodable"
+    );
+}
+
+#[test]
+fn limits_come_from_the_message_then_from_the_task() {
+    let policy = TaskPolicy {
+        soft_time_limit: Some(5 * SECOND),
+        time_limit: Some(6 * SECOND),
+        ..TaskPolicy::default()
+    };
+    let limits = |soft: Option<Duration>, hard: Option<Duration>| {
+        let mut delivery = delivery(1);
+        delivery.message.headers.set_time_limits(TimeLimits { soft, hard });
+        match decide(&delivery, &registry(policy.clone()), now()) {
+            Decision::Run { soft, hard, .. } => (soft, hard),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(limits(None, None), (Some(5 * SECOND), Some(6 * SECOND)));
+    assert_eq!(limits(Some(SECOND), None), (Some(SECOND), Some(6 * SECOND)));
+    assert_eq!(limits(None, Some(2 * SECOND)), (Some(5 * SECOND), Some(2 * SECOND)));
+    assert_eq!(limits(Some(Duration::ZERO), Some(Duration::ZERO)), (None, None), "0 is none");
+}

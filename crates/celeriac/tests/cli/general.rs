@@ -1,0 +1,113 @@
+//! Settings, errors, help and completions.
+
+use crate::kit::{Place, Ran, command};
+use crate::{celeriac, json, text};
+use std::path::Path;
+
+/// Runs `celeriac` without a store URL, with these variables.
+async fn with_env(place: &Place, vars: &[(&str, &str)], args: &[&str]) -> Ran {
+    let mut command = command(Path::new(env!("CARGO_BIN_EXE_celeriac")), place.dir());
+    Ran::new(command.envs(vars.iter().copied()).args(args)).await
+}
+
+#[tokio::test]
+async fn settings_are_shown_with_their_sources() {
+    // covers: S1-13 S1-15 S3-11 S5-12
+    let place = Place::sqlite();
+    std::fs::write(place.path(".env"), "CELERY_WORKER_CONCURRENCY=7\n").unwrap();
+    std::fs::write(place.path("celeriac.toml"), "grace = \"10s\"\n").unwrap();
+    let vars = [("CELERY_BROKER_URL", "sqlite://x.db"), ("CELERY_TASK_TIME_LIMIT", "1800")];
+    let shown = with_env(&place, &vars, &["config", "show"]).await.exits(0);
+    shown.says(&[
+        "environment CELERY_BROKER_URL",
+        ".env CELERY_WORKER_CONCURRENCY",
+        "celeriac.toml, line 1",
+        "environment CELERY_TASK_TIME_LIMIT",
+    ]);
+    let rows = json(&place, 0, &["config", "show"]).await;
+    let broker = &rows.as_array().unwrap()[0];
+    assert_eq!((text(broker, "key"), text(broker, "source")), ("broker_url", "flag --broker-url"));
+}
+
+#[tokio::test]
+async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
+    // covers: T-33 T-43
+    let place = Place::sqlite();
+    let junk = [("CELERIAC_TASK_EVENTS", "false  # Feature flag")];
+    with_env(&place, &junk, &["status"]).await.exits(3).warns(&["comment", "Feature flag"]);
+    let typo = [("CELERY_WORKER_CONCURENCY", "3"), ("CELERIAC_BROKER_URL", place.url())];
+    with_env(&place, &typo, &["status"])
+        .await
+        .exits(0)
+        .warns(&["did you mean CELERY_WORKER_CONCURRENCY?"]);
+    std::fs::write(place.path("celeriac.toml"), "\nqueus = [\"a\"]\n").unwrap();
+    celeriac(&place, &["status"]).await.exits(3).warns(&["line 2", "did you mean \"queues\"?"]);
+    std::fs::remove_file(place.path("celeriac.toml")).unwrap();
+    celeriac(&place, &["--config", "nix.toml", "status"]).await.exits(3).warns(&["cannot read nix.toml"]);
+}
+
+#[tokio::test]
+async fn what_is_not_here_is_refused_with_a_sentence() {
+    let place = Place::sqlite();
+    for (args, code, expected) in [
+        (vec!["-A", "proj.celery_app", "worker"], 2, "does not run Python applications yet"),
+        (vec!["-b", "redis://user:secret@h/0", "status"], 2, "cannot use redis:// yet"),
+        (vec!["-b", "amqp://h", "status"], 2, "cannot use amqp:// yet"),
+        (vec!["-b", "ftp://h", "status"], 2, "unknown store scheme"),
+        (vec!["-b", "sqlite://", "status"], 2, "names no file"),
+        (vec!["worker", "-P", "gevent"], 2, "async pool only"),
+        (vec!["worker", "-c", "0"], 3, "from 1 to 10000"),
+        (vec!["wroker"], 2, "worker"),
+        (vec!["call"], 2, "Usage"),
+    ] {
+        let ran = with_env(&place, &[], &args).await.exits(code).warns(&[expected]);
+        assert!(!ran.stderr.contains("secret"), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn errors_are_json_for_programs() {
+    let place = Place::sqlite();
+    let ran = celeriac(&place, &["--json", "dead", "show", "9"]).await.exits(5);
+    let error = celeriac_wire::Value::parse(ran.stderr.trim().as_bytes()).unwrap();
+    assert_eq!(error.get("exit_code").unwrap().as_i64(), Some(5));
+    assert!(text(&error, "error").contains("no dead letter 9") && text(&error, "hint").contains("dead list"));
+}
+
+#[tokio::test]
+async fn a_store_that_is_none_is_refused() {
+    let place = Place::sqlite();
+    std::fs::write(place.path("text.db"), "this is no database, it is a longer text").unwrap();
+    let url = format!("sqlite://{}", place.path("text.db").display());
+    let ran = with_env(&place, &[], &["-b", &url, "status"]).await;
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("not a database"), "{ran:?}");
+    let nowhere = with_env(&place, &[], &["-b", "sqlite:///proc/nix/q.db", "status"]).await;
+    nowhere.exits(2).warns(&["/proc/nix/q.db", "may write"]);
+}
+
+#[tokio::test]
+async fn help_has_examples_and_completions_are_made() {
+    let place = Place::sqlite();
+    celeriac(&place, &["--help"]).await.exits(0).says(&["Exit codes", "worker", "demo", "dead"]);
+    for command in ["worker", "demo", "call", "result", "bench", "completions"] {
+        celeriac(&place, &[command, "--help"]).await.exits(0).says(&["Example"]);
+    }
+    for command in [["queue", "purge"], ["dead", "replay"], ["task", "list"], ["config", "show"]] {
+        celeriac(&place, &[command[0], command[1], "--help"]).await.exits(0).says(&["Example"]);
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        celeriac(&place, &["completions", shell]).await.exits(0).says(&["celeriac", "purge"]);
+    }
+}
+
+#[tokio::test]
+async fn the_bench_prints_its_figures_and_leaves_nothing_behind() {
+    let place = Place::sqlite();
+    let bench = ["bench", "--dir", ".", "--tasks", "200", "--single", "20", "-c", "4"];
+    let figures = json(&place, 0, &bench).await;
+    let names: Vec<&str> = figures.as_array().unwrap().iter().map(|one| text(one, "figure")).collect();
+    assert!(names.contains(&"execute no-ops, results on") && names.contains(&"enqueue one by one"));
+    let left = std::fs::read_dir(place.dir()).unwrap();
+    assert!(left.map(|entry| entry.unwrap().file_name()).all(|name| !name.to_string_lossy().contains("bench")));
+}
