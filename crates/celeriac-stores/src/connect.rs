@@ -66,7 +66,7 @@ fn open_sqlite(
 
 /// Whether there is a store at a URL already; `None` where only opening it can tell.
 pub fn exists(url: &str) -> Option<bool> {
-    let path = url.strip_prefix("sqlite://")?;
+    let path = url.strip_prefix("sqlite://").filter(|path| !path.is_empty())?;
     Some(std::path::Path::new(path).exists())
 }
 

@@ -166,10 +166,10 @@ impl App {
         let mut router = self.settings.router()?;
         router.set_default_level(self.settings.priority_levels.value.then_some(Level::Normal));
         for task in &self.tasks {
-            if let Some(queue) = &task.options().queue {
-                if router.matching(task.name()).is_none() {
-                    router.add(task.name(), QueueName::parse(queue)?)?;
-                }
+            if let Some(queue) = &task.options().queue
+                && router.matching(task.name()).is_none()
+            {
+                router.add(task.name(), QueueName::parse(queue)?)?;
             }
         }
         Ok(router)

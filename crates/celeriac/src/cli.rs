@@ -32,8 +32,11 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal error; 2 wrong command 
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
-    /// The store, e.g. sqlite:///var/lib/app/queue.db or memory:// [default: sqlite://celeriac.db]
-    #[arg(short, long, global = true, value_name = "URL")]
+    // Not a doc comment: those want URLs in brackets, which people would copy.
+    #[arg(
+        short, long, global = true, value_name = "URL",
+        help = "The store, e.g. sqlite:///var/lib/app/queue.db or memory:// [default: sqlite://celeriac.db]"
+    )]
     broker: Option<String>,
     /// Where results are kept; today only the broker's own URL
     #[arg(long, global = true, value_name = "URL")]
@@ -187,8 +190,8 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Queue(command) => queue::run(&session, command).await,
         Command::Dead(command) => dead::run(&session, command).await,
         Command::Status => status::run(&session).await,
-        Command::Config(command) => Ok(config::run(&session, command)),
-        Command::Completions(args) => Ok(completions::run(args)),
+        Command::Config(command) => Ok(config::run(&session, &command)),
+        Command::Completions(args) => Ok(completions::run(&args)),
         Command::Bench(args) => bench::run(&session, args).await,
     }
 }

@@ -137,6 +137,7 @@ impl Settings {
     /// # Errors
     /// A value that cannot be used, or an unknown key; the text says where it stands, what is
     /// accepted and, if something is near, what was meant.
+    #[expect(clippy::needless_pass_by_value, reason = "inputs are for one use, callers need no `&`")]
     pub fn resolve(inputs: Inputs) -> Result<Self, ConfigError> {
         let mut raw = Raw::default();
         for key in KEYS {

@@ -35,15 +35,36 @@ fn a_message_is_decoded_then_looked_at_in_celerys_order() {
     let past = now() - SECOND;
     assert_eq!(word(|_| ()), "run");
     assert_eq!(word(|one| one.revoked = true), "revoked");
-    assert_eq!(word(|one| { one.message.headers.set_expires(Some(past)); }), "expired");
-    assert_eq!(word(|one| { one.message.headers.set_expires(Some(now())); }), "run", "not yet");
-    assert_eq!(word(|one| { one.message.headers.set_task("t.other"); }), "unknown-task");
+    assert_eq!(
+        word(|one| {
+            one.message.headers.set_expires(Some(past));
+        }),
+        "expired"
+    );
+    assert_eq!(
+        word(|one| {
+            one.message.headers.set_expires(Some(now()));
+        }),
+        "run",
+        "not yet"
+    );
+    assert_eq!(
+        word(|one| {
+            one.message.headers.set_task("t.other");
+        }),
+        "unknown-task"
+    );
     assert_eq!(word(|one| one.message.body = "{".into()), "undecodable");
     assert_eq!(word(|one| one.message.headers = celeriac_wire::Headers::default()), "undecodable");
     let pickle =
         |one: &mut Delivery| one.message.content_type = "application/x-python-serialize".into();
     assert_eq!(word(pickle), "disallowed");
-    assert_eq!(word(|one| { one.message.headers.set_compression(Some("gzip")); }), "disallowed");
+    assert_eq!(
+        word(|one| {
+            one.message.headers.set_compression(Some("gzip"));
+        }),
+        "disallowed"
+    );
     // What was revoked is told so even if it is late or unknown; what cannot be read never is.
     assert_eq!(
         word(|one| {
@@ -73,7 +94,7 @@ fn limits_come_from_the_message_then_from_the_task() {
         delivery.message.headers.set_time_limits(TimeLimits { soft, hard });
         match decide(&delivery, &registry(policy.clone()), now()) {
             Decision::Run { soft, hard, .. } => (soft, hard),
-            other => panic!("{other:?}"),
+            Decision::Refuse(_, refusal) => panic!("{refusal:?}"),
         }
     };
     assert_eq!(limits(None, None), (Some(5 * SECOND), Some(6 * SECOND)));

@@ -133,7 +133,9 @@ fn what_is_refused_takes_no_slot() {
     };
     let deliveries = vec![
         changed(1, |one| one.revoked = true),
-        changed(2, |one| { one.message.headers.set_task("t.other"); }),
+        changed(2, |one| {
+            one.message.headers.set_task("t.other");
+        }),
         changed(3, |one| one.suspicion = Suspicion { seen: 5, counted: 3 }),
         delivery(4),
     ];

@@ -11,7 +11,7 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(args: CompletionsArgs) -> ExitCode {
+pub(super) fn run(args: &CompletionsArgs) -> ExitCode {
     let mut command = super::Cli::command();
     let name = std::env::args_os()
         .next()

@@ -17,7 +17,7 @@ pub(super) enum ConfigCommand {
     },
 }
 
-pub(super) fn run(session: &Session, command: ConfigCommand) -> ExitCode {
+pub(super) fn run(session: &Session, command: &ConfigCommand) -> ExitCode {
     let ConfigCommand::Show { sources: _ } = command;
     let rows = session
         .app

@@ -68,11 +68,13 @@ impl Output {
     }
 
     /// Says something on stderr.
+    #[expect(clippy::unused_self, reason = "commands say everything through their output")]
     pub(crate) fn note(self, text: impl AsRef<str>) {
         write_stderr(text.as_ref());
     }
 
     /// Warns on stderr.
+    #[expect(clippy::unused_self, reason = "commands say everything through their output")]
     pub(crate) fn warn(self, text: impl AsRef<str>) {
         write_stderr(&format!("warning: {}", text.as_ref()));
     }

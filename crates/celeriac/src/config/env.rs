@@ -16,8 +16,11 @@ const ROLLOUT: [&str; 5] = [
     "USE_CELERY",
 ];
 
+/// Variables by name.
+type Variables = Vec<(String, String)>;
+
 /// The variables of `.env`, if there is one; a line that cannot be read is an error.
-pub(super) fn dotenv(path: &Path) -> Result<Option<(PathBuf, Vec<(String, String)>)>, ConfigError> {
+pub(super) fn dotenv(path: &Path) -> Result<Option<(PathBuf, Variables)>, ConfigError> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -31,7 +31,7 @@ fn the_later_source_wins_and_is_named() {
     assert_eq!(settings.concurrency.source.to_string(), "environment CELERY_WORKER_CONCURRENCY");
     assert_eq!(settings.log_format.source.to_string(), ".env CELERIAC_LOG_FORMAT");
     assert_eq!(settings.grace.source.to_string(), "celeriac.toml, line 2");
-    assert_eq!(settings.time_limit.value, Some(Duration::from_secs(60)));
+    assert_eq!(settings.time_limit.value, Some(Duration::from_mins(1)));
     assert_eq!(settings.time_limit.source.to_string(), "celeriac.toml [override], line 4");
     all.flags.push(("time_limit", "5s".to_owned()));
     let settings = Settings::resolve(all).unwrap();
@@ -44,7 +44,7 @@ fn the_seeds_names_are_understood() {
     let env = [("REDIS_URL", "sqlite://a.db"), ("CELERY_TASK_SOFT_TIME_LIMIT", "1500")];
     let settings = Settings::resolve(inputs(&env, &[], "")).unwrap();
     assert_eq!(settings.broker_url.value, "sqlite://a.db");
-    assert_eq!(settings.soft_time_limit.value, Some(Duration::from_secs(1500)));
+    assert_eq!(settings.soft_time_limit.value, Some(Duration::from_mins(25)));
     let env = [("REDIS_URL", "sqlite://a.db"), ("CELERY_BROKER_URL", "sqlite://b.db")];
     let settings = Settings::resolve(inputs(&env, &[], "")).unwrap();
     assert_eq!(settings.broker_url.value, "sqlite://b.db");

@@ -7,6 +7,7 @@ pub(super) fn text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("expected a text".to_owned()) } else { Ok(text.trim().to_owned()) }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "all parsers of values have one signature")]
 pub(super) fn text_or_empty(text: &str) -> Result<String, String> {
     Ok(text.trim().to_owned())
 }

@@ -66,7 +66,7 @@ pub(super) struct TableFacts {
 /// Reads a file's structure.
 #[task(name = "demo.inspect", max_retries = 0)]
 pub(super) async fn inspect(tables: State<Tables>, path: String) -> Result<TableFacts> {
-    let bytes = tokio::fs::metadata(&path).await.map(|file| file.len()).unwrap_or(0);
+    let bytes = tokio::fs::metadata(&path).await.map_or(0, |file| file.len());
     let table = tables.read(path).await?;
     Ok(TableFacts {
         header: table.header.clone(),

@@ -1,12 +1,12 @@
 //! `dead`: list, show, replay, edit, discard, export.
 
 use crate::kit::Place;
-use crate::{call, celeriac, json, number, text, work};
+use crate::{call, celeriac, json, number, store, text, work};
 use celeriac_wire::Value;
 
 /// Three dead letters: two failed inspections and an unknown task.
 async fn graveyard() -> Place {
-    let place = Place::sqlite();
+    let place = store().await;
     call(&place, &["demo.inspect", "-a", "[\"one.csv\"]", "--task-id", "one"]).await;
     call(&place, &["demo.inspect", "-a", "[\"two.csv\"]", "--task-id", "two"]).await;
     call(&place, &["nobody.knows", "--queue", "celery", "--task-id", "three"]).await;

@@ -1,7 +1,7 @@
 //! Settings, errors, help and completions.
 
 use crate::kit::{Place, Ran, command};
-use crate::{celeriac, json, text};
+use crate::{celeriac, json, store, text};
 use std::path::Path;
 
 /// Runs `celeriac` without a store URL, with these variables.
@@ -13,7 +13,7 @@ async fn with_env(place: &Place, vars: &[(&str, &str)], args: &[&str]) -> Ran {
 #[tokio::test]
 async fn settings_are_shown_with_their_sources() {
     // covers: S1-13 S1-15 S3-11 S5-12
-    let place = Place::sqlite();
+    let place = store().await;
     std::fs::write(place.path(".env"), "CELERY_WORKER_CONCURRENCY=7\n").unwrap();
     std::fs::write(place.path("celeriac.toml"), "grace = \"10s\"\n").unwrap();
     let vars = [("CELERY_BROKER_URL", "sqlite://x.db"), ("CELERY_TASK_TIME_LIMIT", "1800")];
@@ -32,7 +32,7 @@ async fn settings_are_shown_with_their_sources() {
 #[tokio::test]
 async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
     // covers: T-33 T-43
-    let place = Place::sqlite();
+    let place = store().await;
     let junk = [("CELERIAC_TASK_EVENTS", "false  # Feature flag")];
     with_env(&place, &junk, &["status"]).await.exits(3).warns(&["comment", "Feature flag"]);
     let typo = [("CELERY_WORKER_CONCURENCY", "3"), ("CELERIAC_BROKER_URL", place.url())];
@@ -48,7 +48,7 @@ async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
 
 #[tokio::test]
 async fn what_is_not_here_is_refused_with_a_sentence() {
-    let place = Place::sqlite();
+    let place = store().await;
     for (args, code, expected) in [
         (vec!["-A", "proj.celery_app", "worker"], 2, "does not run Python applications yet"),
         (vec!["-b", "redis://user:secret@h/0", "status"], 2, "cannot use redis:// yet"),
@@ -67,7 +67,7 @@ async fn what_is_not_here_is_refused_with_a_sentence() {
 
 #[tokio::test]
 async fn errors_are_json_for_programs() {
-    let place = Place::sqlite();
+    let place = store().await;
     let ran = celeriac(&place, &["--json", "dead", "show", "9"]).await.exits(5);
     let error = celeriac_wire::Value::parse(ran.stderr.trim().as_bytes()).unwrap();
     assert_eq!(error.get("exit_code").unwrap().as_i64(), Some(5));
@@ -76,19 +76,19 @@ async fn errors_are_json_for_programs() {
 
 #[tokio::test]
 async fn a_store_that_is_none_is_refused() {
-    let place = Place::sqlite();
+    let place = store().await;
     std::fs::write(place.path("text.db"), "this is no database, it is a longer text").unwrap();
     let url = format!("sqlite://{}", place.path("text.db").display());
     let ran = with_env(&place, &[], &["-b", &url, "status"]).await;
     assert_ne!(ran.code, 0, "{ran:?}");
     assert!(ran.stderr.contains("not a database"), "{ran:?}");
-    let nowhere = with_env(&place, &[], &["-b", "sqlite:///proc/nix/q.db", "status"]).await;
+    let nowhere = with_env(&place, &[], &["-b", "sqlite:///proc/nix/q.db", "call", "x"]).await;
     nowhere.exits(2).warns(&["/proc/nix/q.db", "may write"]);
 }
 
 #[tokio::test]
 async fn help_has_examples_and_completions_are_made() {
-    let place = Place::sqlite();
+    let place = store().await;
     celeriac(&place, &["--help"]).await.exits(0).says(&["Exit codes", "worker", "demo", "dead"]);
     for command in ["worker", "demo", "call", "result", "bench", "completions"] {
         celeriac(&place, &[command, "--help"]).await.exits(0).says(&["Example"]);
@@ -103,11 +103,20 @@ async fn help_has_examples_and_completions_are_made() {
 
 #[tokio::test]
 async fn the_bench_prints_its_figures_and_leaves_nothing_behind() {
-    let place = Place::sqlite();
+    let place = store().await;
     let bench = ["bench", "--dir", ".", "--tasks", "200", "--single", "20", "-c", "4"];
     let figures = json(&place, 0, &bench).await;
     let names: Vec<&str> = figures.as_array().unwrap().iter().map(|one| text(one, "figure")).collect();
     assert!(names.contains(&"execute no-ops, results on") && names.contains(&"enqueue one by one"));
     let left = std::fs::read_dir(place.dir()).unwrap();
     assert!(left.map(|entry| entry.unwrap().file_name()).all(|name| !name.to_string_lossy().contains("bench")));
+}
+
+#[tokio::test]
+async fn nothing_is_made_by_looking() {
+    let place = Place::sqlite();
+    for args in [vec!["status"], vec!["task", "show", "x"], vec!["queue", "list"], vec!["dead", "list"]] {
+        celeriac(&place, &args).await.exits(4).warns(&["there is no store at", "-b"]);
+    }
+    assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0);
 }

@@ -15,6 +15,13 @@ use celeriac_wire::Value;
 use kit::{Place, Ran, command};
 use std::path::Path;
 
+/// A folder with an empty store in it.
+async fn store() -> Place {
+    let place = Place::sqlite();
+    place.app().store().await.unwrap();
+    place
+}
+
 /// Runs `celeriac` on a place's store.
 async fn celeriac(place: &Place, args: &[&str]) -> Ran {
     let program = Path::new(env!("CARGO_BIN_EXE_celeriac"));

@@ -1,7 +1,7 @@
 //! `queue`: list, peek, pause, resume, purge, load.
 
 use crate::kit::Place;
-use crate::{call, celeriac, json, number, text, work};
+use crate::{call, celeriac, json, number, store, text, work};
 use celeriac_core::QueueName;
 use celeriac_core::store::{Page, Stored};
 use celeriac_wire::Value;
@@ -15,7 +15,7 @@ async fn stored(place: &Place, queue: &str) -> Vec<Stored> {
 
 #[tokio::test]
 async fn queues_are_listed_with_what_is_in_them() {
-    let place = Place::sqlite();
+    let place = store().await;
     celeriac(&place, &["queue", "list"]).await.exits(0).says(&["no queue has a message"]);
     call(&place, &["a"]).await;
     call(&place, &["a", "--countdown", "1h"]).await;
@@ -31,7 +31,7 @@ async fn queues_are_listed_with_what_is_in_them() {
 
 #[tokio::test]
 async fn a_paused_queue_rests_until_it_is_resumed() {
-    let place = Place::sqlite();
+    let place = store().await;
     let id = call(&place, &["nobody.knows"]).await;
     let reason = ["queue", "pause", "celery", "--reason", "migration"];
     celeriac(&place, &reason).await.exits(0).says(&["paused"]);
@@ -47,7 +47,7 @@ async fn a_paused_queue_rests_until_it_is_resumed() {
 #[tokio::test]
 async fn a_purge_must_be_confirmed_and_can_be_undone_to_the_byte() {
     // covers: S1-53
-    let place = Place::sqlite();
+    let place = store().await;
     call(&place, &["a", "-a", "[NaN, 18446744073709551617, \"é\"]", "--priority", "high"]).await;
     call(&place, &["b", "--countdown", "1h"]).await;
     let before = stored(&place, "celery").await;
@@ -79,7 +79,7 @@ async fn a_purge_must_be_confirmed_and_can_be_undone_to_the_byte() {
 
 #[tokio::test]
 async fn a_bad_line_stops_a_load_and_is_named() {
-    let place = Place::sqlite();
+    let place = store().await;
     call(&place, &["a"]).await;
     celeriac(&place, &["queue", "purge", "celery", "--yes", "1", "--save", "s.jsonl"]).await.exits(0);
     let good = std::fs::read_to_string(place.path("s.jsonl")).unwrap();

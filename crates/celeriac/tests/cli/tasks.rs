@@ -1,7 +1,7 @@
 //! `call`, `result` and `task`.
 
 use crate::kit::{PATIENCE, Place, Worker, until};
-use crate::{call, celeriac, json, number, text, work};
+use crate::{call, celeriac, json, number, store, text, work};
 use celeriac_wire::Value;
 use rustix::process::Signal;
 
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 #[tokio::test]
 async fn task_show_is_true_with_no_worker_running() {
     // covers: S3-25 S4-06
-    let place = Place::sqlite();
+    let place = store().await;
     celeriac(&place, &["task", "show", "nix"]).await.exits(5).says(&["unknown", "never sent here"]);
     assert_eq!(text(&json(&place, 5, &["task", "show", "nix"]).await, "phase"), "unknown");
 
@@ -34,10 +34,10 @@ async fn task_show_is_true_with_no_worker_running() {
 
 #[tokio::test]
 async fn task_show_says_where_a_task_runs_and_why_it_is_retried() {
-    let place = Place::sqlite();
+    let place = store().await;
     let app = place.app();
-    let store = app.store().await.unwrap();
-    let mut worker = Worker::start(&place, &store, "w1@here", "8s", &["-c", "1"]).await;
+    let opened = app.store().await.unwrap();
+    let mut worker = Worker::start(&place, &opened, "w1@here", "8s", &["-c", "1"]).await;
     let running = call(&place, &["ledger.until_told"]).await;
     until("it runs", PATIENCE, async || {
         let view = json(&place, 0, &["task", "show", &running]).await;
@@ -47,7 +47,7 @@ async fn task_show_says_where_a_task_runs_and_why_it_is_retried() {
     celeriac(&place, &["task", "show", &running]).await.exits(0).says(&["running on w1@here for"]);
     let listed = json(&place, 0, &["task", "list", "--state", "running"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 1);
-    celeriac(&place, &["status"]).await.exits(0).says(&["w1@here", "1/1", "1 leased"]);
+    celeriac(&place, &["status"]).await.exits(0).says(&["w1@here", "1 leased"]);
     celeriac(&place, &["task", "cancel", &running]).await.exits(0).says(&["is told to stop"]);
     let ended = celeriac(&place, &["result", &running, "--wait", "10s"]).await.exits(5);
     ended.says(&["REVOKED", "terminated"]);
@@ -71,7 +71,7 @@ async fn task_show_says_where_a_task_runs_and_why_it_is_retried() {
 #[tokio::test]
 async fn results_are_printed_and_their_state_is_the_exit_code() {
     // covers: S2-21 S2-22
-    let place = Place::sqlite();
+    let place = store().await;
     celeriac(&place, &["result", "nix"]).await.exits(5).warns(&["nothing is known of task nix"]);
     let waiting = call(&place, &["demo.inspect", "-a", "[\"missing.csv\"]"]).await;
     let early = celeriac(&place, &["result", &waiting]).await.exits(5);
@@ -91,7 +91,7 @@ async fn results_are_printed_and_their_state_is_the_exit_code() {
 
 #[tokio::test]
 async fn task_lists_are_filtered() {
-    let place = Place::sqlite();
+    let place = store().await;
     call(&place, &["a.one", "--queue", "q1"]).await;
     call(&place, &["a.two", "--queue", "q2"]).await;
     call(&place, &["b.three", "--countdown", "1h"]).await;
@@ -116,7 +116,7 @@ async fn task_lists_are_filtered() {
 
 #[tokio::test]
 async fn calls_are_checked_before_they_are_sent() {
-    let place = Place::sqlite();
+    let place = store().await;
     for (args, expected) in [
         (vec!["x", "-a", "{}"], "must be a JSON array"),
         (vec!["x", "-a", "[1"], "--args is not JSON"),
@@ -142,7 +142,7 @@ async fn calls_are_checked_before_they_are_sent() {
 
 #[tokio::test]
 async fn what_is_over_is_not_cancelled_or_retried() {
-    let place = Place::sqlite();
+    let place = store().await;
     std::fs::write(place.path("t.csv"), "a,b\n1,2\n").unwrap();
     let done = call(&place, &["demo.inspect", "-a", "[\"t.csv\"]"]).await;
     work(&place).await;

@@ -3,6 +3,7 @@
 mod application;
 mod calls;
 mod order;
+mod outage;
 mod outcomes;
 mod seeing;
 

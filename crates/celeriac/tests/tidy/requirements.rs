@@ -65,7 +65,9 @@ fn the_page_of_the_seeds_is_true() {
     let mut page = String::from("# The seeds' requirements\n\n");
     let _infallible = writeln!(
         page,
-        "Written by a test from markers in tests; a requirement without a test is open.\n\n\
+        "Written by a test from markers in tests; a requirement without a test is open.\n\
+         A marker says that the test proves the requirement, or its part that exists today: \
+         native tasks on SQLite.\n\n\
          {tested} of {} are covered so far.\n\n| id | requirement | covered by |\n|---|---|---|",
         requirements.len()
     );

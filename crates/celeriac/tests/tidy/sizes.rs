@@ -8,8 +8,8 @@ const FUNCTION_MAX: usize = 100;
 /// The longest line, in characters; rustfmt does not break texts, so lines with one are exempt.
 const LINE_MAX: usize = 110;
 /// What must not be left in source; written apart so that this file passes.
-const LEFT_OVERS: [&str; 5] = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X"),
-    concat!("#[", "ignore"), concat!("dbg", "!(")];
+const LEFT_OVERS: [&str; 4] =
+    [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("#[", "ignore"), concat!("dbg", "!(")];
 
 #[test]
 fn files_functions_and_lines_are_short() {

@@ -16,7 +16,7 @@ fn failure(error: JobError) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_tasks_do_wrong_does_not_hurt_their_worker() {
-    // covers: S1-30, S2-22, S5-07
+    // covers:, S2-22, S5-07
     let place = Place::sqlite();
     let client = place.app().client().await.unwrap();
     let store = client.store();
