@@ -56,8 +56,15 @@ async fn panics(cx: Context, ledger: State<Ledger>) -> Result {
     panic!("the ledger is full")
 }
 
+/// Takes its whole process down.
+#[task(name = "ledger.aborts", max_retries = 0)]
+async fn aborts(cx: Context, ledger: State<Ledger>) -> Result {
+    ledger.note("start", &cx)?;
+    std::process::abort()
+}
+
 fn main() -> Result<ExitCode> {
     let path = std::env::var_os("LEDGER").unwrap_or_else(|| "ledger.txt".into());
     let ledger = Ledger::open(path.as_ref())?;
-    Ok(App::from_env()?.tasks(tasks![work, until_told, panics]).state(ledger).run())
+    Ok(App::from_env()?.tasks(tasks![work, until_told, panics, aborts]).state(ledger).run())
 }

@@ -173,7 +173,6 @@ fn only_tasks_that_last_are_marked_as_running() {
 
 #[test]
 fn a_soft_limit_is_told_and_a_hard_limit_is_enforced() {
-    // covers: S1-30
     let mut bench = Bench::limited(1000, 2000);
     bench.tick(50);
     assert_eq!(bench.next(), Some(1000));
@@ -196,7 +195,6 @@ fn a_soft_limit_is_told_and_a_hard_limit_is_enforced() {
 
 #[test]
 fn a_cancelled_task_has_two_seconds_to_clean_up() {
-    // covers: S2-24
     let mut bench = Bench::running(1..=2);
     bench.tick(50);
     assert_eq!(bench.at(100, terminated(1)), "cancel 1 Revoked");

@@ -34,7 +34,7 @@ const FSYNCS: usize = 300;
 /// Samples of the pickup latency.
 const PICKUPS: usize = 300;
 /// The longest that one measurement may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How long an idle worker is watched.
 const IDLE: Duration = Duration::from_secs(5);
 

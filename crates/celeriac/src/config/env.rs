@@ -4,38 +4,114 @@ use super::keys::KEYS;
 use super::source::{ConfigError, Raw, Source, nearest};
 use std::path::{Path, PathBuf};
 
-/// Names of Celery's environment that this version does not use (wire specification 9.8).
-const UNUSED: [&str; 9] = [
-    "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_CONFIG_MODULE", "CELERY_LOADER",
-    "CELERY_SKIP_CHECKS", "CELERY_RDBSIG", "CELERY_WORKER_REVOKES_MAX", "CELERY_WORKER_REVOKE_EXPIRES",
-    "CELERY_BENCH",
-];
-/// Names of the seeds' rollout switches, which the rollout layer will read.
-const ROLLOUT: [&str; 5] = [
-    "CELERY_ROLLOUT_PERCENTAGE", "CELERY_ENABLED", "CELERY_PERCENTAGE", "FORCE_LEGACY_QUEUE",
-    "USE_CELERY",
-];
-
 /// Variables by name.
 type Variables = Vec<(String, String)>;
 
-/// The variables of `.env`, if there is one; a line that cannot be read is an error.
+/// Says where the broker is only when nothing else does: applications use it for other things too.
+const FALLBACK: &str = "REDIS_URL";
+/// Names of Celery's environment that this version does not use (wire specification 9.8, and the
+/// ones that Celery sets itself in `celery/app/log.py` 5.7).
+const UNUSED: [&str; 16] = [
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "CELERY_CONFIG_MODULE",
+    "CELERY_LOADER",
+    "CELERY_SKIP_CHECKS",
+    "CELERY_RDBSIG",
+    "CELERY_WORKER_REVOKES_MAX",
+    "CELERY_WORKER_REVOKE_EXPIRES",
+    "CELERY_WORKER_SUCCESSFUL_MAX",
+    "CELERY_WORKER_SUCCESSFUL_EXPIRES",
+    "CELERY_BENCH",
+    "CELERY_TRACE_APP",
+    "CELERY_LOG_LEVEL",
+    "CELERY_LOG_FILE",
+    "CELERY_LOG_REDIRECT",
+    "CELERY_LOG_REDIRECT_LEVEL",
+];
+/// Names of the seeds' rollout switches, which the rollout layer will read.
+const ROLLOUT: [&str; 5] = [
+    "CELERY_ROLLOUT_PERCENTAGE",
+    "CELERY_ENABLED",
+    "CELERY_PERCENTAGE",
+    "FORCE_LEGACY_QUEUE",
+    "USE_CELERY",
+];
+
+/// The variables of `.env`, if there is one.
 pub(super) fn dotenv(path: &Path) -> Result<Option<(PathBuf, Variables)>, ConfigError> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ConfigError::new(format!("cannot read {}: {error}", path.display()))),
-    };
-    let vars = dotenvy::from_read_iter(file)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| ConfigError::new(format!("{}: {error}", path.display())))?;
-    Ok(Some((path.to_owned(), vars)))
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some((path.to_owned(), parse_dotenv(path, &text)?))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ConfigError::new(format!("cannot read {}: {error}", path.display()))),
+    }
 }
 
-/// The process's environment; variables that are not UTF-8 are none of ours.
+/// Reads `.env` as python-dotenv does where the two readers differ: only `${NAME}` is replaced, the
+/// last of two lines of one name wins, and a line that cannot be read stops nobody unless it is
+/// one of ours: the file belongs to the whole application. No error repeats the line.
+fn parse_dotenv(path: &Path, text: &str) -> Result<Variables, ConfigError> {
+    let text = text.trim_start_matches('\u{feff}');
+    let escaped: Vec<String> = text.lines().map(without_bare_references).collect();
+    let mut vars: Variables = Vec::new();
+    for item in dotenvy::from_read_iter(escaped.join("\n").as_bytes()) {
+        match item {
+            Ok((name, value)) => {
+                vars.retain(|(known, _)| *known != name);
+                vars.push((name, value));
+            }
+            Err(dotenvy::Error::LineParse(rest, _)) => {
+                let rest = rest.lines().next().unwrap_or_default().trim();
+                let index = escaped.iter().position(|line| line.contains(rest)).unwrap_or(0);
+                let name = escaped.get(index).map_or("", |line| name_of(line));
+                if is_ours(name) {
+                    let (path, line) = (path.display(), index + 1);
+                    return Err(ConfigError::new(format!(
+                        "{path}, line {line}: the value of {name} cannot be read"
+                    ))
+                    .hint("put a value with spaces or quotes into single quotes"));
+                }
+            }
+            Err(error) => {
+                return Err(ConfigError::new(format!("{}: {error}", path.display())));
+            }
+        }
+    }
+    Ok(vars)
+}
+
+/// The name that a line of `.env` sets.
+fn name_of(line: &str) -> &str {
+    let name = line.split('=').next().unwrap_or_default().trim();
+    name.strip_prefix("export ").unwrap_or(name).trim()
+}
+
+/// A line whose `$NAME` stay as they are: a password may contain `$`.
+fn without_bare_references(line: &str) -> String {
+    let Some((name, value)) = line.split_once('=') else { return line.to_owned() };
+    if value.trim_start().starts_with('\'') {
+        return line.to_owned();
+    }
+    let mut escaped = format!("{name}=");
+    let mut before = ' ';
+    let mut letters = value.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == '$' && before != '\\' && letters.peek() != Some(&'{') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+        before = letter;
+    }
+    escaped
+}
+
+/// The process's environment. A value that is not UTF-8 is kept as well as it goes, so that it is
+/// refused with its name and not passed over.
 pub(super) fn process() -> Vec<(String, String)> {
     std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        })
         .collect()
 }
 
@@ -52,6 +128,9 @@ pub(super) fn apply(
         let own = format!("CELERIAC_{}", key.name.to_uppercase());
         let names = key.env.iter().rev().copied().chain([own.as_str()]);
         for name in names {
+            if name == FALLBACK && !is_open(raw.find(key.name).1) {
+                continue;
+            }
             if let Some(value) = find(name).filter(|value| !value.is_empty()) {
                 raw.set(key.name, value.to_owned(), source(name));
             }
@@ -59,9 +138,19 @@ pub(super) fn apply(
     }
     agree(find("CELERY_WORKER_CONCURRENCY"), find("CELERY_CONCURRENCY"))?;
     for (name, _) in vars {
-        warnings.extend(odd(name));
+        // A name in both `.env` and the environment is told once.
+        warnings.extend(odd(name).filter(|text| !warnings.contains(text)));
     }
     Ok(())
+}
+
+/// Whether a fallback may still be used: nobody named the setting, or only `.env`'s fallback did.
+fn is_open(source: &Source) -> bool {
+    match source {
+        Source::Default => true,
+        Source::DotEnv { name, .. } => name == FALLBACK,
+        _ => false,
+    }
 }
 
 /// Two names of one setting that say different things (T-35).
@@ -83,19 +172,36 @@ fn odd(name: &str) -> Option<String> {
     if UNUSED.contains(&name) {
         return Some(format!("the environment variable {name} is Celery's and has no effect here"));
     }
-    if !name.starts_with("CELERY_") && !name.starts_with("CELERIAC_") || name == "CELERIAC_CONFIG" {
+    if !is_ours(name) || known().any(|known| known == name) || name == "CELERIAC_CONFIG" {
         return None;
     }
-    let own: Vec<String> = KEYS.iter().map(|key| format!("CELERIAC_{}", key.name.to_uppercase())).collect();
-    let known: Vec<&str> = KEYS
-        .iter()
-        .flat_map(|key| key.env.iter().copied())
-        .chain(own.iter().map(String::as_str))
-        .chain(ROLLOUT)
-        .collect();
-    if known.contains(&name) {
-        return None;
-    }
-    let hint = nearest(name, known).map_or(String::new(), |near| format!("; did you mean {near}?"));
+    // Names are alike in what follows the prefix; the prefix alone makes any two look near.
+    let short = |name: &str| -> String {
+        let short = name.strip_prefix("CELERY_").or_else(|| name.strip_prefix("CELERIAC_"));
+        short.unwrap_or(name).to_owned()
+    };
+    let all: Vec<String> = known().collect();
+    let shorts: Vec<String> = all.iter().map(|known| short(known)).collect();
+    let hint = nearest(&short(name), shorts.iter().map(String::as_str))
+        .and_then(|near| shorts.iter().position(|short| short == near))
+        .map_or(String::new(), |at| format!("; did you mean {}?", all[at]));
     Some(format!("the environment variable {name} is not known{hint}"))
 }
+
+/// Whether a variable is one that settings are made from, or looks like one.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("CELERY_")
+        || name.starts_with("CELERIAC_")
+        || ROLLOUT.contains(&name)
+        || name == FALLBACK
+}
+
+/// Every name that means something: Celery's first, then our own.
+fn known() -> impl Iterator<Item = String> {
+    let celery = KEYS.iter().flat_map(|key| key.env.iter().copied());
+    let own = KEYS.iter().map(|key| format!("CELERIAC_{}", key.name.to_uppercase()));
+    celery.chain(ROLLOUT).map(str::to_owned).chain(own)
+}
+
+#[cfg(test)]
+mod tests;

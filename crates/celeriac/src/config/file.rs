@@ -2,7 +2,9 @@
 
 use super::keys::KEYS;
 use super::source::{ConfigError, Setting, Source, nearest};
+use std::fmt;
 use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
 
 /// The name of the settings file in the current folder.
 const NAME: &str = "celeriac.toml";
@@ -25,79 +27,126 @@ pub(super) fn read(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Co
     }
 }
 
+/// Understands the structure of a settings file; the values are understood later.
+///
+/// # Errors
+/// Text that is no TOML, or a key that nobody knows. No error repeats a line of the file: it may
+/// hold a password.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
-    let table: toml::Table = toml::from_str(text)
-        .map_err(|error| ConfigError::new(format!("{}: {error}", path.display())))?;
+    let document = Document { path, text };
+    let table = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        document.error(at, format!("this is not TOML: {}", error.message()))
+    })?;
     let mut parsed =
         Parsed { settings: Vec::new(), overrides: Vec::new(), routes: Setting::default() };
-    for (key, value) in &table {
-        let line = line_of(text, key);
-        match (key.as_str(), value) {
-            ("override", toml::Value::Table(section)) => {
-                for (key, value) in section {
-                    let line = line_of(text, key);
+    for Entry { key, value, at } in entries(table.get_ref()) {
+        match (key, value) {
+            ("override", DeValue::Table(section)) => {
+                for entry in entries(section) {
+                    let line = document.line(entry.at);
                     let source = Source::Override { path: path.to_owned(), line };
-                    parsed.overrides.push(setting(path, line, key, value, source)?);
+                    parsed.overrides.push(document.setting(&entry, source)?);
                 }
             }
-            ("routes", toml::Value::Table(section)) => {
+            ("routes", DeValue::Table(section)) => {
+                let line = document.line(at);
                 parsed.routes.source = Source::File { path: path.to_owned(), line };
-                for (pattern, queue) in section {
-                    let queue = queue.as_str().ok_or_else(|| {
-                        let line = line_of(text, pattern);
-                        ConfigError::new(format!("{}, line {line}: the queue of route {pattern:?} must be a text", path.display()))
-                    })?;
-                    parsed.routes.value.push((pattern.clone(), queue.to_owned()));
+                for Entry { key: pattern, value: queue, at } in entries(section) {
+                    let DeValue::String(queue) = queue else {
+                        let text = format!("the queue of route {pattern:?} must be a text");
+                        return Err(document.error(at, text));
+                    };
+                    parsed.routes.value.push((pattern.to_owned(), queue.to_string()));
                 }
+            }
+            ("override" | "routes", _) => {
+                let text = format!("{key} is a section");
+                return Err(document.error(at, text).hint(format!("write it as [{key}]")));
             }
             _ => {
-                let source = Source::File { path: path.to_owned(), line };
-                parsed.settings.push(setting(path, line, key, value, source)?);
+                let source = Source::File { path: path.to_owned(), line: document.line(at) };
+                parsed.settings.push(document.setting(&Entry { key, value, at }, source)?);
             }
         }
     }
     Ok(parsed)
 }
 
-fn setting(
-    path: &Path,
-    line: usize,
-    key: &str,
-    value: &toml::Value,
-    source: Source,
-) -> Result<(&'static str, String, Source), ConfigError> {
-    let at = format!("{}, line {line}", path.display());
-    let Some(known) = KEYS.iter().find(|known| known.name == key) else {
-        let names = KEYS.iter().map(|key| key.name).chain(["routes", "override"]);
-        let error = ConfigError::new(format!("{at}: unknown key {key:?}"));
-        return Err(match nearest(key, names) {
-            Some(near) => error.hint(format!("did you mean {near:?}?")),
-            None => error.hint("see docs/reference/settings.md, or `celeriac config show`"),
-        });
-    };
-    let text = match value {
-        toml::Value::String(text) => text.clone(),
-        toml::Value::Integer(number) => number.to_string(),
-        toml::Value::Float(number) => number.to_string(),
-        toml::Value::Boolean(on) => on.to_string(),
-        toml::Value::Array(items) => items
-            .iter()
-            .map(|item| item.as_str().map(str::to_owned))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| ConfigError::new(format!("{at}: {key} must be a list of texts")))?
-            .join(","),
-        other => {
-            return Err(ConfigError::new(format!("{at}: {key} cannot be a {}", other.type_str())));
-        }
-    };
-    Ok((known.name, text, source))
+/// One line of a table.
+struct Entry<'a> {
+    key: &'a str,
+    value: &'a DeValue<'a>,
+    /// Where the key stands, in bytes.
+    at: usize,
 }
 
-/// The first line that sets a key or opens a section of that name.
-fn line_of(text: &str, key: &str) -> usize {
-    let sets = |line: &str| {
-        let line = line.trim_start().trim_start_matches(['[', '"', '\'']);
-        line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', ']', '"', '\'', '.']))
-    };
-    text.lines().position(sets).map_or(1, |index| index + 1)
+/// The entries of a table as they stand in the file: routes are tried in this order.
+fn entries<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
+    let mut entries: Vec<Entry<'a>> = table
+        .iter()
+        .map(|(key, value)| Entry {
+            key: key.get_ref(),
+            value: value.get_ref(),
+            at: key.span().start,
+        })
+        .collect();
+    entries.sort_by_key(|entry| entry.at);
+    entries
 }
+
+/// A settings file, for errors that say where.
+struct Document<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Document<'_> {
+    fn line(&self, at: usize) -> usize {
+        self.text.get(..at).unwrap_or_default().matches('\n').count() + 1
+    }
+
+    fn error(&self, at: usize, text: impl fmt::Display) -> ConfigError {
+        ConfigError::new(format!("{}, line {}: {text}", self.path.display(), self.line(at)))
+    }
+
+    fn setting(
+        &self,
+        entry: &Entry<'_>,
+        source: Source,
+    ) -> Result<(&'static str, String, Source), ConfigError> {
+        let Entry { key, value, at } = *entry;
+        let Some(known) = KEYS.iter().find(|known| known.name == key) else {
+            let names = KEYS.iter().map(|key| key.name).chain(["routes", "override"]);
+            let error = self.error(at, format!("unknown key {key:?}"));
+            return Err(match nearest(key, names) {
+                Some(near) => error.hint(format!("did you mean {near:?}?")),
+                None => error.hint("see docs/reference/settings.md, or `celeriac config show`"),
+            });
+        };
+        let text = match value {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => number.to_string(),
+                    Err(_) => return Err(self.error(at, format!("{key} is too large a number"))),
+                }
+            }
+            DeValue::Float(number) => number.to_string(),
+            DeValue::Boolean(on) => on.to_string(),
+            DeValue::Array(items) => items
+                .iter()
+                .map(|item| item.get_ref().as_str())
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(|| self.error(at, format!("{key} must be a list of texts")))?
+                .join(","),
+            other => {
+                return Err(self.error(at, format!("{key} cannot be a {}", other.type_str())));
+            }
+        };
+        Ok((known.name, text, source))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ macro_rules! keys {
 
 keys! {
     "broker_url" ["CELERY_BROKER_URL", "REDIS_URL"] "sqlite://celeriac.db";
-        "the store that moves messages"
+        "the store that moves messages; `REDIS_URL` counts only if nothing else names one"
     "result_backend" ["CELERY_RESULT_BACKEND"] "";
         "where results are kept"
     "default_queue" [] "celery";
@@ -79,8 +79,8 @@ fn cpus() -> usize {
 pub fn reference_page() -> String {
     let mut page = String::from(
         "# Settings\n\nWritten by the program; a test keeps it true.\n\n\
-         Precedence, later wins: defaults, `celeriac.toml`, `.env`, environment, `[override]` in \
-         `celeriac.toml`, flags.\n`celeriac config show` prints every value with its source.\n\
+         Precedence, later wins: defaults, the program (`App::at`), `celeriac.toml`, `.env`, \
+         environment,\n`[override]` in `celeriac.toml`, flags.\n`celeriac config show` prints every value with its source.\n\
          Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds. Sizes: `16MiB`.\n\
          Booleans: 1, 0, true, false, yes, no, on, off; anything else is an error.\n\n\
          | key | default | environment | effect |\n|---|---|---|---|\n",
@@ -97,7 +97,11 @@ pub fn reference_page() -> String {
         names.extend(key.env.iter().map(|name| format!("`{name}`")));
         // Writing to a String cannot fail.
         let _infallible = writeln!(
-            page, "| `{}` | {default} | {} | {} |", key.name, names.join(", "), key.effect
+            page,
+            "| `{}` | {default} | {} | {} |",
+            key.name,
+            names.join(", "),
+            key.effect
         );
     }
     page.push_str(

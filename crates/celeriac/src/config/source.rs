@@ -134,19 +134,19 @@ impl Raw {
         let (text, source) = self.find(key);
         match parse(text) {
             Ok(value) => Ok(Setting { value, source: source.clone() }),
-            Err(wanted) => {
-                Err(ConfigError::new(format!("{source}: {key} = {text:?}: {wanted}")))
-            }
+            Err(wanted) => Err(ConfigError::new(format!("{source}: {key} = {text:?}: {wanted}"))),
         }
     }
 }
 
-/// The known name that is most like an unknown one, if any is near.
+/// The known name that is most like an unknown one, if any is near: at most one letter in three
+/// differs.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = name.chars().count().div_ceil(3).min(4);
     known
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(candidate, name), candidate))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
+        .filter(|(differences, _)| *differences <= most)
+        .min_by_key(|(differences, _)| *differences)
         .map(|(_, candidate)| candidate)
 }

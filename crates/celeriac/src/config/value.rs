@@ -4,7 +4,11 @@ use celeriac_core::QueueName;
 use std::time::Duration;
 
 pub(super) fn text(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err("expected a text".to_owned()) } else { Ok(text.trim().to_owned()) }
+    if text.trim().is_empty() {
+        Err("expected a text".to_owned())
+    } else {
+        Ok(text.trim().to_owned())
+    }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "all parsers of values have one signature")]
@@ -25,9 +29,11 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
-        other if other.contains('#') => Err("expected true or false; a comment behind a value is part \
+        other if other.contains('#') => {
+            Err("expected true or false; a comment behind a value is part \
             of it for `docker --env-file`, put it on a line of its own"
-            .to_owned()),
+                .to_owned())
+        }
         _ => Err("expected 1, 0, true, false, yes, no, on or off".to_owned()),
     }
 }
@@ -46,6 +52,9 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A hundred years: an instant this far ahead still exists on every clock.
+const DURATION_SECONDS_MAX: f64 = 36_500.0 * 86_400.0;
+
 /// `500ms`, `10s`, `5m`, `2h`, `1d`; a bare number is seconds, as in Celery.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
@@ -63,6 +72,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "d" => number * 86_400.0,
         _ => return Err(wanted()),
     };
+    if seconds > DURATION_SECONDS_MAX {
+        return Err("expected at most 36500d".to_owned());
+    }
     Duration::try_from_secs_f64(seconds).map_err(|_| wanted())
 }
 
@@ -119,19 +131,49 @@ pub(super) fn log_format(text: &str) -> Result<String, String> {
 
 /// Celery's node name with its `%h`, `%n` and `%d` (`celery/utils/nodenames.py` 5.7).
 pub(super) fn node_name(text: &str) -> Result<String, String> {
-    let host = hostname::get().map_or_else(
-        |_| "localhost".to_owned(),
-        |host| host.to_string_lossy().into_owned(),
-    );
+    let host = hostname::get()
+        .map_or_else(|_| "localhost".to_owned(), |host| host.to_string_lossy().into_owned());
     let (short, domain) = host.split_once('.').unwrap_or((&host, ""));
-    let name = text
-        .trim()
-        .replace("%h", &host)
-        .replace("%n", short)
-        .replace("%d", domain)
-        .replace("%%", "%");
+    let mut name = String::new();
+    let mut letters = text.trim().chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            name.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('h') => name.push_str(&host),
+            Some('n') => name.push_str(short),
+            Some('d') => name.push_str(domain),
+            Some('%') => name.push('%'),
+            _ => return Err("expected %h, %n, %d or %% behind a percent sign".to_owned()),
+        }
+    }
     if name.is_empty() || name.chars().any(char::is_control) {
         return Err("expected a name such as celery@%h".to_owned());
     }
     Ok(if name.contains('@') { name } else { format!("{name}@{host}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_names_expand_once() {
+        let host = hostname::get().unwrap().to_string_lossy().into_owned();
+        assert_eq!(node_name("w1").unwrap(), format!("w1@{host}"));
+        assert_eq!(node_name("w%%h@%h").unwrap(), format!("w%h@{host}"));
+        assert!(node_name("w%x@h").unwrap_err().contains("%h"));
+    }
+
+    #[test]
+    fn durations_end_where_clocks_do() {
+        for (text, expected) in [("1.5s", 1500), ("500ms", 500), ("2", 2000), ("1 min", 60_000)] {
+            assert_eq!(duration(text).unwrap(), Duration::from_millis(expected), "{text}");
+        }
+        for text in ["99999999999d", "-1", "1w", "", "s", "1e9", "nan", "."] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 }

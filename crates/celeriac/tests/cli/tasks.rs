@@ -1,6 +1,6 @@
 //! `call`, `result` and `task`.
 
-use crate::kit::{PATIENCE, Place, Worker, until};
+use crate::kit::{PATIENCE, Worker, until};
 use crate::{call, celeriac, json, number, store, text, work};
 use celeriac_wire::Value;
 use rustix::process::Signal;

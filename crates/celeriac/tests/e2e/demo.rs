@@ -96,7 +96,6 @@ async fn dead_letters(place: &Place, dir: &str) -> Vec<DeadLetter> {
 
 #[tokio::test]
 async fn the_demo_tells_its_story_and_its_numbers_are_right() {
-    // covers: S2-26, T-67
     let place = Place::sqlite();
     let ran = demo(&place, &["--dir", "one"]).await.exits(0);
     ran.says(&[

@@ -185,6 +185,11 @@ impl Worker {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let ended = tokio::time::timeout(PATIENCE * 2, self.child.wait()).await;

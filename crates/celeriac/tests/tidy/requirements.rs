@@ -34,10 +34,10 @@ fn markers() -> BTreeMap<String, BTreeSet<String>> {
         let lines: Vec<&str> = text.lines().collect();
         for (index, line) in lines.iter().enumerate() {
             let Some((_, ids)) = line.split_once(marker) else { continue };
-            let test = enclosing_test(&lines, index)
+            let function = enclosing_test(&lines, index)
                 .unwrap_or_else(|| panic!("{shown}:{}: the marker stands in no test", index + 1));
             for id in ids.split([' ', ',']).filter(|id| !id.is_empty()) {
-                covered.entry(id.to_owned()).or_default().insert(format!("`{shown}` {test}"));
+                covered.entry(id.to_owned()).or_default().insert(format!("`{shown}` {function}"));
             }
         }
     }

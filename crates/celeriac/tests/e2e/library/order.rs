@@ -6,7 +6,7 @@ use celeriac::Priority;
 
 #[tokio::test]
 async fn higher_levels_run_first() {
-    // covers: S2-25, S3-03
+    // covers: S2-25
     for place in Place::every() {
         let of = application(place.app());
         let client = of.app.client().await.unwrap();

@@ -54,7 +54,6 @@ async fn a_task_asks_for_its_own_delay() {
 
 #[tokio::test]
 async fn a_permanent_failure_is_a_dead_letter_that_can_be_replayed() {
-    // covers: S3-02
     each(async |client, _| {
         let job = client.send(fails::call("no rows in \"März\"")).await.unwrap();
         assert_eq!(exception(job.get(PATIENCE).await), "TaskFailed('no rows in \"März\"')");

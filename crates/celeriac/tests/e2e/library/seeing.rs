@@ -8,7 +8,7 @@ use celeriac_wire::{State as TaskState, Value};
 
 #[tokio::test]
 async fn progress_and_custom_states_are_readable_while_the_task_runs() {
-    // covers: S1-21, S1-31
+    // covers: S1-31
     each(async |client, of| {
         let job = client.send(steps::call()).await.unwrap();
         state_is(client, &job, &TaskState::parse("PROGRESS")).await;

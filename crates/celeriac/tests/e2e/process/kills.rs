@@ -64,7 +64,7 @@ struct Evidence {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_lose_nothing_and_work_comes_back_in_time() {
-    // covers:, S2-13, S2-31, S5-05
+    // covers: S3-06, S5-05
     let plan = Plan::from_env();
     println!("{} kills, lease {:?}, seed {}", plan.kills, plan.lease, plan.seed);
     let place = Place::sqlite();

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_share_the_work_without_doubles() {
-    // covers: S2-31
     let place = Place::sqlite();
     let client = place.app().client().await.unwrap();
     let store = client.store();

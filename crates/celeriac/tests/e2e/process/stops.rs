@@ -68,7 +68,7 @@ async fn long_tasks_go_back(grace: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_tasks_go_back_at_the_end_of_the_grace() {
-    // covers: S3-06, T-55
+    // covers: S3-06
     long_tasks_go_back(2 * SECOND).await;
     if std::env::var_os("CELERIAC_SLOW").is_some() {
         long_tasks_go_back(10 * SECOND).await;
