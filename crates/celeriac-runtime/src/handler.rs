@@ -52,7 +52,10 @@ pub struct RunContext {
 
 impl fmt::Debug for RunContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("RunContext").field("delivery", &self.delivery).finish_non_exhaustive()
+        formatter
+            .debug_struct("RunContext")
+            .field("delivery", &self.delivery)
+            .finish_non_exhaustive()
     }
 }
 

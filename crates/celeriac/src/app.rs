@@ -202,7 +202,13 @@ impl App {
     /// application can send to, so that a routed task is not left waiting for ever (T-37).
     pub(crate) fn worker_queues(&self) -> Result<Vec<QueueName>> {
         if !self.settings.queues.is_default() {
-            return self.settings.queues.value.iter().map(|name| Ok(QueueName::parse(name)?)).collect();
+            return self
+                .settings
+                .queues
+                .value
+                .iter()
+                .map(|name| Ok(QueueName::parse(name)?))
+                .collect();
         }
         let mut names = vec![self.settings.default_queue.value.clone()];
         names.extend(self.settings.routes.value.iter().map(|(_, queue)| queue.clone()));

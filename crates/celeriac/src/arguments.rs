@@ -129,7 +129,8 @@ fn count(number: usize, what: &str) -> String {
 mod tests {
     use super::*;
 
-    static PARAMS: [Param; 3] = [Param::required("x"), Param::required("y"), Param::optional("note")];
+    static PARAMS: [Param; 3] =
+        [Param::required("x"), Param::required("y"), Param::optional("note")];
 
     fn bind(args: &str, kwargs: &str) -> Result<Arguments, String> {
         let parse = |text: &str| Value::parse(text.as_bytes()).unwrap();

@@ -123,8 +123,7 @@ impl<R> Call<R> {
 
     /// Adds a custom header, which reaches the task in [`crate::Context::headers`].
     pub fn header<T: Serialize + ?Sized>(mut self, name: &str, value: &T) -> Self {
-        let mut headers =
-            self.signature.option("headers").as_object().cloned().unwrap_or_default();
+        let mut headers = self.signature.option("headers").as_object().cloned().unwrap_or_default();
         match to_value(value) {
             Ok(value) => {
                 headers.insert(name, value);

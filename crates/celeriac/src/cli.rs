@@ -34,7 +34,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal error; 2 wrong command 
 struct Cli {
     // Not a doc comment: those want URLs in brackets, which people would copy.
     #[arg(
-        short, long, global = true, value_name = "URL",
+        short,
+        long,
+        global = true,
+        value_name = "URL",
         help = "The store, e.g. sqlite:///var/lib/app/queue.db or memory:// [default: sqlite://celeriac.db]"
     )]
     broker: Option<String>,
@@ -132,16 +135,21 @@ impl App {
 
 fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     if let Some(python) = &cli.app {
-        return Err(Failed::usage(format!("-A {python}: this version does not run Python applications yet"))
-            .hint("it runs native tasks; leave -A out, or keep `celery` for this application"));
+        return Err(Failed::usage(format!(
+            "-A {python}: this version does not run Python applications yet"
+        ))
+        .hint("it runs native tasks; leave -A out, or keep `celery` for this application"));
     }
     let settings = Settings::load(app.program_settings(), flags(&cli), cli.config.as_deref())?;
     // The demo tells itself what happens; other commands speak up when something is wrong.
-    logging::start(&settings, match cli.command {
-        Command::Worker(_) => LevelFilter::INFO,
-        Command::Demo(_) => LevelFilter::OFF,
-        _ => LevelFilter::WARN,
-    });
+    logging::start(
+        &settings,
+        match cli.command {
+            Command::Worker(_) => LevelFilter::INFO,
+            Command::Demo(_) => LevelFilter::OFF,
+            _ => LevelFilter::WARN,
+        },
+    );
     for warning in settings.warnings() {
         output.warn(warning);
     }

@@ -190,12 +190,8 @@ impl Client {
             let recorder =
                 Recorder { worker: "", queue: "", enqueued_at: None, started_at: None, now };
             let mut new_id = || clock::task_id(&*shared.clock, &*shared.entropy);
-            let mut sender = Sender {
-                router: &shared.router,
-                new_id: &mut new_id,
-                now,
-                origin: &shared.origin,
-            };
+            let mut sender =
+                Sender { router: &shared.router, new_id: &mut new_id, now, origin: &shared.origin };
             workflow::after_chord(done, &recorder, &mut sender)
         })
     }

@@ -125,7 +125,9 @@ impl Settings {
         let named = |name: &str| {
             let in_env = env.iter().find(|(key, _)| key == name).map(|(_, value)| value);
             let in_file = dotenv.iter().flat_map(|(_, vars)| vars);
-            in_env.or_else(|| in_file.clone().find(|(key, _)| key == name).map(|(_, value)| value)).cloned()
+            in_env
+                .or_else(|| in_file.clone().find(|(key, _)| key == name).map(|(_, value)| value))
+                .cloned()
         };
         let path = path.map(Path::to_owned).or_else(|| named("CELERIAC_CONFIG").map(PathBuf::from));
         let file = file::read(path.as_deref())?;
@@ -137,7 +139,10 @@ impl Settings {
     /// # Errors
     /// A value that cannot be used, or an unknown key; the text says where it stands, what is
     /// accepted and, if something is near, what was meant.
-    #[expect(clippy::needless_pass_by_value, reason = "inputs are for one use, callers need no `&`")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "inputs are for one use, callers need no `&`"
+    )]
     pub fn resolve(inputs: Inputs) -> Result<Self, ConfigError> {
         let mut raw = Raw::default();
         for key in KEYS {
@@ -147,17 +152,27 @@ impl Settings {
             raw.set(key, value.clone(), Source::Program);
         }
         let mut warnings = Vec::new();
-        let parsed = inputs.file.as_ref().map(|(path, text)| file::parse(path, text)).transpose()?;
+        let parsed =
+            inputs.file.as_ref().map(|(path, text)| file::parse(path, text)).transpose()?;
         if let Some(file) = &parsed {
-            file.settings.iter().for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
+            file.settings
+                .iter()
+                .for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
         }
         if let Some((path, vars)) = &inputs.dotenv {
             let source = |name: &str| Source::DotEnv { name: name.to_owned(), path: path.clone() };
             env::apply(&mut raw, vars, &source, &mut warnings)?;
         }
-        env::apply(&mut raw, &inputs.env, &|name| Source::Env { name: name.to_owned() }, &mut warnings)?;
+        env::apply(
+            &mut raw,
+            &inputs.env,
+            &|name| Source::Env { name: name.to_owned() },
+            &mut warnings,
+        )?;
         if let Some(file) = &parsed {
-            file.overrides.iter().for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
+            file.overrides
+                .iter()
+                .for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
         }
         for (key, value) in &inputs.flags {
             raw.set(key, value.clone(), Source::Flag { key });
@@ -203,7 +218,8 @@ impl Settings {
             rows: Vec::new(),
             warnings,
         };
-        if let (Some(soft), Some(hard)) = (settings.soft_time_limit.value, settings.time_limit.value)
+        if let (Some(soft), Some(hard)) =
+            (settings.soft_time_limit.value, settings.time_limit.value)
             && soft >= hard
         {
             return Err(ConfigError::new(format!(
@@ -239,11 +255,13 @@ impl Settings {
             effect: "sends matching tasks to this queue",
         });
         rows.extend(routes);
-        rows.extend(self.warnings.iter().filter(|text| text.starts_with("rollout:")).map(|text| SettingRow {
-            key: "(rollout)",
-            value: text.trim_start_matches("rollout:").trim().to_owned(),
-            source: "environment".to_owned(),
-            effect: "not used by this version",
+        rows.extend(self.warnings.iter().filter(|text| text.starts_with("rollout:")).map(|text| {
+            SettingRow {
+                key: "(rollout)",
+                value: text.trim_start_matches("rollout:").trim().to_owned(),
+                source: "environment".to_owned(),
+                effect: "not used by this version",
+            }
         }));
         self.rows = rows;
         self.warnings.retain(|text| !text.starts_with("rollout:"));

@@ -142,7 +142,11 @@ impl Context {
     ///
     /// # Errors
     /// A state that belongs to Celery, metadata that cannot be encoded, or the store's error.
-    pub async fn update_state<T: Serialize + ?Sized>(&self, state: &str, meta: &T) -> Result<(), TaskError> {
+    pub async fn update_state<T: Serialize + ?Sized>(
+        &self,
+        state: &str,
+        meta: &T,
+    ) -> Result<(), TaskError> {
         if !is_custom(state) {
             return Err(TaskError::fail(format!("state {state:?} is the worker's to set")));
         }

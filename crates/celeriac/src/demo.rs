@@ -94,13 +94,25 @@ impl Place {
     async fn prepare(args: &DemoArgs) -> Result<Self, TaskError> {
         let dir = args.dir.clone();
         tokio::fs::create_dir_all(&dir).await.map_err(|error| {
-            Refused::Usage(format!("cannot make the folder {}: {error}; choose another with --dir", dir.display()))
+            Refused::Usage(format!(
+                "cannot make the folder {}: {error}; choose another with --dir",
+                dir.display()
+            ))
         })?;
         let dir = tokio::fs::canonicalize(&dir).await?;
         claim(&dir).await?;
-        for old in ["demo.db", "demo.db-wal", "demo.db-shm", "demo.db-events", "demo.db-events-wal",
-            "demo.db-events-shm", "demo.db-bell", "report.json", "report.html", "service.sock"]
-        {
+        for old in [
+            "demo.db",
+            "demo.db-wal",
+            "demo.db-shm",
+            "demo.db-events",
+            "demo.db-events-wal",
+            "demo.db-events-shm",
+            "demo.db-bell",
+            "report.json",
+            "report.html",
+            "service.sock",
+        ] {
             remove(&dir.join(old)).await?;
         }
         if tokio::fs::try_exists(dir.join("archive")).await? {
@@ -116,7 +128,9 @@ impl Place {
                 let input = tokio::fs::canonicalize(file).await.map_err(|error| {
                     Refused::Usage(format!("cannot read {}: {error}", file.display()))
                 })?;
-                let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let name = file
+                    .file_name()
+                    .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 (input, name)
             }
         };

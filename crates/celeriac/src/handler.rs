@@ -56,7 +56,12 @@ impl TaskDef {
         &self.requirements
     }
 
-    pub(crate) fn handler(&self, states: Arc<States>, client: Client, policy: TaskPolicy) -> Arc<dyn Handler> {
+    pub(crate) fn handler(
+        &self,
+        states: Arc<States>,
+        client: Client,
+        policy: TaskPolicy,
+    ) -> Arc<dyn Handler> {
         (self.build)(states, client, policy)
     }
 }

@@ -69,8 +69,8 @@ pub use worker::WorkerBuilder;
 /// What programs with tasks need: `use celeriac::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        App, Call, Client, Context, DurationExt, Job, Priority, Result, State, Task, TaskError, chain,
-        chord, group, task, tasks,
+        App, Call, Client, Context, DurationExt, Job, Priority, Result, State, Task, TaskError,
+        chain, chord, group, task, tasks,
     };
 }
 

@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-#[expect(clippy::print_stderr, reason = "without settings there is no command line to speak for it")]
+#[expect(
+    clippy::print_stderr,
+    reason = "without settings there is no command line to speak for it"
+)]
 fn main() -> ExitCode {
     let settings = celeriac::config::Settings::resolve(celeriac::config::Inputs::default());
     match settings {

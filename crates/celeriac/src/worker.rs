@@ -95,7 +95,9 @@ impl WorkerBuilder {
             queues,
             concurrency: self.concurrency.unwrap_or(settings.concurrency.value),
             grace: self.grace.unwrap_or(settings.grace.value),
-            lease_times: LeaseTimes::with_expiry(self.lease_expiry.unwrap_or(settings.lease_expiry.value)),
+            lease_times: LeaseTimes::with_expiry(
+                self.lease_expiry.unwrap_or(settings.lease_expiry.value),
+            ),
             task_events: self.task_events.unwrap_or(settings.task_events.value),
             idle_stop: self.idle_stop,
         };

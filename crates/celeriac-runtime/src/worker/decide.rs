@@ -98,7 +98,10 @@ fn readable(delivery: &Delivery) -> Result<Body, Refusal> {
             DeadReason::Disallowed,
             "kombu.exceptions",
             "ContentDisallowed",
-            format!("the body has content type {}, native tasks accept application/json", message.content_type),
+            format!(
+                "the body has content type {}, native tasks accept application/json",
+                message.content_type
+            ),
         ));
     }
     Body::parse(&message.body).map_err(|error| {

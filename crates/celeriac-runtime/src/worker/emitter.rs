@@ -71,17 +71,20 @@ impl Emitter {
     pub(super) fn received(&self, delivery: &Delivery) {
         let headers = &delivery.message.headers;
         self.emit(|base| {
-            Event::task_received(base, &TaskReceived {
-                uuid: headers.id().unwrap_or_default(),
-                name: headers.task().unwrap_or_default(),
-                args: headers.argsrepr().unwrap_or_default(),
-                kwargs: headers.kwargsrepr().unwrap_or_default(),
-                root_id: headers.root_id(),
-                parent_id: headers.parent_id(),
-                retries: headers.retries(),
-                eta: headers.get("eta").and_then(|eta| eta.as_str()),
-                expires: headers.get("expires").and_then(|expires| expires.as_str()),
-            })
+            Event::task_received(
+                base,
+                &TaskReceived {
+                    uuid: headers.id().unwrap_or_default(),
+                    name: headers.task().unwrap_or_default(),
+                    args: headers.argsrepr().unwrap_or_default(),
+                    kwargs: headers.kwargsrepr().unwrap_or_default(),
+                    root_id: headers.root_id(),
+                    parent_id: headers.parent_id(),
+                    retries: headers.retries(),
+                    eta: headers.get("eta").and_then(|eta| eta.as_str()),
+                    expires: headers.get("expires").and_then(|expires| expires.as_str()),
+                },
+            )
         });
     }
 
@@ -97,7 +100,12 @@ impl Emitter {
                 Event::task_succeeded(base, id, &text, runtime.as_secs_f64())
             }),
             Verdict::Failed(failure) => self.emit(|base| {
-                Event::task_failed(base, id, &failure.exception.summary(), failure.traceback.as_deref())
+                Event::task_failed(
+                    base,
+                    id,
+                    &failure.exception.summary(),
+                    failure.traceback.as_deref(),
+                )
             }),
             Verdict::Retried { failure, .. } => self.emit(|base| {
                 let traceback = failure.traceback.as_deref().unwrap_or_default();
@@ -105,9 +113,15 @@ impl Emitter {
             }),
             Verdict::Revoked { terminated, expired } => self.emit(|base| {
                 let (terminated, expired) = (*terminated, *expired);
-                Event::task_revoked(base, id, &TaskRevoked { terminated, signum: Value::Null, expired })
+                Event::task_revoked(
+                    base,
+                    id,
+                    &TaskRevoked { terminated, signum: Value::Null, expired },
+                )
             }),
-            Verdict::Rejected { requeue } => self.emit(|base| Event::task_rejected(base, id, *requeue)),
+            Verdict::Rejected { requeue } => {
+                self.emit(|base| Event::task_rejected(base, id, *requeue))
+            }
             Verdict::Returned => self.emit(|base| Event::task_cancelled(base, id)),
             _ => {}
         }

@@ -59,7 +59,14 @@ impl HeartbeatThread {
         // The store has just answered: what a dead worker held is back one expiry after this start.
         guard.reached(clock.boot());
         let keeper = Keeper {
-            store, clock, info, pulse: Arc::clone(&pulse), loss, renewed, guard, lost: false,
+            store,
+            clock,
+            info,
+            pulse: Arc::clone(&pulse),
+            loss,
+            renewed,
+            guard,
+            lost: false,
         };
         let woken = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
@@ -116,7 +123,8 @@ impl Keeper {
         runtime.block_on(async {
             while !self.pulse.ended.load(Ordering::Acquire) {
                 // Woken early only to end.
-                let _elapsed = tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
+                let _elapsed =
+                    tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
                 if self.pulse.ended.load(Ordering::Acquire) {
                     return;
                 }
@@ -146,7 +154,9 @@ impl Keeper {
             Ok(true) if self.lost => {
                 self.guard.reached(self.clock.boot());
                 match self.store.deregister(self.pulse.node()).await {
-                    Ok(returned) => tracing::warn!(returned, "dropped tasks are back in their queues"),
+                    Ok(returned) => {
+                        tracing::warn!(returned, "dropped tasks are back in their queues")
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "cannot give the dropped tasks back, trying again");
                         return;
@@ -198,8 +208,10 @@ impl Keeper {
             match self.store.sweep().await {
                 Ok(swept) if swept.dead_nodes.is_empty() => {}
                 Ok(swept) => tracing::warn!(
-                    dead = swept.dead_nodes.join(", "), requeued = swept.requeued,
-                    poisoned = swept.poisoned, "messages of dead workers returned"
+                    dead = swept.dead_nodes.join(", "),
+                    requeued = swept.requeued,
+                    poisoned = swept.poisoned,
+                    "messages of dead workers returned"
                 ),
                 Err(error) => tracing::warn!(%error, "cannot look for dead workers"),
             }

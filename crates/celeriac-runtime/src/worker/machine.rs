@@ -130,7 +130,16 @@ pub struct Machine {
 impl Machine {
     /// A machine with free slots.
     pub fn new(registry: Arc<Registry>, slots: usize, grace: Duration) -> Self {
-        Self { registry, slots, grace, running: BTreeMap::new(), stop: Stop::No, grace_ends: None, abandon_at: None, terminated: BTreeSet::new() }
+        Self {
+            registry,
+            slots,
+            grace,
+            running: BTreeMap::new(),
+            stop: Stop::No,
+            grace_ends: None,
+            abandon_at: None,
+            terminated: BTreeSet::new(),
+        }
     }
 
     /// How many messages may be fetched now: the free slots.
@@ -174,7 +183,9 @@ impl Machine {
     pub fn step(&mut self, event: Event, now: Duration, wall: Timestamp) -> Vec<Action> {
         match event {
             Event::Fetched(deliveries) if self.stop != Stop::No => {
-                vec![Action::Return(deliveries.into_iter().map(|delivery| delivery.lease).collect())]
+                vec![Action::Return(
+                    deliveries.into_iter().map(|delivery| delivery.lease).collect(),
+                )]
             }
             Event::Fetched(deliveries) => {
                 deliveries.into_iter().map(|delivery| self.begin(delivery, now, wall)).collect()
@@ -232,7 +243,9 @@ impl Machine {
                 let exception = ExceptionInfo::time_limit_exceeded(limit);
                 Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
             }
-            (Outcome::Failure(_) | Outcome::Cancelled, _, Some(CancelReason::Revoked)) => Outcome::Cancelled,
+            (Outcome::Failure(_) | Outcome::Cancelled, _, Some(CancelReason::Revoked)) => {
+                Outcome::Cancelled
+            }
             (Outcome::Cancelled | Outcome::Interrupted, _, Some(CancelReason::Shutdown)) => {
                 Outcome::Interrupted
             }

@@ -8,6 +8,7 @@ use super::settler::{self, Request, Written};
 use super::{Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
+use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
 use celeriac_core::dead::DeadReason;
@@ -19,7 +20,6 @@ use celeriac_core::store::{
     ChordFinisher, Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Settlement, Store,
 };
 use celeriac_core::workflow::{self, Sender};
-use celeriac_core::StoreError;
 use celeriac_wire::{Body, Embed, ExceptionInfo, Value};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -128,7 +128,8 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     )
     .await?;
     let node: Arc<str> = Arc::from(options.name.as_str());
-    let origin: Arc<str> = Arc::from(format!("gen{}@{}", std::process::id(), host_of(&options.name)));
+    let origin: Arc<str> =
+        Arc::from(format!("gen{}@{}", std::process::id(), host_of(&options.name)));
     let (emitter, recording) = Emitter::new(
         Arc::clone(&worker.store),
         Arc::clone(&worker.clock),
@@ -138,9 +139,12 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let mut background = JoinSet::new();
     background.spawn(recording);
     let (settler, requests) = mpsc::channel(SETTLING_MAX);
-    background.spawn(settler::serve(Arc::clone(&worker.store), requests, Arc::clone(&heartbeat.pulse)));
-    let machine =
-        Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
+    background.spawn(settler::serve(
+        Arc::clone(&worker.store),
+        requests,
+        Arc::clone(&heartbeat.pulse),
+    ));
+    let machine = Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
     let store = Arc::clone(&worker.store);
     let idle_since = worker.clock.boot();
@@ -328,7 +332,8 @@ impl Loop {
             Ok(revokes) => {
                 if let Some(last) = revokes.last() {
                     self.revokes_read = last.number;
-                    let ids = revokes.into_iter().filter(|one| one.terminate).map(|one| one.task_id);
+                    let ids =
+                        revokes.into_iter().filter(|one| one.terminate).map(|one| one.task_id);
                     self.perform(Event::Terminated(ids.collect())).await;
                 }
             }
@@ -341,7 +346,9 @@ impl Loop {
         for action in self.machine.step(event, now, wall) {
             match action {
                 Action::Start(start) => self.start(*start, now, wall),
-                Action::Refuse(delivery, body, refusal) => self.refuse(*delivery, &body, refusal).await,
+                Action::Refuse(delivery, body, refusal) => {
+                    self.refuse(*delivery, &body, refusal).await
+                }
                 Action::Cancel(lease, reason) => {
                     if let Some(task) = self.in_flight.get(&lease) {
                         task.cancellation.cancel(reason);
@@ -410,9 +417,10 @@ impl Loop {
     async fn conclude(&mut self, lease: Lease, outcome: Outcome) {
         let Some(task) = self.in_flight.remove(&lease) else { return };
         let delivery = Arc::clone(&task.delivery);
-        let conclusion = self.conclusion(&delivery, &task.embed, Some(task.started_at), |run, sender| {
-            conclude::conclude(run, outcome, sender)
-        });
+        let conclusion =
+            self.conclusion(&delivery, &task.embed, Some(task.started_at), |run, sender| {
+                conclude::conclude(run, outcome, sender)
+            });
         let runtime = self.worker().clock.boot().saturating_sub(task.began);
         self.settle(delivery, task.embed, conclusion, runtime).await;
     }
@@ -530,7 +538,8 @@ impl Shared {
             now,
         };
         let headers = &delivery.message.headers;
-        let policy = headers.task().and_then(|task| worker.registry.find(task)).map(|task| task.policy());
+        let policy =
+            headers.task().and_then(|task| worker.registry.find(task)).map(|task| task.policy());
         let never = RetryPolicy::never();
         let run = Run {
             delivery,
@@ -590,7 +599,8 @@ impl Shared {
             conclude::set_aside(run, DeadReason::Failed, Failure::permanent(exception), sender)
         });
         let settlement = self.settlement(delivery.lease, conclusion.fate, conclusion.plan);
-        let (shared, id) = (Arc::clone(self), delivery.message.headers.id().unwrap_or_default().to_owned());
+        let (shared, id) =
+            (Arc::clone(self), delivery.message.headers.id().unwrap_or_default().to_owned());
         let report = Box::new(move |written: Written| match written {
             Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
             other => tracing::error!(task_id = id, ?other, "the task runs again after this worker"),
@@ -626,7 +636,13 @@ fn log_end(delivery: &Delivery, verdict: &Verdict, runtime: Duration) {
         Verdict::Succeeded(_) => tracing::info!(task_id, task, seconds, "task succeeded"),
         Verdict::Failed(failure) => {
             let error = failure.exception.summary();
-            tracing::error!(task_id, task, seconds, error, "task failed, its message is a dead letter");
+            tracing::error!(
+                task_id,
+                task,
+                seconds,
+                error,
+                "task failed, its message is a dead letter"
+            );
         }
         Verdict::Retried { at, failure } => {
             let error = failure.exception.summary();

@@ -113,7 +113,11 @@ pub(super) async fn run(session: &Session, args: BenchArgs) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn measure(session: &Session, args: &BenchArgs, folder: &Path) -> Result<Vec<Figure>, Failed> {
+async fn measure(
+    session: &Session,
+    args: &BenchArgs,
+    folder: &Path,
+) -> Result<Vec<Figure>, Failed> {
     let note = |text: &str| session.output.note(text);
     note("measuring the disk …");
     let fsyncs = fsync_rate(folder)?;

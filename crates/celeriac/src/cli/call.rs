@@ -61,9 +61,7 @@ pub(super) async fn run(session: &Session, args: CallArgs) -> Result<ExitCode, F
         return Ok(ExitCode::SUCCESS);
     };
     let value: Value = job.get(wait).await?;
-    session
-        .output
-        .value(&object([("task_id", Value::from(job.id())), ("result", value.clone())]));
+    session.output.value(&object([("task_id", Value::from(job.id())), ("result", value.clone())]));
     session.output.line(value.to_string());
     Ok(ExitCode::SUCCESS)
 }
@@ -72,14 +70,20 @@ fn build(args: &CallArgs) -> Result<Call<Value>, Failed> {
     let mut call = Call::named(&args.task);
     let positional = parse("--args", "an array, e.g. '[2, 3]'", &args.args)?;
     let Value::Array(positional) = positional else {
-        return Err(Failed::usage(format!("--args must be a JSON array, not {}", positional.describe())));
+        return Err(Failed::usage(format!(
+            "--args must be a JSON array, not {}",
+            positional.describe()
+        )));
     };
     for value in &positional {
         call = call.arg(value);
     }
     let keywords = parse("--kwargs", "an object, e.g. '{\"x\": 1}'", &args.kwargs)?;
     let Value::Object(keywords) = keywords else {
-        return Err(Failed::usage(format!("--kwargs must be a JSON object, not {}", keywords.describe())));
+        return Err(Failed::usage(format!(
+            "--kwargs must be a JSON object, not {}",
+            keywords.describe()
+        )));
     };
     for (name, value) in keywords.iter() {
         call = call.kwarg(name, value);
@@ -109,8 +113,9 @@ fn build(args: &CallArgs) -> Result<Call<Value>, Failed> {
 }
 
 pub(super) fn parse(flag: &str, wanted: &str, text: &str) -> Result<Value, Failed> {
-    Value::parse(text.as_bytes())
-        .map_err(|error| Failed::usage(format!("{flag} is not JSON: {error}")).hint(format!("give {wanted}")))
+    Value::parse(text.as_bytes()).map_err(|error| {
+        Failed::usage(format!("{flag} is not JSON: {error}")).hint(format!("give {wanted}"))
+    })
 }
 
 pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failed> {

@@ -5,7 +5,9 @@ use clap_complete::Shell;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  celeriac completions bash > /etc/bash_completion.d/celeriac\n  celeriac completions zsh > ~/.zfunc/_celeriac")]
+#[command(
+    after_help = "Examples:\n  celeriac completions bash > /etc/bash_completion.d/celeriac\n  celeriac completions zsh > ~/.zfunc/_celeriac"
+)]
 pub(super) struct CompletionsArgs {
     /// bash, zsh, fish, elvish or powershell
     shell: Shell,

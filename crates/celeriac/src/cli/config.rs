@@ -9,7 +9,9 @@ use std::process::ExitCode;
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print every effective setting with its source
-    #[command(after_help = "Examples:\n  celeriac config show\n  CELERY_CONCURRENCY=8 celeriac config show --json")]
+    #[command(
+        after_help = "Examples:\n  celeriac config show\n  CELERY_CONCURRENCY=8 celeriac config show --json"
+    )]
     Show {
         /// Sources are always shown; the flag is accepted for scripts
         #[arg(long)]

@@ -3,7 +3,7 @@
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, object, span, text, time, plural};
+use super::output::{cell, clock, object, plural, span, text, time};
 use super::queue::progress;
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
@@ -20,7 +20,9 @@ const BATCH: usize = 200;
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadCommand {
     /// List dead letters, oldest first
-    #[command(after_help = "Examples:\n  celeriac dead list --reason failed --task 'reports.*'\n  celeriac dead list --contains 'Connection refused'")]
+    #[command(
+        after_help = "Examples:\n  celeriac dead list --reason failed --task 'reports.*'\n  celeriac dead list --contains 'Connection refused'"
+    )]
     List {
         #[command(flatten)]
         filter: FilterArgs,
@@ -34,7 +36,9 @@ pub(super) enum DeadCommand {
         id: String,
     },
     /// Put dead letters back into their queues
-    #[command(after_help = "Examples:\n  celeriac dead replay 17\n  celeriac dead replay --reason failed --task 'reports.*' --rate 100\n  celeriac dead replay --all --to retry-tonight")]
+    #[command(
+        after_help = "Examples:\n  celeriac dead replay 17\n  celeriac dead replay --reason failed --task 'reports.*' --rate 100\n  celeriac dead replay --all --to retry-tonight"
+    )]
     Replay {
         #[command(flatten)]
         filter: FilterArgs,
@@ -52,7 +56,9 @@ pub(super) enum DeadCommand {
         rate: Option<u32>,
     },
     /// Change the arguments or the queue of a dead letter
-    #[command(after_help = "Example:\n  celeriac dead edit 17 --args '[7, \"2026-11\"]' && celeriac dead replay 17")]
+    #[command(
+        after_help = "Example:\n  celeriac dead edit 17 --args '[7, \"2026-11\"]' && celeriac dead replay 17"
+    )]
     Edit {
         /// Its number
         number: i64,
@@ -67,7 +73,9 @@ pub(super) enum DeadCommand {
         queue: Option<String>,
     },
     /// Delete dead letters for good
-    #[command(after_help = "Examples:\n  celeriac dead discard 17 18\n  celeriac dead discard --all --reason undecodable")]
+    #[command(
+        after_help = "Examples:\n  celeriac dead discard 17 18\n  celeriac dead discard --all --reason undecodable"
+    )]
     Discard {
         #[command(flatten)]
         filter: FilterArgs,
@@ -76,7 +84,9 @@ pub(super) enum DeadCommand {
         all: bool,
     },
     /// Write dead letters to a file that `queue load` can put back
-    #[command(after_help = "Example:\n  celeriac dead export --task 'reports.*' --output dead.jsonl")]
+    #[command(
+        after_help = "Example:\n  celeriac dead export --task 'reports.*' --output dead.jsonl"
+    )]
     Export {
         #[command(flatten)]
         filter: FilterArgs,
@@ -120,7 +130,9 @@ impl FilterArgs {
 pub(super) async fn run(session: &Session, command: DeadCommand) -> Result<ExitCode, Failed> {
     let store = session.app.store().await?;
     match command {
-        DeadCommand::List { filter, limit } => list(session, &*store, &filter.filter()?, limit).await,
+        DeadCommand::List { filter, limit } => {
+            list(session, &*store, &filter.filter()?, limit).await
+        }
         DeadCommand::Show { id } => show(session, &*store, id).await,
         DeadCommand::Replay { filter, all, to, keep_retries, rate } => {
             let filter = narrowed(filter.filter()?, all)?;
@@ -182,9 +194,9 @@ async fn list(
 async fn find(store: &dyn Store, id: String) -> Result<DeadLetter, Failed> {
     let filter = DeadFilter { ids: vec![id.clone()], ..DeadFilter::default() };
     let mut letters = store.dead_list(&filter, Page { after: 0, count_max: BATCH }).await?;
-    letters
-        .pop()
-        .ok_or_else(|| Failed::no(format!("there is no dead letter {id}")).hint("see `celeriac dead list`"))
+    letters.pop().ok_or_else(|| {
+        Failed::no(format!("there is no dead letter {id}")).hint("see `celeriac dead list`")
+    })
 }
 
 async fn show(session: &Session, store: &dyn Store, id: String) -> Result<ExitCode, Failed> {
@@ -195,7 +207,12 @@ async fn show(session: &Session, store: &dyn Store, id: String) -> Result<ExitCo
         .iter()
         .map(|attempt| {
             let at = clock(attempt.ended_at);
-            format!("{at}  {}  on {}: {}", attempt.outcome, attempt.worker, cell(&attempt.detail, 120))
+            format!(
+                "{at}  {}  on {}: {}",
+                attempt.outcome,
+                attempt.worker,
+                cell(&attempt.detail, 120)
+            )
         })
         .collect();
     let body = match std::str::from_utf8(&letter.message.body) {
@@ -283,12 +300,16 @@ async fn edit(
         })?;
         if let Some(args) = &edits.args {
             let value = super::call::parse("--args", "an array", args)?;
-            let Value::Array(values) = value else { return Err(Failed::usage("--args must be an array")) };
+            let Value::Array(values) = value else {
+                return Err(Failed::usage("--args must be an array"));
+            };
             body.args = values;
         }
         if let Some(kwargs) = &edits.kwargs {
             let value = super::call::parse("--kwargs", "an object", kwargs)?;
-            let Value::Object(values) = value else { return Err(Failed::usage("--kwargs must be an object")) };
+            let Value::Object(values) = value else {
+                return Err(Failed::usage("--kwargs must be an object"));
+            };
             body.kwargs = values;
         }
         message.headers.set_arguments_text(&body.args, &body.kwargs);
@@ -297,11 +318,17 @@ async fn edit(
     let queue = edits.queue.as_deref().map(QueueName::parse).transpose()?.unwrap_or(letter.queue);
     store.dead_edit(number, Outgoing::new(queue, message)).await?;
     session.output.value(&object([("number", Value::from(number)), ("edited", Value::from(true))]));
-    session.output.line(format!("dead letter {number} is changed; replay it with: celeriac dead replay {number}"));
+    session.output.line(format!(
+        "dead letter {number} is changed; replay it with: celeriac dead replay {number}"
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn discard(session: &Session, store: &dyn Store, filter: &DeadFilter) -> Result<ExitCode, Failed> {
+async fn discard(
+    session: &Session,
+    store: &dyn Store,
+    filter: &DeadFilter,
+) -> Result<ExitCode, Failed> {
     let total = store.dead_count(filter).await?;
     if total == 0 {
         return Err(Failed::no("no such dead letter").hint("see `celeriac dead list`"));
@@ -367,7 +394,10 @@ fn json(letter: &DeadLetter) -> Result<Value, Failed> {
         ("queue", Value::from(letter.queue.as_str())),
         ("enqueued_at", time(Some(letter.enqueued_at))),
         ("died_at", time(Some(letter.died_at))),
-        ("history", to_value(&letter.history).map_err(|error| Failed::internal(error.to_string()))?),
+        (
+            "history",
+            to_value(&letter.history).map_err(|error| Failed::internal(error.to_string()))?,
+        ),
         ("headers", Value::Object(headers.as_map().clone())),
         ("properties", Value::Object(letter.message.properties.as_map().clone())),
         ("body", Value::from(String::from_utf8_lossy(&letter.message.body).as_ref())),

@@ -120,7 +120,9 @@ impl From<TaskError> for Failed {
         match error.downcast_ref::<WorkerError>() {
             Some(WorkerError::Store(store)) => Self::from(store),
             Some(WorkerError::Options(_)) => Self::usage(error.to_string()),
-            _ if error.downcast_ref::<ConfigError>().is_some() => Self::new(CONFIG, error.to_string()),
+            _ if error.downcast_ref::<ConfigError>().is_some() => {
+                Self::new(CONFIG, error.to_string())
+            }
             _ => Self::internal(error.to_string()),
         }
     }

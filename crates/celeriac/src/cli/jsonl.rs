@@ -5,9 +5,9 @@
 
 use super::exit::Failed;
 use super::output::time;
+use celeriac_core::QueueName;
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::store::Outgoing;
-use celeriac_core::QueueName;
 use celeriac_wire::{Envelope, Map, Value, from_value, parse_iso, to_value};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -21,8 +21,9 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn create(path: &Path) -> Result<Self, Failed> {
         let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
-            Failed::usage(format!("cannot create {}: {error}", path.display()))
-                .hint("give another file with --save or --output; existing files are not overwritten")
+            Failed::usage(format!("cannot create {}: {error}", path.display())).hint(
+                "give another file with --save or --output; existing files are not overwritten",
+            )
         })?;
         Ok(Self { file })
     }
@@ -61,7 +62,8 @@ fn message_fields(outgoing: &Outgoing) -> Result<Map, Failed> {
     let mut fields = Map::default();
     fields.insert("queue", outgoing.queue.as_str());
     fields.insert("enqueued_at", time(outgoing.enqueued_at));
-    let history = to_value(&outgoing.history).map_err(|error| Failed::internal(error.to_string()))?;
+    let history =
+        to_value(&outgoing.history).map_err(|error| Failed::internal(error.to_string()))?;
     fields.insert("history", history);
     let envelope = Envelope::new(outgoing.message.clone()).to_bytes();
     let envelope = Value::parse(&envelope).map_err(|error| Failed::internal(error.to_string()))?;
@@ -78,7 +80,8 @@ pub(super) fn read(path: &Path) -> Result<impl Iterator<Item = Result<Outgoing, 
     Ok(lines.filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty())).map(
         move |(index, line)| {
             let at = index + 1;
-            let line = line.map_err(|error| Failed::usage(format!("{shown}, line {at}: {error}")))?;
+            let line =
+                line.map_err(|error| Failed::usage(format!("{shown}, line {at}: {error}")))?;
             parse(&line).map_err(|why| {
                 Failed::usage(format!("{shown}, line {at}: {why}"))
                     .hint("nothing from this line on was loaded; mend it and load the rest")
@@ -89,9 +92,11 @@ pub(super) fn read(path: &Path) -> Result<impl Iterator<Item = Result<Outgoing, 
 
 fn parse(line: &str) -> Result<Outgoing, String> {
     let value = Value::parse(line.as_bytes()).map_err(|error| error.to_string())?;
-    let field = |name: &str| value.get(name).ok_or_else(|| format!("the field {name:?} is missing"));
+    let field =
+        |name: &str| value.get(name).ok_or_else(|| format!("the field {name:?} is missing"));
     let queue = field("queue")?.as_str().ok_or("the field \"queue\" is not a text")?;
-    let envelope = Envelope::parse(&field("envelope")?.to_bytes()).map_err(|error| error.to_string())?;
+    let envelope =
+        Envelope::parse(&field("envelope")?.to_bytes()).map_err(|error| error.to_string())?;
     let enqueued_at = match value.get("enqueued_at").and_then(Value::as_str) {
         Some(text) => Some(parse_iso(text).map_err(|error| format!("enqueued_at: {error}"))?),
         None => None,

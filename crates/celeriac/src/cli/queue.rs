@@ -3,7 +3,7 @@
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, object, span, time, plural};
+use super::output::{cell, clock, object, plural, span, time};
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Store};
@@ -34,7 +34,9 @@ pub(super) enum QueueCommand {
         limit: usize,
     },
     /// Let no worker take messages from a queue; what runs goes on
-    #[command(after_help = "Example:\n  celeriac queue pause reports --reason 'database migration'")]
+    #[command(
+        after_help = "Example:\n  celeriac queue pause reports --reason 'database migration'"
+    )]
     Pause {
         /// The queue
         queue: String,
@@ -48,7 +50,9 @@ pub(super) enum QueueCommand {
         queue: String,
     },
     /// Delete the waiting messages of a queue, after saving them to a file
-    #[command(after_help = "Examples:\n  celeriac queue purge reports\n  celeriac queue purge reports --yes 37 --save reports.jsonl\n  celeriac queue load reports.jsonl      # puts them back")]
+    #[command(
+        after_help = "Examples:\n  celeriac queue purge reports\n  celeriac queue purge reports --yes 37 --save reports.jsonl\n  celeriac queue load reports.jsonl      # puts them back"
+    )]
     Purge {
         /// The queue
         queue: String,
@@ -60,7 +64,9 @@ pub(super) enum QueueCommand {
         save: Option<PathBuf>,
     },
     /// Enqueue the messages of a file that purge or `dead export` wrote
-    #[command(after_help = "Examples:\n  celeriac queue load purged-reports.jsonl\n  celeriac queue load dead.jsonl --queue retry-tonight")]
+    #[command(
+        after_help = "Examples:\n  celeriac queue load purged-reports.jsonl\n  celeriac queue load dead.jsonl --queue retry-tonight"
+    )]
     Load {
         /// The file
         file: PathBuf,
@@ -73,7 +79,9 @@ pub(super) enum QueueCommand {
 pub(super) async fn run(session: &Session, command: QueueCommand) -> Result<ExitCode, Failed> {
     match command {
         QueueCommand::List => list(session).await,
-        QueueCommand::Peek { queue, limit } => peek(session, &QueueName::parse(&queue)?, limit).await,
+        QueueCommand::Peek { queue, limit } => {
+            peek(session, &QueueName::parse(&queue)?, limit).await
+        }
         QueueCommand::Pause { queue, reason } => {
             let queue = QueueName::parse(&queue)?;
             session.app.store().await?.pause(&queue, &reason).await?;
@@ -99,7 +107,9 @@ pub(super) async fn run(session: &Session, command: QueueCommand) -> Result<Exit
 }
 
 fn done(session: &Session, queue: &QueueName, what: &str) {
-    session.output.value(&object([("queue", Value::from(queue.as_str())), (what, Value::from(true))]));
+    session
+        .output
+        .value(&object([("queue", Value::from(queue.as_str())), (what, Value::from(true))]));
     session.output.line(format!("queue {queue} is {what}"));
 }
 
@@ -177,8 +187,11 @@ async fn purge(
     }
     confirm(queue, count, yes)?;
     let stamp = session.app.clock().wall().strftime("%Y%m%dT%H%M%S").to_string();
-    let name: String =
-        queue.as_str().chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let name: String = queue
+        .as_str()
+        .chars()
+        .map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' })
+        .collect();
     let path = save.unwrap_or_else(|| PathBuf::from(format!("purged-{name}-{stamp}.jsonl")));
     let mut file = jsonl::Writer::create(&path)?;
     let bar = progress(count);
@@ -230,12 +243,14 @@ fn confirm(queue: &QueueName, count: u64, yes: Option<u64>) -> Result<(), Failed
             "{count} messages wait in queue {queue}, not {expected}; nothing was deleted"
         ))
         .hint(format!("look with `celeriac queue peek {queue}`, then give --yes {count}"))),
-        None if !std::io::stdin().is_terminal() => Err(Failed::no(format!(
-            "{count} messages wait in queue {queue}; nothing was deleted"
-        ))
-        .hint(format!("give --yes {count} to delete them without being asked"))),
+        None if !std::io::stdin().is_terminal() => {
+            Err(Failed::no(format!("{count} messages wait in queue {queue}; nothing was deleted"))
+                .hint(format!("give --yes {count} to delete them without being asked")))
+        }
         None => {
-            super::output::ask(&format!("Delete {count} waiting messages of queue {queue}? [y/N] "));
+            super::output::ask(&format!(
+                "Delete {count} waiting messages of queue {queue}? [y/N] "
+            ));
             let mut answer = String::new();
             std::io::stdin().lock().read_line(&mut answer)?;
             if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
@@ -303,7 +318,8 @@ async fn load_batch(
     let count = batch.len();
     client.send_messages(batch).await.map_err(|error| {
         let failed = Failed::from(error);
-        let message = format!("{} loaded, then: {}", plural(before as u64, "message"), failed.message);
+        let message =
+            format!("{} loaded, then: {}", plural(before as u64, "message"), failed.message);
         Failed { message, ..failed }
             .hint(format!("remove the first {before} lines of the file before you load it again"))
     })?;

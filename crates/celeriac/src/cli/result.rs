@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  celeriac result 0193…\n  celeriac result 0193… --wait 30s --traceback")]
+#[command(
+    after_help = "Examples:\n  celeriac result 0193…\n  celeriac result 0193… --wait 30s --traceback"
+)]
 pub(super) struct ResultArgs {
     /// The task id
     id: String,
@@ -30,8 +32,10 @@ pub(super) async fn run(session: &Session, args: ResultArgs) -> Result<ExitCode,
         let view = store.task(&args.id).await?;
         return Err(match view.phase {
             Phase::Unknown => Failed::no(format!("nothing is known of task {}", args.id)),
-            phase => Failed::no(format!("task {} has no result yet, it is {}", args.id, phase.as_str()))
-                .hint(format!("see `celeriac task show {}`", args.id)),
+            phase => {
+                Failed::no(format!("task {} has no result yet, it is {}", args.id, phase.as_str()))
+                    .hint(format!("see `celeriac task show {}`", args.id))
+            }
         });
     };
     session.output.value(&Value::Object(record.meta.as_map().clone()));

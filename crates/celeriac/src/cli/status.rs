@@ -14,7 +14,8 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     let nodes = store.nodes().await?;
     let queues = store.queues().await?;
     let dead = store.dead_count(&DeadFilter::default()).await?;
-    let sum = |count: fn(&celeriac_core::store::QueueView) -> u64| queues.iter().map(count).sum::<u64>();
+    let sum =
+        |count: fn(&celeriac_core::store::QueueView) -> u64| queues.iter().map(count).sum::<u64>();
     let totals = [
         ("ready", sum(|queue| queue.ready)),
         ("scheduled", sum(|queue| queue.scheduled)),
@@ -33,7 +34,8 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     let words: Vec<String> = totals.iter().map(|(name, count)| format!("{count} {name}")).collect();
     session.output.line(format!("tasks  {}\n", words.join(", ")));
     let rows = nodes.iter().map(|node| {
-        let queues: Vec<&str> = node.info.queues.iter().map(celeriac_core::QueueName::as_str).collect();
+        let queues: Vec<&str> =
+            node.info.queues.iter().map(celeriac_core::QueueName::as_str).collect();
         let state = if node.alive {
             format!("up {}", span(between(node.started_at, now)))
         } else {
@@ -66,7 +68,10 @@ fn json(node: &NodeView) -> Value {
         ("pool", Value::from(node.info.pool.as_str())),
         ("active", Value::from(i64::from(node.heartbeat.active))),
         ("processed", Value::from(node.heartbeat.processed as i64)),
-        ("queues", names(node.info.queues.iter().map(|queue| Value::from(queue.as_str())).collect())),
+        (
+            "queues",
+            names(node.info.queues.iter().map(|queue| Value::from(queue.as_str())).collect()),
+        ),
         ("tasks", names(node.info.tasks.iter().map(|task| Value::from(task.as_str())).collect())),
     ])
 }

@@ -3,8 +3,8 @@
 use super::Session;
 use super::exit::Failed;
 use super::output::{cell, clock, object, span, text, time};
-use celeriac_core::store::{DeadFilter, Page, Phase, Replay, TaskFilter, TaskView};
 use celeriac_core::clock::between;
+use celeriac_core::store::{DeadFilter, Page, Phase, Replay, TaskFilter, TaskView};
 use celeriac_wire::{Value, to_value};
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -13,13 +13,17 @@ use std::process::ExitCode;
 #[derive(Debug, Subcommand)]
 pub(super) enum TaskCommand {
     /// Say what is true of one task, with or without a running worker
-    #[command(after_help = "Examples:\n  celeriac task show 0193…\n  celeriac task show 0193… --json")]
+    #[command(
+        after_help = "Examples:\n  celeriac task show 0193…\n  celeriac task show 0193… --json"
+    )]
     Show {
         /// The task id
         id: String,
     },
     /// List tasks, newest first
-    #[command(after_help = "Examples:\n  celeriac task list --state running\n  celeriac task list --task 'reports.*' --state FAILURE -n 50")]
+    #[command(
+        after_help = "Examples:\n  celeriac task list --state running\n  celeriac task list --task 'reports.*' --state FAILURE -n 50"
+    )]
     List {
         /// queued, scheduled, retry, reserved, running, done, dead, or a result state such as FAILURE
         #[arg(long, value_name = "STATE")]
@@ -58,8 +62,10 @@ pub(super) async fn run(session: &Session, command: TaskCommand) -> Result<ExitC
     match command {
         TaskCommand::Show { id } => show(session, &id).await,
         TaskCommand::List { state, task, queue, limit } => {
-            let upper = state.as_deref().is_some_and(|state| state.chars().all(|c| !c.is_lowercase()));
-            if let Some(state) = state.as_deref().filter(|state| !upper && !STATES.contains(state)) {
+            let upper =
+                state.as_deref().is_some_and(|state| state.chars().all(|c| !c.is_lowercase()));
+            if let Some(state) = state.as_deref().filter(|state| !upper && !STATES.contains(state))
+            {
                 let hint = format!("use {}, or a result state in capitals", STATES.join(", "));
                 return Err(Failed::usage(format!("unknown state {state:?}")).hint(hint));
             }
@@ -83,7 +89,10 @@ async fn show(session: &Session, id: &str) -> Result<ExitCode, Failed> {
         let parent = message.headers.parent_id().map(str::to_owned);
         fact("parent", parent.filter(|parent| parent != id));
     }
-    fact("enqueued", view.enqueued_at.map(|at| format!("{} ({} ago)", clock(at), span(between(at, now)))));
+    fact(
+        "enqueued",
+        view.enqueued_at.map(|at| format!("{} ({} ago)", clock(at), span(between(at, now)))),
+    );
     fact("retries", (view.retries > 0).then(|| view.retries.to_string()));
     if let Some(record) = &view.result {
         fact("result", Some(result_line(record)));
@@ -96,7 +105,12 @@ async fn show(session: &Session, id: &str) -> Result<ExitCode, Failed> {
         .iter()
         .map(|attempt| {
             let at = clock(attempt.ended_at);
-            format!("{at}  {}  on {}: {}", attempt.outcome, attempt.worker, cell(&attempt.detail, 120))
+            format!(
+                "{at}  {}  on {}: {}",
+                attempt.outcome,
+                attempt.worker,
+                cell(&attempt.detail, 120)
+            )
         })
         .collect();
     fact("history", (!history.is_empty()).then(|| history.join("\n")));
@@ -116,7 +130,8 @@ fn sentence(view: &TaskView, now: Timestamp) -> String {
             format!("{kind} until {} (in {})", clock(*until), span(between(now, *until)))
         }
         Phase::Queued { position, paused, revoked } => {
-            let place = position.map_or("far back".to_owned(), |ahead| format!("{ahead} ahead of it"));
+            let place =
+                position.map_or("far back".to_owned(), |ahead| format!("{ahead} ahead of it"));
             let paused = if *paused { ", the queue is paused" } else { "" };
             let revoked = if *revoked { ", revoked: it will not run" } else { "" };
             format!("queued, {place}{paused}{revoked}")
@@ -176,7 +191,12 @@ async fn retry(session: &Session, id: &str) -> Result<ExitCode, Failed> {
             return Err(Failed::no(format!("task {id} is done and its message is gone"))
                 .hint("send it again with `celeriac call`"));
         }
-        phase => return Err(Failed::no(format!("task {id} is {}, there is nothing to retry", phase.as_str()))),
+        phase => {
+            return Err(Failed::no(format!(
+                "task {id} is {}, there is nothing to retry",
+                phase.as_str()
+            )));
+        }
     }
     session.output.value(&object([("task_id", Value::from(id)), ("retried", Value::from(true))]));
     Ok(ExitCode::SUCCESS)
@@ -216,7 +236,9 @@ async fn cancel(session: &Session, ids: &[String], keep_running: bool) -> Result
             Phase::Unknown => "unknown here; it is cancelled should it arrive",
             Phase::Done => "is done already",
             Phase::Dead { .. } => "is a dead letter already",
-            Phase::Running { .. } | Phase::Reserved { .. } if keep_running => "is running and may finish",
+            Phase::Running { .. } | Phase::Reserved { .. } if keep_running => {
+                "is running and may finish"
+            }
             Phase::Running { .. } | Phase::Reserved { .. } => "is told to stop",
             _ => "will not run",
         };

@@ -91,8 +91,11 @@ impl WorkerArgs {
 
 pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode, Failed> {
     if args.pool != "async" {
-        return Err(Failed::usage(format!("-P {}: this version has the async pool only", args.pool))
-            .hint("leave -P out; native tasks run as async tasks"));
+        return Err(Failed::usage(format!(
+            "-P {}: this version has the async pool only",
+            args.pool
+        ))
+        .hint("leave -P out; native tasks run as async tasks"));
     }
     if session.app.task_defs().is_empty() {
         return Err(Failed::usage("this program has no tasks to run").hint(
@@ -139,7 +142,8 @@ fn banner(session: &Session) -> Result<(), Failed> {
 
 /// TERM and INT: grace, then now. QUIT: now.
 async fn stop_on_signals(stop: StopHandle) {
-    let open = |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
+    let open =
+        |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
     let (Ok(mut term), Ok(mut int), Ok(mut quit)) =
         (open(SignalKind::terminate()), open(SignalKind::interrupt()), open(SignalKind::quit()))
     else {

@@ -2,7 +2,9 @@ use super::*;
 
 fn inputs(env: &[(&str, &str)], dotenv: &[(&str, &str)], file: &str) -> Inputs {
     let owned = |vars: &[(&str, &str)]| {
-        vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>()
+        vars.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect::<Vec<_>>()
     };
     Inputs {
         env: owned(env),
@@ -55,9 +57,16 @@ fn the_seeds_names_are_understood() {
 #[test]
 fn booleans_are_strict() {
     // covers: T-43 T-44 S1-33
-    for (text, expected) in [("1", true), ("TRUE", true), ("Yes", true), ("on", true), ("0", false),
-        ("False", false), ("NO", false), ("off", false)]
-    {
+    for (text, expected) in [
+        ("1", true),
+        ("TRUE", true),
+        ("Yes", true),
+        ("on", true),
+        ("0", false),
+        ("False", false),
+        ("NO", false),
+        ("off", false),
+    ] {
         let env = [("CELERIAC_TASK_EVENTS", text)];
         assert_eq!(Settings::resolve(inputs(&env, &[], "")).unwrap().task_events.value, expected);
     }
@@ -70,14 +79,22 @@ fn booleans_are_strict() {
 fn unknown_names_get_a_suggestion() {
     // covers: T-33
     let unknown = error(inputs(&[], &[], "\nconcurency = 4\n"));
-    assert!(unknown.contains("line 2") && unknown.contains("did you mean \"concurrency\"?"), "{unknown}");
+    assert!(
+        unknown.contains("line 2") && unknown.contains("did you mean \"concurrency\"?"),
+        "{unknown}"
+    );
     let env = [("CELERY_WORKER_CONCURENCY", "4"), ("CELERY_LOADER", "x"), ("PATH", "/bin")];
     let settings = Settings::resolve(inputs(&env, &[], "")).unwrap();
     assert_eq!(settings.warnings().len(), 2);
     assert!(settings.warnings()[0].contains("did you mean CELERY_WORKER_CONCURRENCY?"));
     let rollout = Settings::resolve(inputs(&[("USE_CELERY", "false")], &[], "")).unwrap();
     assert!(rollout.warnings().is_empty());
-    assert!(rollout.rows().iter().any(|row| row.value == "USE_CELERY" && row.effect.contains("not used")));
+    assert!(
+        rollout
+            .rows()
+            .iter()
+            .any(|row| row.value == "USE_CELERY" && row.effect.contains("not used"))
+    );
 }
 
 #[test]
@@ -104,7 +121,8 @@ fn values_that_cannot_be_used_say_what_can() {
 fn rows_show_everything_with_secrets_masked() {
     // covers: S1-13
     let env = [("CELERY_BROKER_URL", "redis://user:secret@h/0")];
-    let rows = Settings::resolve(inputs(&env, &[], "[routes]\n\"reports.*\" = \"heavy\"")).unwrap().rows();
+    let rows =
+        Settings::resolve(inputs(&env, &[], "[routes]\n\"reports.*\" = \"heavy\"")).unwrap().rows();
     assert_eq!(rows[0].value, "redis://user:**@h/0");
     assert_eq!(rows[0].source, "environment CELERY_BROKER_URL");
     assert!(rows.iter().any(|row| row.key == "routes" && row.value == "reports.* → heavy"));

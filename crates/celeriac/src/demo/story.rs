@@ -1,6 +1,8 @@
 //! What happens in the demo, in order, and what is printed about it.
 
-use super::tasks::{ReportFiles, TableFacts, archive, ask_service, column, inspect, report, wait_for_cancel};
+use super::tasks::{
+    ReportFiles, TableFacts, archive, ask_service, column, inspect, report, wait_for_cancel,
+};
 use super::{Place, Refused, watch};
 use crate::app::App;
 use crate::canvas::{chord, group};
@@ -32,7 +34,8 @@ pub(super) async fn tell(app: &App, place: &Place, timeout: Duration) -> Result<
     say(&format!("celeriac demo · {} · store {}", place.shown, place.url()));
     say("");
     let Some(facts) = story.inspect().await? else { return Ok(ExitCode::from(NO)) };
-    let passing = story.client.send(ask_service::call(place.socket().display().to_string())).await?;
+    let passing =
+        story.client.send(ask_service::call(place.socket().display().to_string())).await?;
     let endless = story.client.send(wait_for_cancel::call()).await?;
     let files = story.profile(&facts).await?;
     story.passing_fault(&passing).await?;
@@ -54,7 +57,10 @@ impl Story<'_> {
             Ok(facts) => {
                 say(&format!(
                     "1 · read       {} rows, {} columns, {}, fields separated by {:?}",
-                    facts.rows, facts.header.len(), facts.encoding, facts.delimiter
+                    facts.rows,
+                    facts.header.len(),
+                    facts.encoding,
+                    facts.delimiter
                 ));
                 Ok(Some(facts))
             }
@@ -93,18 +99,22 @@ impl Story<'_> {
     /// One task a column, and a body that writes the report when all are done.
     async fn profile(&self, facts: &TableFacts) -> Result<ReportFiles> {
         let count = facts.header.len();
-        say(&format!("2 · profile    {count} tasks, one a column, and a chord that writes the report"));
+        say(&format!(
+            "2 · profile    {count} tasks, one a column, and a chord that writes the report"
+        ));
         let ids: Vec<String> = (0..count).map(|index| format!("demo-column-{index:04}")).collect();
         let header = group(
-            ids.iter().enumerate().map(|(index, id)| column::call(self.place.input(), index).task_id(id)),
+            ids.iter()
+                .enumerate()
+                .map(|(index, id)| column::call(self.place.input(), index).task_id(id)),
         );
         let dir = self.place.dir.display().to_string();
         let body = report::partial(facts.clone(), self.place.shown.clone(), dir);
         let job = self.client.send(chord(header).then(body)).await?;
         let bars = watch::columns(&self.client, &ids, &facts.header, facts.rows);
-        tokio::time::timeout(self.left(), bars)
-            .await
-            .map_err(|_| too_late("the columns were not profiled in time; is a worker running?"))??;
+        tokio::time::timeout(self.left(), bars).await.map_err(|_| {
+            too_late("the columns were not profiled in time; is a worker running?")
+        })??;
         job.get(self.left()).await.map_err(|error| self.not_done(error))
     }
 
@@ -144,7 +154,9 @@ impl Story<'_> {
         let exception = match job.get(self.left()).await {
             Err(JobError::Failed { exception, .. }) => exception,
             Err(error) => return Err(self.not_done(error)),
-            Ok(copy) => return Err(TaskError::fail(format!("{copy} was written into a missing folder"))),
+            Ok(copy) => {
+                return Err(TaskError::fail(format!("{copy} was written into a missing folder")));
+            }
         };
         let filter = DeadFilter { ids: vec![job.id().to_owned()], ..DeadFilter::default() };
         let store = self.client.store();
@@ -165,7 +177,8 @@ impl Story<'_> {
     async fn wait_for<R>(&self, job: &Job<R>, wanted: impl Fn(&State) -> bool) -> Result<String> {
         loop {
             let seen = self.client.store().changes();
-            if let Some(record) = job.record().await?.filter(|record| wanted(&record.meta.state())) {
+            if let Some(record) = job.record().await?.filter(|record| wanted(&record.meta.state()))
+            {
                 let exception = record.meta.exception().ok().flatten();
                 return Ok(exception.map_or_else(String::new, |exception| exception.summary()));
             }

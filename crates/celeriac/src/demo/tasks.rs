@@ -37,9 +37,10 @@ impl Tables {
         let bytes = tokio::fs::read(&path)
             .await
             .map_err(|error| TaskError::fail(format!("cannot read {path}: {error}")))?;
-        let table = tokio::task::spawn_blocking(move || Table::read(&bytes, &TableLimits::default()))
-            .await?
-            .map_err(|error| TaskError::fail(format!("{path}: {error}")))?;
+        let table =
+            tokio::task::spawn_blocking(move || Table::read(&bytes, &TableLimits::default()))
+                .await?
+                .map_err(|error| TaskError::fail(format!("{path}: {error}")))?;
         let table = Arc::new(table);
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tables.clear();
@@ -107,7 +108,8 @@ pub(super) async fn column(
             }
             Err(_running) => {
                 cx.check()?;
-                cx.progress(done.load(Ordering::Relaxed).min(rows.saturating_sub(1)), rows, &label).await;
+                cx.progress(done.load(Ordering::Relaxed).min(rows.saturating_sub(1)), rows, &label)
+                    .await;
             }
         }
     }

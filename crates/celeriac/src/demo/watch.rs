@@ -20,7 +20,12 @@ struct Column {
 }
 
 /// Draws one bar a column until all have ended, whichever way.
-pub(super) async fn columns(client: &Client, ids: &[String], header: &[String], rows: usize) -> Result<()> {
+pub(super) async fn columns(
+    client: &Client,
+    ids: &[String],
+    header: &[String],
+    rows: usize,
+) -> Result<()> {
     let bars = MultiProgress::new();
     let total = bars.add(ProgressBar::new(ids.len() as u64));
     total.set_style(style("{prefix:28} {bar:30} {pos}/{len} columns")?);

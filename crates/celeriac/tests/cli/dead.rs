@@ -37,7 +37,10 @@ async fn dead_letters_are_listed_filtered_and_shown() {
         let listed = json(&place, 0, &args).await;
         assert_eq!(listed.as_array().map(<[Value]>::len), Some(expected), "{filter:?}");
     }
-    celeriac(&place, &["dead", "list", "--reason", "bored"]).await.exits(2).warns(&["unknown-task"]);
+    celeriac(&place, &["dead", "list", "--reason", "bored"])
+        .await
+        .exits(2)
+        .warns(&["unknown-task"]);
     let shown = celeriac(&place, &["dead", "show", "two"]).await.exits(0);
     shown.says(&["TaskFailed", "[[\"two.csv\"]", "history", "headers"]);
     let letter = json(&place, 0, &["dead", "show", "two"]).await;

@@ -43,7 +43,10 @@ async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
     std::fs::write(place.path("celeriac.toml"), "\nqueus = [\"a\"]\n").unwrap();
     celeriac(&place, &["status"]).await.exits(3).warns(&["line 2", "did you mean \"queues\"?"]);
     std::fs::remove_file(place.path("celeriac.toml")).unwrap();
-    celeriac(&place, &["--config", "nix.toml", "status"]).await.exits(3).warns(&["cannot read nix.toml"]);
+    celeriac(&place, &["--config", "nix.toml", "status"])
+        .await
+        .exits(3)
+        .warns(&["cannot read nix.toml"]);
 }
 
 #[tokio::test]
@@ -71,7 +74,10 @@ async fn errors_are_json_for_programs() {
     let ran = celeriac(&place, &["--json", "dead", "show", "9"]).await.exits(5);
     let error = celeriac_wire::Value::parse(ran.stderr.trim().as_bytes()).unwrap();
     assert_eq!(error.get("exit_code").unwrap().as_i64(), Some(5));
-    assert!(text(&error, "error").contains("no dead letter 9") && text(&error, "hint").contains("dead list"));
+    assert!(
+        text(&error, "error").contains("no dead letter 9")
+            && text(&error, "hint").contains("dead list")
+    );
 }
 
 #[tokio::test]
@@ -106,16 +112,22 @@ async fn the_bench_prints_its_figures_and_leaves_nothing_behind() {
     let place = store().await;
     let bench = ["bench", "--dir", ".", "--tasks", "200", "--single", "20", "-c", "4"];
     let figures = json(&place, 0, &bench).await;
-    let names: Vec<&str> = figures.as_array().unwrap().iter().map(|one| text(one, "figure")).collect();
+    let names: Vec<&str> =
+        figures.as_array().unwrap().iter().map(|one| text(one, "figure")).collect();
     assert!(names.contains(&"execute no-ops, results on") && names.contains(&"enqueue one by one"));
     let left = std::fs::read_dir(place.dir()).unwrap();
-    assert!(left.map(|entry| entry.unwrap().file_name()).all(|name| !name.to_string_lossy().contains("bench")));
+    assert!(
+        left.map(|entry| entry.unwrap().file_name())
+            .all(|name| !name.to_string_lossy().contains("bench"))
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_made_by_looking() {
     let place = Place::sqlite();
-    for args in [vec!["status"], vec!["task", "show", "x"], vec!["queue", "list"], vec!["dead", "list"]] {
+    for args in
+        [vec!["status"], vec!["task", "show", "x"], vec!["queue", "list"], vec!["dead", "list"]]
+    {
         celeriac(&place, &args).await.exits(4).warns(&["there is no store at", "-b"]);
     }
     assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0);

@@ -51,10 +51,11 @@ async fn a_purge_must_be_confirmed_and_can_be_undone_to_the_byte() {
     call(&place, &["a", "-a", "[NaN, 18446744073709551617, \"é\"]", "--priority", "high"]).await;
     call(&place, &["b", "--countdown", "1h"]).await;
     let before = stored(&place, "celery").await;
-    celeriac(&place, &["queue", "purge", "celery"])
-        .await
-        .exits(5)
-        .warns(&["2 messages wait", "nothing was deleted", "--yes 2"]);
+    celeriac(&place, &["queue", "purge", "celery"]).await.exits(5).warns(&[
+        "2 messages wait",
+        "nothing was deleted",
+        "--yes 2",
+    ]);
     celeriac(&place, &["queue", "purge", "celery", "--yes", "3"]).await.exits(5).warns(&["not 3"]);
     assert_eq!(stored(&place, "celery").await.len(), 2);
 
@@ -66,7 +67,8 @@ async fn a_purge_must_be_confirmed_and_can_be_undone_to_the_byte() {
     let loaded = json(&place, 0, &["queue", "load", "saved.jsonl"]).await;
     assert_eq!(number(&loaded, "loaded"), 2);
     let after = stored(&place, "celery").await;
-    let outgoing = |stored: &[Stored]| stored.iter().map(|one| one.outgoing.clone()).collect::<Vec<_>>();
+    let outgoing =
+        |stored: &[Stored]| stored.iter().map(|one| one.outgoing.clone()).collect::<Vec<_>>();
     for (one, other) in outgoing(&before).into_iter().zip(outgoing(&after)) {
         assert_eq!(one.message.body, other.message.body);
         assert_eq!(one.message.headers, other.message.headers);
@@ -81,13 +83,18 @@ async fn a_purge_must_be_confirmed_and_can_be_undone_to_the_byte() {
 async fn a_bad_line_stops_a_load_and_is_named() {
     let place = store().await;
     call(&place, &["a"]).await;
-    celeriac(&place, &["queue", "purge", "celery", "--yes", "1", "--save", "s.jsonl"]).await.exits(0);
+    celeriac(&place, &["queue", "purge", "celery", "--yes", "1", "--save", "s.jsonl"])
+        .await
+        .exits(0);
     let good = std::fs::read_to_string(place.path("s.jsonl")).unwrap();
     std::fs::write(place.path("bad.jsonl"), format!("{good}{{\"queue\": \"x\"}}\n{good}")).unwrap();
     let load = celeriac(&place, &["queue", "load", "bad.jsonl", "--queue", "moved"]).await;
     load.exits(2).warns(&["line 2", "\"envelope\" is missing"]);
     assert_eq!(stored(&place, "moved").await.len(), 1);
-    celeriac(&place, &["queue", "load", "nix.jsonl"]).await.exits(2).warns(&["cannot read nix.jsonl"]);
+    celeriac(&place, &["queue", "load", "nix.jsonl"])
+        .await
+        .exits(2)
+        .warns(&["cannot read nix.jsonl"]);
     let empty = json(&place, 0, &["queue", "list"]).await;
     assert!(empty.as_array().map(<[Value]>::len).is_some());
 }

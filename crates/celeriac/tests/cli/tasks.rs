@@ -15,7 +15,11 @@ async fn task_show_is_true_with_no_worker_running() {
 
     let first = call(&place, &["a.b", "-a", "[1]"]).await;
     let second = call(&place, &["a.b", "-a", "[2, \"x\"]"]).await;
-    celeriac(&place, &["task", "show", &first]).await.exits(0).says(&["queued, 0 ahead", "ago)", "(1,)"]);
+    celeriac(&place, &["task", "show", &first]).await.exits(0).says(&[
+        "queued, 0 ahead",
+        "ago)",
+        "(1,)",
+    ]);
     let view = json(&place, 0, &["task", "show", &second]).await;
     assert_eq!((text(&view, "phase"), number(&view, "position")), ("queued", 1));
 
@@ -29,7 +33,10 @@ async fn task_show_is_true_with_no_worker_running() {
 
     work(&place).await;
     celeriac(&place, &["task", "show", &first]).await.exits(0).says(&["done, REVOKED"]);
-    celeriac(&place, &["task", "show", &second]).await.exits(0).says(&["dead letter 1: unknown-task"]);
+    celeriac(&place, &["task", "show", &second])
+        .await
+        .exits(0)
+        .says(&["dead letter 1: unknown-task"]);
 }
 
 #[tokio::test]
@@ -63,7 +70,10 @@ async fn task_show_says_where_a_task_runs_and_why_it_is_retried() {
     let view = json(&place, 0, &["task", "show", &retried]).await;
     assert_eq!(text(&view, "phase"), "retry");
     assert!(number(&view, "retries") >= 1);
-    celeriac(&place, &["task", "retry", &retried]).await.exits(0).says(&["as soon as a worker is free"]);
+    celeriac(&place, &["task", "retry", &retried])
+        .await
+        .exits(0)
+        .says(&["as soon as a worker is free"]);
     let view = json(&place, 0, &["task", "show", &retried]).await;
     assert_eq!(text(&view, "phase"), "queued");
 }
@@ -110,7 +120,10 @@ async fn task_lists_are_filtered() {
         assert_eq!(listed.as_array().map(<[Value]>::len), Some(expected), "{filter:?}");
     }
     celeriac(&place, &["task", "list"]).await.exits(0).says(&["ID", "a.one", "q2", "scheduled"]);
-    celeriac(&place, &["task", "list", "--state", "runing"]).await.exits(2).warns(&["unknown state"]);
+    celeriac(&place, &["task", "list", "--state", "runing"])
+        .await
+        .exits(2)
+        .warns(&["unknown state"]);
     celeriac(&place, &["task", "list", "--state", "dead"]).await.exits(0).says(&["no such tasks"]);
 }
 
@@ -132,7 +145,8 @@ async fn calls_are_checked_before_they_are_sent() {
         celeriac(&place, &all).await.exits(2).warns(&[expected]);
     }
     assert_eq!(json(&place, 0, &["task", "list"]).await.as_array().unwrap().len(), 0);
-    let id = call(&place, &["x", "--task-id", "mine", "--priority", "high", "--expires", "5m"]).await;
+    let id =
+        call(&place, &["x", "--task-id", "mine", "--priority", "high", "--expires", "5m"]).await;
     assert_eq!(id, "mine");
     let peeked = json(&place, 0, &["queue", "peek", "celery"]).await;
     let first = &peeked.as_array().unwrap()[0];

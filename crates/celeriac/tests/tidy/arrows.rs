@@ -12,7 +12,13 @@ const ARROWS: [(&str, &[&str]); 6] = [
     ("celeriac-runtime", &["celeriac-core", "celeriac-wire"]),
     (
         "celeriac",
-        &["celeriac-core", "celeriac-macros", "celeriac-runtime", "celeriac-stores", "celeriac-wire"],
+        &[
+            "celeriac-core",
+            "celeriac-macros",
+            "celeriac-runtime",
+            "celeriac-stores",
+            "celeriac-wire",
+        ],
     ),
 ];
 /// What the lowest crates must never pull in.
@@ -34,7 +40,8 @@ fn crates_import_only_what_the_architecture_allows() {
     let metadata = metadata();
     for package in metadata.workspace_packages() {
         let name = package.name.as_str();
-        let allowed = allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the table of arrows"));
+        let allowed =
+            allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the table of arrows"));
         for dependency in &package.dependencies {
             let ours = dependency.name.starts_with("celeriac");
             if ours && dependency.kind == DependencyKind::Normal {
@@ -68,9 +75,12 @@ fn the_stated_rust_version_is_the_one_that_builds() {
         let stated = package.rust_version.as_ref().map(ToString::to_string).unwrap();
         assert!(stated.starts_with(built_with), "{} states {stated}", package.name);
     }
-    let newest = metadata.packages.iter().filter_map(|package| {
-        Some((package.rust_version.clone()?, package.name.clone()))
-    }).max().unwrap();
+    let newest = metadata
+        .packages
+        .iter()
+        .filter_map(|package| Some((package.rust_version.clone()?, package.name.clone())))
+        .max()
+        .unwrap();
     let ours = cargo_metadata::semver::Version::parse(&format!("{built_with}.0")).unwrap();
     assert!(newest.0 <= ours, "{} needs Rust {}, we state {built_with}", newest.1, newest.0);
 }

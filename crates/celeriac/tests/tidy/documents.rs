@@ -16,7 +16,9 @@ fn every_document_has_one_heading_and_links_that_resolve() {
             }
             headings += usize::from(!in_code && line.starts_with("# "));
             if !in_code {
-                faults.extend(broken_links(&path, line).into_iter().map(|link| format!("{shown}: {link}")));
+                faults.extend(
+                    broken_links(&path, line).into_iter().map(|link| format!("{shown}: {link}")),
+                );
             }
         }
         if headings != 1 {

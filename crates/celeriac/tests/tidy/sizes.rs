@@ -41,10 +41,18 @@ fn long_functions(lines: &[&str], shown: &str) -> Vec<String> {
     let mut faults = Vec::new();
     for (start, line) in lines.iter().enumerate() {
         let code = line.trim_start();
-        let is_function = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ",
-            "pub async fn ", "pub(crate) async fn ", "pub(super) async fn "]
-            .iter()
-            .any(|start| code.starts_with(start));
+        let is_function = [
+            "fn ",
+            "pub fn ",
+            "pub(crate) fn ",
+            "pub(super) fn ",
+            "async fn ",
+            "pub async fn ",
+            "pub(crate) async fn ",
+            "pub(super) async fn ",
+        ]
+        .iter()
+        .any(|start| code.starts_with(start));
         if !is_function || line.trim_end().ends_with([';', '}']) {
             continue;
         }

@@ -14,18 +14,10 @@ pub(super) struct PlotSize {
 }
 
 /// Box plot of a column's own card.
-pub(super) const LARGE_PLOT: PlotSize = PlotSize {
-    width: 360.0,
-    height: 44.0,
-    radius: 3.0,
-};
+pub(super) const LARGE_PLOT: PlotSize = PlotSize { width: 360.0, height: 44.0, radius: 3.0 };
 
 /// Box plot of a row in the overview.
-pub(super) const SMALL_PLOT: PlotSize = PlotSize {
-    width: 140.0,
-    height: 20.0,
-    radius: 2.0,
-};
+pub(super) const SMALL_PLOT: PlotSize = PlotSize { width: 140.0, height: 20.0, radius: 2.0 };
 
 /// Writes a box plot: box between the quartiles, whiskers to the last value within the fences at
 /// most, a diamond at the mean, a dot for each example of an outlier.
@@ -52,10 +44,7 @@ pub(super) fn box_plot(column: &ColumnProfile, size: PlotSize) -> impl Display {
         )?;
         let axis = Axis { low, high, size };
         let (left, right) = column.outliers.as_ref().map_or((low, high), |outliers| {
-            (
-                outliers.lower_fence.max(low),
-                outliers.upper_fence.min(high),
-            )
+            (outliers.lower_fence.max(low), outliers.upper_fence.min(high))
         });
         axis.write_box([left, q1, median, q3, right], out)?;
         axis.write_marks(column, out)?;
@@ -74,11 +63,7 @@ impl Axis {
     fn place(&self, value: f64) -> f64 {
         // Halves, because the span of the widest columns is larger than the largest number.
         let span = self.high / 2.0 - self.low / 2.0;
-        let share = if span > 0.0 {
-            (value / 2.0 - self.low / 2.0) / span
-        } else {
-            0.5
-        };
+        let share = if span > 0.0 { (value / 2.0 - self.low / 2.0) / span } else { 0.5 };
         let pad = self.size.radius + 1.0;
         pad + share.clamp(0.0, 1.0) * (self.size.width - 2.0 * pad)
     }
@@ -119,10 +104,7 @@ impl Axis {
         }
         for &value in column.outliers.as_ref().map_or(&[][..], |it| &it.examples) {
             let x = self.place(value);
-            write!(
-                out,
-                "<circle class=\"outlier\" cx=\"{x:.1}\" cy=\"{middle:.1}\" r=\"{r}\"/>"
-            )?;
+            write!(out, "<circle class=\"outlier\" cx=\"{x:.1}\" cy=\"{middle:.1}\" r=\"{r}\"/>")?;
         }
         Ok(())
     }
@@ -179,11 +161,7 @@ pub(super) fn share_bar(column: &ColumnProfile) -> impl Display {
 /// Writes the share of missing cells as a bar with its number.
 pub(super) fn missing_bar(column: &ColumnProfile) -> impl Display {
     fmt::from_fn(move |out| {
-        let level = if column.nulls * 5 > column.rows {
-            " high"
-        } else {
-            ""
-        };
+        let level = if column.nulls * 5 > column.rows { " high" } else { "" };
         write!(
             out,
             "<span class=\"missing{level}\"><span class=\"bar\" aria-hidden=\"true\"><i \

@@ -13,9 +13,8 @@ use super::kind::ColumnKind;
 use super::numbers::{self, Outliers, parse_float, parse_integer};
 
 /// Texts that stand for a missing value, besides the empty cell. Case matters.
-pub const NULL_TOKENS: [&str; 12] = [
-    "", "#N/A", "-", "?", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-];
+pub const NULL_TOKENS: [&str; 12] =
+    ["", "#N/A", "-", "?", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"];
 
 /// Most entries in a list of values: top values, outliers.
 pub const EXAMPLES_MAX: usize = 5;
@@ -129,9 +128,8 @@ impl ColumnProfile {
         };
         match kind {
             ColumnKind::Integer => {
-                profile.set_range(&tally.values, parse_integer, |integer, _| {
-                    Scalar::Integer(integer)
-                });
+                profile
+                    .set_range(&tally.values, parse_integer, |integer, _| Scalar::Integer(integer));
                 profile.set_numbers(&tally.values);
             }
             ColumnKind::Float => profile.set_numbers(&tally.values),
@@ -157,11 +155,7 @@ impl ColumnProfile {
         key: impl Fn(&str) -> Option<K>,
         scalar: impl Fn(K, &str) -> Scalar,
     ) {
-        let keyed = || {
-            values
-                .iter()
-                .filter_map(|&(text, _)| Some((key(text)?, text)))
-        };
+        let keyed = || values.iter().filter_map(|&(text, _)| Some((key(text)?, text)));
         self.min = keyed().min().map(|(key, text)| scalar(key, text));
         self.max = keyed().max().map(|(key, text)| scalar(key, text));
     }
@@ -176,14 +170,8 @@ impl ColumnProfile {
         let Some(stats) = numbers::summarize(&numbers) else {
             return;
         };
-        self.min = self
-            .min
-            .take()
-            .or_else(|| numbers.first().copied().map(Scalar::Float));
-        self.max = self
-            .max
-            .take()
-            .or_else(|| numbers.last().copied().map(Scalar::Float));
+        self.min = self.min.take().or_else(|| numbers.first().copied().map(Scalar::Float));
+        self.max = self.max.take().or_else(|| numbers.last().copied().map(Scalar::Float));
         self.mean = Some(stats.mean);
         self.standard_deviation = stats.standard_deviation;
         [self.q1, self.median, self.q3] = stats.quartiles.map(Some);
@@ -219,11 +207,7 @@ impl<'a> Tally<'a> {
             .collect();
         let mut values: Vec<_> = counts.into_iter().collect();
         values.sort_unstable();
-        Self {
-            rows,
-            null_tokens: by_frequency(nulls),
-            values,
-        }
+        Self { rows, null_tokens: by_frequency(nulls), values }
     }
 }
 
@@ -241,10 +225,7 @@ fn by_frequency(mut counts: Vec<(&str, usize)>) -> Vec<ValueCount> {
     counts.sort_unstable_by_key(|&(text, count)| (Reverse(count), text));
     counts
         .into_iter()
-        .map(|(text, count)| ValueCount {
-            value: cut(text, VALUE_CHARS_MAX),
-            count,
-        })
+        .map(|(text, count)| ValueCount { value: cut(text, VALUE_CHARS_MAX), count })
         .collect()
 }
 
@@ -253,11 +234,7 @@ fn keep_text<K>(_: K, text: &str) -> Scalar {
 }
 
 fn measure(values: &[(&str, usize)]) -> Option<TextLengths> {
-    let lengths = || {
-        values
-            .iter()
-            .map(|&(text, count)| (text.chars().count(), count))
-    };
+    let lengths = || values.iter().map(|&(text, count)| (text.chars().count(), count));
     let total: usize = lengths().map(|(length, count)| length * count).sum();
     let present: usize = lengths().map(|(_, count)| count).sum();
     Some(TextLengths {

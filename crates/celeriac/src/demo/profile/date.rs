@@ -14,11 +14,7 @@ pub(super) fn parse_date(text: &str) -> Option<i64> {
     if bytes.len() != 10 || !matches!(separator, b'-' | b'/') || bytes[7] != separator {
         return None;
     }
-    let (year, month, day) = (
-        digits(&bytes[..4])?,
-        digits(&bytes[5..7])?,
-        digits(&bytes[8..])?,
-    );
+    let (year, month, day) = (digits(&bytes[..4])?, digits(&bytes[5..7])?, digits(&bytes[8..])?);
     let is_valid = year >= 1 && (1..=12).contains(&month) && day >= 1;
     (is_valid && day <= days_in_month(year, month)).then(|| days_from_civil(year, month, day))
 }
@@ -82,8 +78,7 @@ fn split_offset(rest: &[u8]) -> Option<(&[u8], i64)> {
 /// Parses ASCII digits; at most nine are ever passed.
 fn digits(bytes: &[u8]) -> Option<i64> {
     bytes.iter().try_fold(0_i64, |value, byte| {
-        byte.is_ascii_digit()
-            .then(|| value * 10 + i64::from(byte - b'0'))
+        byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0'))
     })
 }
 

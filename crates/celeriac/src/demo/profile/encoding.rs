@@ -35,31 +35,20 @@ pub(super) struct Decoded<'a> {
 
 /// Decodes a whole file; refuses binary files and bytes that contradict the byte order mark.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, TableError> {
-    if let Some((_, looks_like)) = SIGNATURES
-        .iter()
-        .find(|(magic, _)| bytes.starts_with(magic))
-    {
+    if let Some((_, looks_like)) = SIGNATURES.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return Err(TableError::Binary { looks_like });
     }
     let decoded = if let Some((encoding, mark_bytes)) = Encoding::for_bom(bytes) {
         decode_as(encoding, &bytes[mark_bytes..], false)?
     } else if bytes.contains(&0) {
-        return Err(TableError::Binary {
-            looks_like: "a binary file (it has NUL bytes)",
-        });
+        return Err(TableError::Binary { looks_like: "a binary file (it has NUL bytes)" });
     } else if let Ok(text) = str::from_utf8(bytes) {
-        Decoded {
-            text: Cow::Borrowed(text),
-            encoding: UTF_8.name(),
-            is_guess: false,
-        }
+        Decoded { text: Cow::Borrowed(text), encoding: UTF_8.name(), is_guess: false }
     } else {
         decode_as(guess(bytes), bytes, true)?
     };
     if decoded.text.contains('\0') {
-        return Err(TableError::Binary {
-            looks_like: "a binary file (it has NUL characters)",
-        });
+        return Err(TableError::Binary { looks_like: "a binary file (it has NUL characters)" });
     }
     Ok(decoded)
 }
@@ -70,18 +59,11 @@ fn decode_as<'a>(
     is_guess: bool,
 ) -> Result<Decoded<'a>, TableError> {
     if let Some(text) = encoding.decode_without_bom_handling_and_without_replacement(bytes) {
-        return Ok(Decoded {
-            text,
-            encoding: encoding.name(),
-            is_guess,
-        });
+        return Ok(Decoded { text, encoding: encoding.name(), is_guess });
     }
     let (text, _) = encoding.decode_without_bom_handling(bytes);
     let broken = text.find(char::REPLACEMENT_CHARACTER).unwrap_or(0);
-    Err(TableError::Malformed {
-        line: line_at(&text, broken),
-        encoding: encoding.name(),
-    })
+    Err(TableError::Malformed { line: line_at(&text, broken), encoding: encoding.name() })
 }
 
 fn guess(bytes: &[u8]) -> &'static Encoding {

@@ -101,11 +101,7 @@ pub(super) fn percent(part: usize, whole: usize) -> impl Display {
 
 /// Returns `part` of `whole` in per cent for a CSS width.
 pub(super) fn width(part: usize, whole: usize) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 * 100.0 / whole as f64
-    }
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
 /// Writes a size in decimal units.

@@ -33,16 +33,10 @@ impl ColumnKind {
         if values.is_empty() {
             return Self::Empty;
         }
-        [
-            Self::Integer,
-            Self::Float,
-            Self::Boolean,
-            Self::Date,
-            Self::Datetime,
-        ]
-        .into_iter()
-        .find(|kind| values.iter().all(|&(value, _)| kind.matches(value)))
-        .unwrap_or(Self::Text)
+        [Self::Integer, Self::Float, Self::Boolean, Self::Date, Self::Datetime]
+            .into_iter()
+            .find(|kind| values.iter().all(|&(value, _)| kind.matches(value)))
+            .unwrap_or(Self::Text)
     }
 
     fn matches(self, value: &str) -> bool {
@@ -50,9 +44,9 @@ impl ColumnKind {
             Self::Empty => false,
             Self::Integer => parse_integer(value).is_some(),
             Self::Float => parse_float(value).is_some(),
-            Self::Boolean => ["true", "false", "yes", "no"]
-                .iter()
-                .any(|word| value.eq_ignore_ascii_case(word)),
+            Self::Boolean => {
+                ["true", "false", "yes", "no"].iter().any(|word| value.eq_ignore_ascii_case(word))
+            }
             Self::Date => parse_date(value).is_some(),
             Self::Datetime => parse_datetime(value).is_some(),
             Self::Text => true,

@@ -32,9 +32,7 @@ pub(super) struct NumberStats {
 /// Parses an optional sign and digits that fit 64 bits, without leading zeros.
 pub(super) fn parse_integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    (is_digits(digits) && has_plain_start(digits))
-        .then(|| text.parse().ok())
-        .flatten()
+    (is_digits(digits) && has_plain_start(digits)).then(|| text.parse().ok()).flatten()
 }
 
 /// Parses a finite decimal number: integer, decimal point, exponent.
@@ -58,10 +56,7 @@ pub(super) fn parse_float(text: &str) -> Option<f64> {
         None if exponent.is_none() => return parse_integer(text).map(|integer| integer as f64),
         None => is_digits(mantissa) && has_plain_start(mantissa),
     };
-    is_mantissa
-        .then(|| text.parse().ok())
-        .flatten()
-        .filter(|value: &f64| value.is_finite())
+    is_mantissa.then(|| text.parse().ok()).flatten().filter(|value: &f64| value.is_finite())
 }
 
 fn is_digits(text: &str) -> bool {
@@ -164,11 +159,7 @@ fn round_parts(parts: &[f64]) -> f64 {
         let doubled = rest * 2.0;
         let nudged = sum + doubled;
         let is_half = (nudged - sum).to_bits() == doubled.to_bits();
-        return if is_half && next * rest > 0.0 {
-            nudged
-        } else {
-            sum
-        };
+        return if is_half && next * rest > 0.0 { nudged } else { sum };
     }
     sum
 }
@@ -197,11 +188,7 @@ fn find_outliers(sorted: &[f64], q1: f64, q3: f64) -> Outliers {
     let mut candidates: Vec<f64> = low.iter().chain(high).copied().collect();
     candidates.dedup();
     let beyond = |value: f64| {
-        if value < lower {
-            lower - value
-        } else {
-            value - upper
-        }
+        if value < lower { lower - value } else { value - upper }
     };
     // Stable, so equal distances stay in ascending order.
     candidates.sort_by(|left, right| beyond(*right).total_cmp(&beyond(*left)));
@@ -224,17 +211,9 @@ mod tests {
             ("0", Some(0), Some(0.0)),
             ("-12", Some(-12), Some(-12.0)),
             ("+7", Some(7), Some(7.0)),
-            (
-                "9223372036854775807",
-                Some(i64::MAX),
-                Some(9_223_372_036_854_775_807.0),
-            ),
+            ("9223372036854775807", Some(i64::MAX), Some(9_223_372_036_854_775_807.0)),
             ("9223372036854775808", None, None),
-            (
-                "9223372036854775808.0",
-                None,
-                Some(9_223_372_036_854_775_808.0),
-            ),
+            ("9223372036854775808.0", None, Some(9_223_372_036_854_775_808.0)),
             ("007", None, None),
             ("00.5", None, None),
             ("1.", None, Some(1.0)),
@@ -262,10 +241,7 @@ mod tests {
     #[test]
     fn adds_without_losing_small_parts() {
         let check = |values: &[f64], expected: f64| {
-            assert_eq!(
-                exact_sum(values.iter().copied()).to_bits(),
-                expected.to_bits()
-            );
+            assert_eq!(exact_sum(values.iter().copied()).to_bits(), expected.to_bits());
         };
         check(&[], 0.0);
         check(&[0.1; 10], 1.0);
@@ -284,9 +260,7 @@ mod tests {
         assert!(stats.outliers.lower_fence.is_finite() && stats.outliers.upper_fence.is_finite());
         let tiny = summarize(&[1e-300, 3e-300]).expect("two values");
         assert!((tiny.mean / 2e-300 - 1.0).abs() < 1e-12);
-        let deviation = tiny
-            .standard_deviation
-            .expect("two values have a deviation");
+        let deviation = tiny.standard_deviation.expect("two values have a deviation");
         assert!((deviation / 2_f64.sqrt() / 1e-300 - 1.0).abs() < 1e-12);
     }
 

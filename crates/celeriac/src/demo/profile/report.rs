@@ -87,17 +87,10 @@ impl Report {
     fn write_tiles(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cells = self.rows * self.columns.len();
         let nulls: usize = self.columns.iter().map(|column| column.nulls).sum();
-        let complete = self
-            .columns
-            .iter()
-            .filter(|column| column.nulls == 0)
-            .count();
+        let complete = self.columns.iter().filter(|column| column.nulls == 0).count();
         out.write_str("<dl class=\"tiles\">")?;
         let mut tile = |label: &str, value: &dyn Display, note: &dyn Display| {
-            write!(
-                out,
-                "<div><dt>{label}</dt><dd>{value}<small>{note}</small></dd></div>"
-            )
+            write!(out, "<div><dt>{label}</dt><dd>{value}<small>{note}</small></dd></div>")
         };
         tile("Rows", &count(self.rows), &"below the header")?;
         tile("Columns", &count(self.columns.len()), &self.kind_counts())?;
@@ -114,11 +107,7 @@ impl Report {
         fmt::from_fn(|out| {
             let mut separator = "";
             for kind in KINDS {
-                let number = self
-                    .columns
-                    .iter()
-                    .filter(|column| column.kind == kind)
-                    .count();
+                let number = self.columns.iter().filter(|column| column.kind == kind).count();
                 if number > 0 {
                     write!(out, "{separator}{} {kind}", count(number))?;
                     separator = ", ";
@@ -180,12 +169,7 @@ impl Report {
         out.write_str("<footer aria-labelledby=\"facts\"><h2 id=\"facts\">How this was made</h2>")?;
         out.write_str("<dl class=\"facts\">")?;
         for (label, value) in &self.facts {
-            write!(
-                out,
-                "<div><dt>{}</dt><dd>{}</dd></div>",
-                escape(label),
-                foreign(value)
-            )?;
+            write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(label), foreign(value))?;
         }
         out.write_str("</dl></footer>")
     }

@@ -47,10 +47,7 @@ pub(super) fn measure_record(
     if begin >= bytes.len() {
         return None;
     }
-    let mut shape = RecordShape {
-        fields: 1,
-        ..RecordShape::default()
-    };
+    let mut shape = RecordShape { fields: 1, ..RecordShape::default() };
     let mut state = State::FieldStart;
     let mut quote_at = begin;
     for (offset, &byte) in bytes.iter().enumerate().skip(begin) {
@@ -109,21 +106,13 @@ fn merit(text: &str, delimiter: u8) -> Option<(usize, bool, usize)> {
         agreeing += usize::from(record.fields == header.fields);
         end = next;
     }
-    Some((
-        agreeing * 1000 / records,
-        header.fields_after_space == 0,
-        header.fields,
-    ))
+    Some((agreeing * 1000 / records, header.fields_after_space == 0, header.fields))
 }
 
 /// Returns the first offset at or after `start` that is not part of a line end.
 pub(super) fn skip_line_ends(text: &str, start: usize) -> usize {
     let rest = text.as_bytes().get(start..).unwrap_or_default();
-    start
-        + rest
-            .iter()
-            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-            .count()
+    start + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
 }
 
 /// Returns the 1-based number of the line that holds `offset`; `\n`, `\r\n` and `\r` end lines.

@@ -23,10 +23,7 @@ pub struct TableLimits {
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self {
-            bytes_max: 256 << 20,
-            columns_max: 2_000,
-        }
+        Self { bytes_max: 256 << 20, columns_max: 2_000 }
     }
 }
 
@@ -158,10 +155,7 @@ impl Table {
     pub fn read(bytes: &[u8], limits: &TableLimits) -> Result<Self, TableError> {
         if bytes.len() > limits.bytes_max {
             let bytes_max = limits.bytes_max;
-            return Err(TableError::TooLarge {
-                bytes: bytes.len(),
-                bytes_max,
-            });
+            return Err(TableError::TooLarge { bytes: bytes.len(), bytes_max });
         }
         let decoded = decode(bytes)?;
         if decoded.text.trim().is_empty() {
@@ -186,10 +180,7 @@ impl Table {
         }
         if table.rows == 0 {
             let line = line_at(&decoded.text, skip_line_ends(&decoded.text, 0));
-            return Err(TableError::NoRows {
-                columns: table.header.len(),
-                line,
-            });
+            return Err(TableError::NoRows { columns: table.header.len(), line });
         }
         table.text.shrink_to_fit();
         table.ends.shrink_to_fit();
@@ -200,20 +191,12 @@ impl Table {
     ///
     /// Yields nothing if the header has no such column.
     pub fn column(&self, index: usize) -> impl Iterator<Item = &str> {
-        let rows = if index < self.header.len() {
-            self.rows
-        } else {
-            0
-        };
+        let rows = if index < self.header.len() { self.rows } else { 0 };
         (0..rows).map(move |row| self.cell(row * self.header.len() + index))
     }
 
     fn cell(&self, position: usize) -> &str {
-        let start = if position == 0 {
-            0
-        } else {
-            self.ends[position - 1] as usize
-        };
+        let start = if position == 0 { 0 } else { self.ends[position - 1] as usize };
         &self.text[start..self.ends[position] as usize]
     }
 
@@ -221,10 +204,8 @@ impl Table {
         for field in record {
             self.text.push_str(field);
             let bytes_max = limits.bytes_max.min(u32::MAX as usize);
-            let end = u32::try_from(self.text.len()).map_err(|_| TableError::TooLarge {
-                bytes: self.text.len(),
-                bytes_max,
-            })?;
+            let end = u32::try_from(self.text.len())
+                .map_err(|_| TableError::TooLarge { bytes: self.text.len(), bytes_max })?;
             self.ends.push(end);
         }
         self.rows += 1;
@@ -252,24 +233,14 @@ impl<'a> Source<'a> {
             .flexible(true)
             .from_reader(text.as_bytes());
         let record = csv::StringRecord::new();
-        Self {
-            text,
-            delimiter,
-            reader,
-            record,
-            start: 0,
-            columns: None,
-        }
+        Self { text, delimiter, reader, record, start: 0, columns: None }
     }
 
     fn next_record(&mut self) -> Result<Option<&csv::StringRecord>, TableError> {
         self.start = self.reader.position().byte() as usize;
         let is_record = self.reader.read_record(&mut self.record).map_err(|error| {
             let line = line_at(self.text, self.start);
-            TableError::Internal {
-                line,
-                detail: error.to_string(),
-            }
+            TableError::Internal { line, detail: error.to_string() }
         })?;
         if !is_record {
             return Ok(None);
@@ -289,9 +260,7 @@ impl<'a> Source<'a> {
     fn check_quotes(&self) -> Result<(), TableError> {
         let shape = measure_record(self.text, self.start, self.delimiter);
         match shape.and_then(|(shape, _)| shape.open_quote) {
-            Some(offset) => Err(TableError::UnterminatedQuote {
-                line: line_at(self.text, offset),
-            }),
+            Some(offset) => Err(TableError::UnterminatedQuote { line: line_at(self.text, offset) }),
             None => Ok(()),
         }
     }
@@ -300,11 +269,7 @@ impl<'a> Source<'a> {
         let columns_max = limits.columns_max;
         if columns > columns_max {
             let delimiter = char::from(self.delimiter);
-            return Err(TableError::TooManyColumns {
-                columns,
-                columns_max,
-                delimiter,
-            });
+            return Err(TableError::TooManyColumns { columns, columns_max, delimiter });
         }
         Ok(())
     }
@@ -314,13 +279,7 @@ impl<'a> Source<'a> {
         let end = measure_record(self.text, self.start, self.delimiter)
             .map_or(self.start, |(_, end)| end);
         let lines = line_at(self.text, end) - line + 1;
-        TableError::Ragged {
-            line,
-            lines,
-            fields,
-            columns,
-            delimiter: char::from(self.delimiter),
-        }
+        TableError::Ragged { line, lines, fields, columns, delimiter: char::from(self.delimiter) }
     }
 }
 

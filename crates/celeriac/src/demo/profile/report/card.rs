@@ -29,11 +29,7 @@ pub(super) fn card(index: usize, column: &ColumnProfile) -> impl Display {
         }
         if !column.top_values.is_empty() && !column.kind.is_numeric() {
             let is_unique = column.distinct > 1 && column.distinct == column.present();
-            let title = if is_unique {
-                "Examples"
-            } else {
-                "Most frequent"
-            };
+            let title = if is_unique { "Examples" } else { "Most frequent" };
             write!(out, "<h4>{title}</h4>{}", value_bars(column))?;
         }
         write_missing(column, out)?;
@@ -54,11 +50,7 @@ fn write_figures(column: &ColumnProfile, out: &mut fmt::Formatter<'_>) -> fmt::R
     };
     if column.kind.is_numeric() {
         figure("Min", &scalar(column.min.as_ref()))?;
-        for (label, value) in [
-            ("Q1", column.q1),
-            ("Median", column.median),
-            ("Q3", column.q3),
-        ] {
+        for (label, value) in [("Q1", column.q1), ("Median", column.median), ("Q3", column.q3)] {
             figure(label, &optional(value))?;
         }
         figure("Max", &scalar(column.max.as_ref()))?;
@@ -99,51 +91,25 @@ fn write_outliers(outliers: &Outliers, out: &mut fmt::Formatter<'_>) -> fmt::Res
         out,
         "<p class=\"note\"><b>{} {}</b> outside {} … {}: ",
         count(outliers.count),
-        if outliers.count == 1 {
-            "outlier"
-        } else {
-            "outliers"
-        },
+        if outliers.count == 1 { "outlier" } else { "outliers" },
         number(outliers.lower_fence),
         number(outliers.upper_fence)
     )?;
     for (index, &value) in outliers.examples.iter().enumerate() {
-        write!(
-            out,
-            "{}{}",
-            if index == 0 { "" } else { ", " },
-            number(value)
-        )?;
+        write!(out, "{}{}", if index == 0 { "" } else { ", " }, number(value))?;
     }
-    out.write_str(if outliers.count > outliers.examples.len() {
-        ", …</p>"
-    } else {
-        "</p>"
-    })
+    out.write_str(if outliers.count > outliers.examples.len() { ", …</p>" } else { "</p>" })
 }
 
 fn write_missing(column: &ColumnProfile, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     if column.nulls == 0 {
         return out.write_str("<p class=\"gaps quiet\">No missing values</p>");
     }
-    write!(
-        out,
-        "<p class=\"gaps\"><span>Missing {}</span>",
-        count(column.nulls)
-    )?;
+    write!(out, "<p class=\"gaps\"><span>Missing {}</span>", count(column.nulls))?;
     missing_bar(column).fmt(out)?;
     for token in &column.null_tokens {
-        let label = if token.value.is_empty() {
-            "empty cell"
-        } else {
-            &token.value
-        };
-        write!(
-            out,
-            "<code>{} × {}</code>",
-            foreign(label),
-            count(token.count)
-        )?;
+        let label = if token.value.is_empty() { "empty cell" } else { &token.value };
+        write!(out, "<code>{} × {}</code>", foreign(label), count(token.count))?;
     }
     out.write_str("</p>")
 }

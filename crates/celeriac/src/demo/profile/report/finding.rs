@@ -27,9 +27,7 @@ pub(super) fn findings(columns: &[ColumnProfile]) -> Vec<Finding<'_>> {
             .collect(),
     };
     [
-        collect("No values at all", &|column| {
-            (column.distinct == 0).then(String::new)
-        }),
+        collect("No values at all", &|column| (column.distinct == 0).then(String::new)),
         collect("More than a fifth missing", &|column| {
             let is_sparse = column.distinct > 0 && column.nulls * 5 > column.rows;
             is_sparse.then(|| format!("{:.0}%", column.nulls as f64 * 100.0 / column.rows as f64))
@@ -42,10 +40,7 @@ pub(super) fn findings(columns: &[ColumnProfile]) -> Vec<Finding<'_>> {
             (is_key && !is_measured(column)).then(String::new)
         }),
         collect("Outliers", &|column| {
-            let outliers = column
-                .outliers
-                .as_ref()
-                .filter(|outliers| outliers.count > 0)?;
+            let outliers = column.outliers.as_ref().filter(|outliers| outliers.count > 0)?;
             Some(count(outliers.count).to_string())
         }),
     ]
@@ -71,11 +66,7 @@ impl Display for Finding<'_> {
         }
         match self.columns.len().saturating_sub(NAMES_MAX) {
             0 => out.write_str("</li>"),
-            more => write!(
-                out,
-                "<span class=\"quiet\">and {} more</span></li>",
-                count(more)
-            ),
+            more => write!(out, "<span class=\"quiet\">and {} more</span></li>", count(more)),
         }
     }
 }

@@ -25,25 +25,15 @@ fn report(file: &str, bytes: &[u8]) -> Report {
 fn profiles_the_penguins() {
     let report = report("penguins-raw.csv", PENGUINS);
     assert_eq!((report.rows, report.columns.len()), (344, 17));
-    let kinds: Vec<&str> = report
-        .columns
-        .iter()
-        .map(|column| column.kind.as_str())
-        .collect();
+    let kinds: Vec<&str> = report.columns.iter().map(|column| column.kind.as_str()).collect();
     assert_eq!(
         kinds.join(" "),
         "text integer text text text text text boolean date float float integer integer text \
          float float text"
     );
     let mass = &report.columns[12];
-    assert_eq!(
-        (mass.name.as_str(), mass.nulls, mass.distinct),
-        ("Body Mass (g)", 2, 94)
-    );
-    assert_eq!(
-        (mass.q1, mass.median, mass.q3),
-        (Some(3550.0), Some(4050.0), Some(4750.0))
-    );
+    assert_eq!((mass.name.as_str(), mass.nulls, mass.distinct), ("Body Mass (g)", 2, 94));
+    assert_eq!((mass.q1, mass.median, mass.q3), (Some(3550.0), Some(4050.0), Some(4750.0)));
     assert!((mass.mean.expect("a numeric column") / (1_437_000.0 / 342.0) - 1.0).abs() < 1e-12);
 }
 
@@ -51,14 +41,7 @@ fn profiles_the_penguins() {
 fn escapes_every_text_of_the_file() {
     let bytes = b"<script>alert(1)</script>,\"x\"\" onload=\"\"y\"\n<img src=x>,'&'\n<b>,2\n";
     let html = report("<i>.csv", bytes).to_html();
-    for raw in [
-        "<script",
-        "<img",
-        "<b>,",
-        "<i>.csv",
-        "\" onload",
-        "Wall <time>",
-    ] {
+    for raw in ["<script", "<img", "<b>,", "<i>.csv", "\" onload", "Wall <time>"] {
         assert!(!html.contains(raw), "{raw} is not escaped");
     }
     for escaped in [
@@ -76,9 +59,7 @@ fn escapes_every_text_of_the_file() {
 #[test]
 fn page_needs_nothing_from_outside() {
     let html = report("penguins-raw.csv", PENGUINS).to_html();
-    for outside in [
-        "http:", "https:", "url(", "@import", "<link", "<script", "<img", "src=",
-    ] {
+    for outside in ["http:", "https:", "url(", "@import", "<link", "<script", "<img", "src="] {
         assert!(!html.contains(outside), "{outside} in the page");
     }
     assert!(html.contains("default-src 'none'"));

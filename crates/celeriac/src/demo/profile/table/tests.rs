@@ -13,10 +13,7 @@ fn cells(table: &Table, index: usize) -> Vec<&str> {
 }
 
 fn utf16(text: &str, to_bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
-    format!("\u{feff}{text}")
-        .encode_utf16()
-        .flat_map(to_bytes)
-        .collect()
+    format!("\u{feff}{text}").encode_utf16().flat_map(to_bytes).collect()
 }
 
 #[test]
@@ -29,10 +26,7 @@ fn reads_every_announced_encoding() {
         (utf16(text, u16::to_be_bytes), "UTF-16BE"),
     ] {
         let table = read(&bytes);
-        assert_eq!(
-            (table.encoding.as_str(), table.encoding_is_guess),
-            (encoding, false)
-        );
+        assert_eq!((table.encoding.as_str(), table.encoding_is_guess), (encoding, false));
         assert_eq!(table.header, ["name", "town"]);
         assert_eq!(cells(&table, 1), ["Łódź"]);
     }
@@ -41,10 +35,7 @@ fn reads_every_announced_encoding() {
 #[test]
 fn guesses_a_western_code_page() {
     let table = read(b"Stra\xdfe;Gr\xf6\xdfe\nM\xfcnchner Stra\xdfe;1,5\nCaf\xe9 \x80 5;2,5\n");
-    assert_eq!(
-        (table.encoding.as_str(), table.encoding_is_guess),
-        ("windows-1252", true)
-    );
+    assert_eq!((table.encoding.as_str(), table.encoding_is_guess), ("windows-1252", true));
     assert_eq!(table.header, ["Straße", "Größe"]);
     assert_eq!(cells(&table, 0), ["Münchner Straße", "Café € 5"]);
 }
@@ -52,13 +43,7 @@ fn guesses_a_western_code_page() {
 #[test]
 fn refuses_bytes_that_contradict_the_mark() {
     let error = refuse(b"\xef\xbb\xbfa,b\n1,2\n3,\xff\n");
-    assert_eq!(
-        error,
-        TableError::Malformed {
-            line: 3,
-            encoding: "UTF-8"
-        }
-    );
+    assert_eq!(error, TableError::Malformed { line: 3, encoding: "UTF-8" });
 }
 
 #[test]
@@ -66,11 +51,7 @@ fn chooses_the_delimiter_that_splits_evenly() {
     for (text, delimiter, header) in [
         ("a,b\n1,2\n", ',', vec!["a", "b"]),
         ("a;b\n1,5;2,5\n3,5;4\n", ';', vec!["a", "b"]),
-        (
-            "Weight, kg;Height, cm\n1,5;2,5\n",
-            ';',
-            vec!["Weight, kg", "Height, cm"],
-        ),
+        ("Weight, kg;Height, cm\n1,5;2,5\n", ';', vec!["Weight, kg", "Height, cm"]),
         ("a\tb\n1,2\t3,4\n", '\t', vec!["a", "b"]),
         ("a|b|c\n1|2|3\n", '|', vec!["a", "b", "c"]),
         ("\"a;b\",c\n\"1;2\",3\n", ',', vec!["a;b", "c"]),
@@ -78,11 +59,7 @@ fn chooses_the_delimiter_that_splits_evenly() {
         ("only\n1\n2\n", ',', vec!["only"]),
     ] {
         let table = read(text.as_bytes());
-        assert_eq!(
-            (table.delimiter, table.header),
-            (delimiter, to_owned(&header)),
-            "{text}"
-        );
+        assert_eq!((table.delimiter, table.header), (delimiter, to_owned(&header)), "{text}");
     }
 }
 
@@ -108,39 +85,18 @@ fn makes_names_unique_without_renaming_later_ones() {
 #[test]
 fn refuses_what_is_no_table() {
     let long = format!("a\n{}", "x".repeat(100));
-    let limits = TableLimits {
-        bytes_max: 50,
-        columns_max: 2,
-    };
+    let limits = TableLimits { bytes_max: 50, columns_max: 2 };
     for (error, expected) in [
         (refuse(b""), "the file is empty"),
         (refuse(b"\r\n \n"), "the file is empty"),
         (refuse(b"\xef\xbb\xbf"), "the file is empty"),
-        (
-            refuse(b"\na,b\n"),
-            "columns: 2) but no records: add data below line 2",
-        ),
+        (refuse(b"\na,b\n"), "columns: 2) but no records: add data below line 2"),
         (refuse(b"a,b\n1,\0\n"), "a binary file (it has NUL bytes)"),
-        (
-            refuse(b"PK\x03\x04rest"),
-            "an Excel workbook (.xlsx): export its data as CSV",
-        ),
-        (
-            refuse(&utf16("a,b\n1,\0\n", u16::to_le_bytes)),
-            "it has NUL characters",
-        ),
-        (
-            refuse(b"a,b\n1,2\n\n1,2,3\n"),
-            "line 4 has 3 fields, the header has 2 (delimiter `,`)",
-        ),
-        (
-            refuse(b"a\tb\r1\t2\r1\r"),
-            "line 3 has 1 field, the header has 2 (delimiter tab)",
-        ),
-        (
-            refuse(b"a,b\n\"1\n2\n3\"\n"),
-            "the record spans 3 lines, so a quote may be missing",
-        ),
+        (refuse(b"PK\x03\x04rest"), "an Excel workbook (.xlsx): export its data as CSV"),
+        (refuse(&utf16("a,b\n1,\0\n", u16::to_le_bytes)), "it has NUL characters"),
+        (refuse(b"a,b\n1,2\n\n1,2,3\n"), "line 4 has 3 fields, the header has 2 (delimiter `,`)"),
+        (refuse(b"a\tb\r1\t2\r1\r"), "line 3 has 1 field, the header has 2 (delimiter tab)"),
+        (refuse(b"a,b\n\"1\n2\n3\"\n"), "the record spans 3 lines, so a quote may be missing"),
         (
             Table::read(long.as_bytes(), &limits).expect_err("too large"),
             "the file has 102 bytes, the limit is 50",
@@ -150,10 +106,7 @@ fn refuses_what_is_no_table() {
             "the header has 3 columns, the limit is 2",
         ),
     ] {
-        assert!(
-            error.to_string().contains(expected),
-            "{error}\nexpected: {expected}"
-        );
+        assert!(error.to_string().contains(expected), "{error}\nexpected: {expected}");
     }
 }
 
