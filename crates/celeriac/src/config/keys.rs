@@ -64,7 +64,7 @@ keys! {
     "queue_depth_max" [] "10000000";
         "messages in one queue; more are refused at the publisher"
     "dead_letters_max" [] "1000000";
-        "dead letters kept; at the bound failed tasks wait with their worker instead of being dropped"
+        "dead letters kept; at the bound failed tasks wait with their worker, nothing is dropped"
     "events_max" [] "500000";
         "events kept; the oldest go first"
     "revoke_expires" [] "30d";
@@ -80,7 +80,8 @@ pub fn reference_page() -> String {
     let mut page = String::from(
         "# Settings\n\nWritten by the program; a test keeps it true.\n\n\
          Precedence, later wins: defaults, the program (`App::at`), `celeriac.toml`, `.env`, \
-         environment,\n`[override]` in `celeriac.toml`, flags.\n`celeriac config show` prints every value with its source.\n\
+         environment,\n`[override]` in `celeriac.toml`, flags.\n\
+         `celeriac config show` prints every value with its source.\n\
          Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds. Sizes: `16MiB`.\n\
          Booleans: 1, 0, true, false, yes, no, on, off; anything else is an error.\n\n\
          | key | default | environment | effect |\n|---|---|---|---|\n",
