@@ -59,7 +59,7 @@ fn open_sqlite(
     }
     if let Some((_, query)) = rest.split_once('?') {
         return Err(StoreError::invalid(format!("sqlite:// takes no options, but got ?{query}"))
-            .hint("set limits in celeriac.toml, section [store]"));
+            .hint("set limits in celeriac.toml, see docs/reference/settings.md"));
     }
     Ok(Arc::new(SqliteStore::open(std::path::Path::new(rest), limits, clock, entropy)?))
 }

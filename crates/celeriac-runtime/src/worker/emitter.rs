@@ -120,7 +120,7 @@ impl Emitter {
                 )
             }),
             Verdict::Rejected { requeue } => {
-                self.emit(|base| Event::task_rejected(base, id, *requeue))
+                self.emit(|base| Event::task_rejected(base, id, *requeue));
             }
             Verdict::Returned => self.emit(|base| Event::task_cancelled(base, id)),
             _ => {}

@@ -155,7 +155,7 @@ impl Keeper {
                 self.guard.reached(self.clock.boot());
                 match self.store.deregister(self.pulse.node()).await {
                     Ok(returned) => {
-                        tracing::warn!(returned, "dropped tasks are back in their queues")
+                        tracing::warn!(returned, "dropped tasks are back in their queues");
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot give the dropped tasks back, trying again");

@@ -347,7 +347,7 @@ impl Loop {
             match action {
                 Action::Start(start) => self.start(*start, now, wall),
                 Action::Refuse(delivery, body, refusal) => {
-                    self.refuse(*delivery, &body, refusal).await
+                    self.refuse(*delivery, &body, refusal).await;
                 }
                 Action::Cancel(lease, reason) => {
                     if let Some(task) = self.in_flight.get(&lease) {
