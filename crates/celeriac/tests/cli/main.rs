@@ -43,9 +43,9 @@ async fn call(place: &Place, args: &[&str]) -> String {
     celeriac(place, &all).await.exits(0).stdout.trim().to_owned()
 }
 
-/// Runs the binary's own worker until nothing is ready.
+/// Runs the binary's own worker until nothing is ready; one slot, so that things end in order.
 async fn work(place: &Place) {
-    celeriac(place, &["worker", "--stop-when-idle", "10ms"]).await.exits(0);
+    celeriac(place, &["worker", "-c", "1", "--stop-when-idle", "10ms"]).await.exits(0);
 }
 
 /// A text member of a JSON answer.
