@@ -35,6 +35,8 @@ const FSYNCS: usize = 300;
 const PICKUPS: usize = 300;
 /// The longest that one measurement may take.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// Processes that send at once.
+const WRITERS: usize = 4;
 /// How long an idle worker is watched.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,9 @@ pub(super) struct BenchArgs {
     /// Measure without task events
     #[arg(long)]
     no_task_events: bool,
+    /// Be a writing process of another bench process, on this store
+    #[arg(long, value_name = "URL", hide = true)]
+    write: Option<String>,
     /// Be the idle worker of another bench process, on this store
     #[arg(long, value_name = "URL", hide = true)]
     serve: Option<String>,
@@ -85,6 +90,9 @@ struct Figure {
 pub(super) async fn run(session: &Session, args: BenchArgs) -> Result<ExitCode, Failed> {
     if let Some(url) = &args.serve {
         return serve(&application(url)?, &args).await;
+    }
+    if let Some(url) = &args.write {
+        return write(&application(url)?, args.single).await;
     }
     let folder = args.dir.join(format!("celeriac-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)
@@ -131,6 +139,9 @@ async fn measure(
     figures.push(Figure { name: "enqueue one by one", value: single, unit: "tasks/s" });
     figures.push(Figure { name: "  of the disk's fsyncs", value: single / fsyncs, unit: "ratio" });
 
+    note("enqueue one by one, four processes …");
+    figures.extend(four_writers(&url, args.single).await?);
+
     note("enqueue in bulk …");
     let bulk = in_bulk(&client, args.tasks).await?;
     figures.push(Figure { name: "enqueue in bulk of 500", value: bulk, unit: "tasks/s" });
@@ -170,6 +181,48 @@ async fn one_by_one(client: &Client, count: usize) -> Result<f64, Failed> {
         client.send(call(client.now().as_microsecond())).await?;
     }
     Ok(count as f64 / began.elapsed().as_secs_f64())
+}
+
+/// How long one send takes while four processes send to one store.
+async fn four_writers(url: &str, count: usize) -> Result<Vec<Figure>, Failed> {
+    let mut writers = Vec::new();
+    for _ in 0..WRITERS {
+        let mut command = tokio::process::Command::new(std::env::current_exe()?);
+        command.args(["bench", "--write", url, "--single", &count.to_string()]);
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+        writers.push(command.kill_on_drop(true).spawn()?);
+    }
+    let mut samples = Vec::new();
+    for writer in writers {
+        let output = writer.wait_with_output().await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            return Err(Failed::internal("a writing process of the bench failed"));
+        }
+        samples.extend(text.lines().filter_map(|line| line.trim().parse::<f64>().ok()));
+    }
+    if samples.is_empty() {
+        return Err(Failed::internal("the writing processes of the bench measured nothing"));
+    }
+    samples.sort_by(f64::total_cmp);
+    let percentile = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize];
+    Ok(vec![
+        Figure { name: "  one send of four processes, p50", value: percentile(0.5), unit: "ms" },
+        Figure { name: "  one send of four processes, p99", value: percentile(0.99), unit: "ms" },
+    ])
+}
+
+/// The other process: sends one by one and prints how long each took, in milliseconds.
+async fn write(app: &App, count: usize) -> Result<ExitCode, Failed> {
+    let client = app.client().await?;
+    let mut lines = Vec::with_capacity(count);
+    for _ in 0..count {
+        let began = Instant::now();
+        client.send(call(client.now().as_microsecond())).await?;
+        lines.push((began.elapsed().as_secs_f64() * 1000.0).to_string());
+    }
+    super::output::Output::new(false).line(lines.join("\n"));
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn in_bulk(client: &Client, count: usize) -> Result<f64, Failed> {
