@@ -272,8 +272,7 @@ fn apply_chain(
     }
     copy_options(signature, last, &["chord", "group_id", "group_index"]);
     let last_id = end_id(last).map(str::to_owned);
-    let mut reversed: Vec<Value> =
-        signature.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+    let mut reversed = chain_of(signature);
     let continues = !reversed.is_empty();
     let mut rest = steps.split_off(1);
     let mut first = steps.remove(0);
@@ -282,7 +281,7 @@ fn apply_chain(
     rest.reverse();
     reversed.extend(rest.into_iter().map(|step| Value::Object(step.into_map())));
     if !reversed.is_empty() {
-        let mut own = first.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+        let mut own = chain_of(&first);
         reversed.append(&mut own);
         first.options_mut().insert("chain", reversed);
     }
@@ -372,7 +371,7 @@ fn apply_group(
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Applied, FieldError> {
-    let chain = signature.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+    let chain = chain_of(signature);
     if let Some((next, rest)) = chain.split_last() {
         let mut body = Signature::from_value(next.clone())?;
         if !rest.is_empty() {
@@ -462,7 +461,7 @@ fn prepare_chord_body(
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Signature, FieldError> {
-    let outer = chord.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default();
+    let outer = chain_of(chord);
     let mut steps = if body.kind() == SignatureKind::Chain && body.options().is_empty() {
         join_groups(splice(body.tasks()?, depth)?)?
     } else {
@@ -488,11 +487,16 @@ fn prepare_chord_body(
     let mut first = steps.remove(0);
     let mut reversed = outer;
     reversed.extend(rest.into_iter().rev().map(|step| Value::Object(step.into_map())));
-    reversed.extend(first.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default());
+    reversed.extend(chain_of(&first));
     if !reversed.is_empty() {
         first.options_mut().insert("chain", reversed);
     }
     Ok(first)
+}
+
+/// What runs after a signature, in reverse, as its options carry it.
+fn chain_of(signature: &Signature) -> Vec<Value> {
+    signature.option("chain").as_array().map(<[Value]>::to_vec).unwrap_or_default()
 }
 
 fn set_option(signature: &mut Signature, name: &str, value: &str) {

@@ -2,9 +2,8 @@
 
 use crate::canvas::{Group, Workflow};
 use crate::job::{GroupJob, Job};
-use celeriac_core::record::Recorder;
 use celeriac_core::route::Router;
-use celeriac_core::store::{ChordFinisher, Outgoing, Plan, Store};
+use celeriac_core::store::{Outgoing, Plan, Store};
 use celeriac_core::workflow::{self, Applied, Lineage, Sender};
 use celeriac_core::{Clock, Entropy, ErrorKind, StoreError, clock};
 use celeriac_wire::{Headers, Signature};
@@ -173,26 +172,13 @@ impl Client {
         if plan.is_empty() {
             return Ok(());
         }
-        let finisher = (!plan.parts.is_empty()).then(|| self.finisher());
-        match tokio::time::timeout(SEND_DEADLINE, self.store.publish(plan, finisher)).await {
+        // What a client sends completes no chord, so nothing has to follow one.
+        match tokio::time::timeout(SEND_DEADLINE, self.store.publish(plan, None)).await {
             Ok(sent) => Ok(sent?),
             Err(_elapsed) => {
                 let text = format!("no answer within {} s", SEND_DEADLINE.as_secs());
                 Err(SendError::Unknown(StoreError::new(ErrorKind::Unknown, text)))
             }
         }
-    }
-
-    fn finisher(&self) -> ChordFinisher {
-        let shared = Arc::clone(&self.shared);
-        Arc::new(move |done| {
-            let now = shared.clock.wall();
-            let recorder =
-                Recorder { worker: "", queue: "", enqueued_at: None, started_at: None, now };
-            let mut new_id = || clock::task_id(&*shared.clock, &*shared.entropy);
-            let mut sender =
-                Sender { router: &shared.router, new_id: &mut new_id, now, origin: &shared.origin };
-            workflow::after_chord(done, &recorder, &mut sender)
-        })
     }
 }

@@ -3,7 +3,7 @@
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, object, plural, span, text, time};
+use super::output::{cell, clock, history, object, plural, span, text, time};
 use super::queue::progress;
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
@@ -202,19 +202,6 @@ async fn find(store: &dyn Store, id: String) -> Result<DeadLetter, Failed> {
 async fn show(session: &Session, store: &dyn Store, id: String) -> Result<ExitCode, Failed> {
     let letter = find(store, id).await?;
     let headers = &letter.message.headers;
-    let history: Vec<String> = letter
-        .history
-        .iter()
-        .map(|attempt| {
-            let at = clock(attempt.ended_at);
-            format!(
-                "{at}  {}  on {}: {}",
-                attempt.outcome,
-                attempt.worker,
-                cell(&attempt.detail, 120)
-            )
-        })
-        .collect();
     let body = match std::str::from_utf8(&letter.message.body) {
         Ok(body) => body.to_owned(),
         Err(_) => format!("{} bytes, not text", letter.message.body.len()),
@@ -228,7 +215,7 @@ async fn show(session: &Session, store: &dyn Store, id: String) -> Result<ExitCo
         ("queue", letter.queue.to_string()),
         ("enqueued", clock(letter.enqueued_at)),
         ("died", clock(letter.died_at)),
-        ("history", history.join("\n")),
+        ("history", history(&letter.history)),
         ("body", body),
         ("headers", headers.to_json()),
     ];

@@ -1,6 +1,7 @@
 //! Where commands print: tables and JSON on stdout, everything else on stderr.
 
 use super::exit::Failed;
+use celeriac_core::dead::Attempt;
 use celeriac_wire::{Map, Value, print_iso};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
@@ -179,6 +180,15 @@ pub(crate) fn span(span: Duration) -> String {
 /// A count with its noun: `1 message`, `2 messages`.
 pub(crate) fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The runs of a message, one a line.
+pub(crate) fn history(attempts: &[Attempt]) -> String {
+    let line = |attempt: &Attempt| {
+        let (at, detail) = (clock(attempt.ended_at), cell(&attempt.detail, 120));
+        format!("{at}  {}  on {}: {detail}", attempt.outcome, attempt.worker)
+    };
+    attempts.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Text cut for a table cell.

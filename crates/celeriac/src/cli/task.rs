@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::exit::Failed;
-use super::output::{cell, clock, object, span, text, time};
+use super::output::{cell, clock, history, object, span, text, time};
 use celeriac_core::clock::between;
 use celeriac_core::store::{DeadFilter, Page, Phase, Replay, TaskFilter, TaskView};
 use celeriac_wire::{Value, to_value};
@@ -100,20 +100,7 @@ async fn show(session: &Session, id: &str) -> Result<ExitCode, Failed> {
         let ran = record.started_at.map(|started| span(between(started, record.written_at)));
         fact("ran for", ran.filter(|_| record.meta.state().is_ready()));
     }
-    let history: Vec<String> = view
-        .history
-        .iter()
-        .map(|attempt| {
-            let at = clock(attempt.ended_at);
-            format!(
-                "{at}  {}  on {}: {}",
-                attempt.outcome,
-                attempt.worker,
-                cell(&attempt.detail, 120)
-            )
-        })
-        .collect();
-    fact("history", (!history.is_empty()).then(|| history.join("\n")));
+    fact("history", Some(history(&view.history)).filter(|text| !text.is_empty()));
     session.output.facts(&facts, &json(&view)?);
     Ok(if view.phase == Phase::Unknown { ExitCode::from(5) } else { ExitCode::SUCCESS })
 }
