@@ -1,11 +1,13 @@
 //! The worker: fetch, decide, run, store, advance, settle.
 //!
-//! [`Worker::run`] is the loop; what to do is decided by the pure [`machine::Machine`], writes go
-//! through `settler`, leases are kept by `heartbeat`, events by `emitter`. Tested in
-//! `tests/worker` against real stores, with kills in `crates/celeriac/tests/e2e`.
+//! [`Worker::run`] is the loop; what to do is decided by the pure [`machine::Machine`], how a
+//! delivery ends is in `ending`, writes go through `settler`, leases are kept by `heartbeat`, events
+//! by `emitter`. The pure parts are tested in `tests/worker`, the whole with real stores and kills in
+//! `crates/celeriac/tests/e2e`.
 
 pub mod decide;
 mod emitter;
+mod ending;
 mod heartbeat;
 pub mod machine;
 mod run;

@@ -2,6 +2,7 @@
 
 use super::decide::Refusal;
 use super::emitter::Emitter;
+use super::ending::{Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatThread;
 use super::machine::{Action, Event, Machine, Start};
 use super::settler::{self, Request, Written};
@@ -10,17 +11,12 @@ use crate::cancel::Cancellation;
 use crate::handler::RunContext;
 use celeriac_core::StoreError;
 use celeriac_core::clock;
-use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
+use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
-use celeriac_core::record::Recorder;
-use celeriac_core::retry::RetryPolicy;
-use celeriac_core::store::{
-    ChordFinisher, Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Settlement, Store,
-};
-use celeriac_core::workflow::{self, Sender};
-use celeriac_wire::{Body, Embed, ExceptionInfo, Value};
+use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
+use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -52,15 +48,6 @@ struct InFlight {
     abort: AbortHandle,
     started_at: Timestamp,
     began: Duration,
-}
-
-/// What every settlement needs.
-struct Shared {
-    worker: Worker,
-    node: Arc<str>,
-    origin: Arc<str>,
-    finisher: ChordFinisher,
-    emitter: Emitter,
 }
 
 struct Loop {
@@ -178,20 +165,6 @@ async fn newest_revoke(store: &dyn Store) -> Result<i64, StoreError> {
             None => return Ok(newest),
         }
     }
-}
-
-/// Chords that a settlement completes send their body from inside the store's atomic step.
-fn finisher(worker: &Worker, node: Arc<str>, origin: Arc<str>) -> ChordFinisher {
-    let (clock, entropy) = (Arc::clone(&worker.clock), Arc::clone(&worker.entropy));
-    let router = Arc::clone(&worker.router);
-    Arc::new(move |done| {
-        let now = clock.wall();
-        let recorder =
-            Recorder { worker: &node, queue: "", enqueued_at: None, started_at: None, now };
-        let mut new_id = || clock::task_id(&*clock, &*entropy);
-        let mut sender = Sender { router: &router, new_id: &mut new_id, now, origin: &origin };
-        workflow::after_chord(done, &recorder, &mut sender)
-    })
 }
 
 impl Loop {
@@ -418,7 +391,7 @@ impl Loop {
         let Some(task) = self.in_flight.remove(&lease) else { return };
         let delivery = Arc::clone(&task.delivery);
         let conclusion =
-            self.conclusion(&delivery, &task.embed, Some(task.started_at), |run, sender| {
+            self.shared.conclusion(&delivery, &task.embed, Some(task.started_at), |run, sender| {
                 conclude::conclude(run, outcome, sender)
             });
         let runtime = self.worker().clock.boot().saturating_sub(task.began);
@@ -431,28 +404,19 @@ impl Loop {
             Refusal::Poison => Body::parse(&delivery.message.body).unwrap_or_default().embed,
             _ => body.embed.clone(),
         };
-        let conclusion = self.conclusion(&delivery, &embed, None, |run, sender| match refusal {
-            Refusal::Revoked => conclude::revoke(run, false, false, sender),
-            Refusal::Expired => conclude::revoke(run, false, true, sender),
-            Refusal::Dead(reason, failure) => conclude::set_aside(run, reason, failure, sender),
-            Refusal::Poison => {
-                let deaths = run.delivery.suspicion.seen;
-                let text = format!("{deaths} workers died while they ran it");
-                let failure = Failure::permanent(ExceptionInfo::worker_lost(&text));
-                conclude::set_aside(run, DeadReason::Poison, failure, sender)
-            }
-        });
+        let conclusion =
+            self.shared.conclusion(&delivery, &embed, None, |run, sender| match refusal {
+                Refusal::Revoked => conclude::revoke(run, false, false, sender),
+                Refusal::Expired => conclude::revoke(run, false, true, sender),
+                Refusal::Dead(reason, failure) => conclude::set_aside(run, reason, failure, sender),
+                Refusal::Poison => {
+                    let deaths = run.delivery.suspicion.seen;
+                    let text = format!("{deaths} workers died while they ran it");
+                    let failure = Failure::permanent(ExceptionInfo::worker_lost(&text));
+                    conclude::set_aside(run, DeadReason::Poison, failure, sender)
+                }
+            });
         self.settle(Arc::new(delivery), embed, conclusion, Duration::ZERO).await;
-    }
-
-    fn conclusion(
-        &self,
-        delivery: &Delivery,
-        embed: &Embed,
-        started_at: Option<Timestamp>,
-        conclude: impl FnOnce(&Run<'_>, &mut Sender<'_>) -> Conclusion,
-    ) -> Conclusion {
-        self.shared.conclusion(delivery, embed, started_at, conclude)
     }
 
     async fn settle(
@@ -517,142 +481,5 @@ impl Loop {
         }
         report.returned += heartbeat.stop(&*store).await?;
         Ok(report)
-    }
-}
-
-impl Shared {
-    fn conclusion(
-        &self,
-        delivery: &Delivery,
-        embed: &Embed,
-        started_at: Option<Timestamp>,
-        conclude: impl FnOnce(&Run<'_>, &mut Sender<'_>) -> Conclusion,
-    ) -> Conclusion {
-        let worker = &self.worker;
-        let now = worker.clock.wall();
-        let recorder = Recorder {
-            worker: &self.node,
-            queue: delivery.queue.as_str(),
-            enqueued_at: Some(delivery.enqueued_at),
-            started_at,
-            now,
-        };
-        let headers = &delivery.message.headers;
-        let policy =
-            headers.task().and_then(|task| worker.registry.find(task)).map(|task| task.policy());
-        let never = RetryPolicy::never();
-        let run = Run {
-            delivery,
-            embed,
-            retry: policy.map_or(&never, |policy| &policy.retry),
-            ignore_result: headers.ignore_result().unwrap_or(false)
-                || policy.is_some_and(|policy| policy.ignore_result),
-            recorder: &recorder,
-            random: worker.entropy.next_u64(),
-        };
-        let mut new_id = || clock::task_id(&*worker.clock, &*worker.entropy);
-        let mut sender =
-            Sender { router: &worker.router, new_id: &mut new_id, now, origin: &self.origin };
-        conclude(&run, &mut sender)
-    }
-
-    fn settlement(&self, lease: Lease, fate: Fate, plan: Plan) -> Settlement {
-        let finisher = (!plan.parts.is_empty()).then(|| Arc::clone(&self.finisher));
-        Settlement { lease, fate, plan, finisher }
-    }
-
-    /// After the store answered: the event, or a smaller settlement.
-    fn written(
-        self: &Arc<Self>,
-        delivery: &Arc<Delivery>,
-        embed: &Embed,
-        verdict: &Verdict,
-        runtime: Duration,
-        written: Written,
-        settler: &mpsc::WeakSender<Request>,
-    ) {
-        let id = delivery.message.headers.id().unwrap_or_default();
-        match written {
-            Written::Done => self.emitter.ended(id, verdict, runtime),
-            Written::Fenced => {
-                tracing::warn!(task_id = id, "the lease was lost; nothing of this run was stored");
-            }
-            Written::Refused(error) => {
-                tracing::error!(task_id = id, %error, "the store refuses the task's outcome");
-                self.store_refusal(delivery, embed, &error, settler);
-            }
-        }
-    }
-
-    /// What the store will not take (a result that is too large) makes the task fail instead.
-    fn store_refusal(
-        self: &Arc<Self>,
-        delivery: &Arc<Delivery>,
-        embed: &Embed,
-        error: &StoreError,
-        settler: &mpsc::WeakSender<Request>,
-    ) {
-        let text = format!("the outcome cannot be stored: {error}");
-        let exception =
-            ExceptionInfo::new("celeriac.exceptions", "StoreRefused", vec![Value::from(text)]);
-        let conclusion = self.conclusion(delivery, embed, None, |run, sender| {
-            conclude::set_aside(run, DeadReason::Failed, Failure::permanent(exception), sender)
-        });
-        let settlement = self.settlement(delivery.lease, conclusion.fate, conclusion.plan);
-        let (shared, id) =
-            (Arc::clone(self), delivery.message.headers.id().unwrap_or_default().to_owned());
-        let report = Box::new(move |written: Written| match written {
-            Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
-            other => tracing::error!(task_id = id, ?other, "the task runs again after this worker"),
-        });
-        let request = Request { settlement, report };
-        if settler.upgrade().is_none_or(|settler| settler.try_send(request).is_err()) {
-            tracing::error!("the settler is busy; the task runs again after this worker");
-        }
-    }
-}
-
-fn outcome_of_join_error(error: JoinError) -> Outcome {
-    if !error.is_panic() {
-        return Outcome::Cancelled;
-    }
-    let payload = error.into_panic();
-    let text = payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned());
-    let exception =
-        ExceptionInfo::new("celeriac.exceptions", "TaskPanicked", vec![Value::from(text)]);
-    Outcome::Failure(Failure::new(exception))
-}
-
-/// One line for each ended task, as Celery's INFO lines.
-fn log_end(delivery: &Delivery, verdict: &Verdict, runtime: Duration) {
-    let headers = &delivery.message.headers;
-    let (task_id, task) = (headers.id().unwrap_or_default(), headers.task().unwrap_or_default());
-    let seconds = runtime.as_secs_f64();
-    match verdict {
-        Verdict::Succeeded(_) => tracing::info!(task_id, task, seconds, "task succeeded"),
-        Verdict::Failed(failure) => {
-            let error = failure.exception.summary();
-            tracing::error!(
-                task_id,
-                task,
-                seconds,
-                error,
-                "task failed, its message is a dead letter"
-            );
-        }
-        Verdict::Retried { at, failure } => {
-            let error = failure.exception.summary();
-            tracing::warn!(task_id, task, seconds, error, %at, "task failed, it runs again");
-        }
-        Verdict::Revoked { terminated, expired } => {
-            tracing::info!(task_id, task, terminated, expired, "task revoked");
-        }
-        Verdict::Rejected { requeue } => tracing::info!(task_id, task, requeue, "task rejected"),
-        Verdict::Returned => tracing::info!(task_id, task, "task interrupted, it goes back"),
-        _ => tracing::debug!(task_id, task, "task ignored its result"),
     }
 }
