@@ -13,6 +13,9 @@ pub enum ErrorKind {
     TooLarge,
     /// The queue is at its depth limit, or the disk is full; try later.
     Full,
+    /// The dead letters are at their bound: there is no room for another, though there is for other
+    /// writes.
+    DeadFull,
     /// What was named does not exist.
     NotFound,
     /// Somebody else changed it first, or the lease is no longer ours.
@@ -71,7 +74,10 @@ impl StoreError {
 
     /// Whether the same call may succeed later without any change by the caller.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Full | ErrorKind::Unavailable | ErrorKind::Unknown)
+        matches!(
+            self.kind,
+            ErrorKind::Full | ErrorKind::DeadFull | ErrorKind::Unavailable | ErrorKind::Unknown
+        )
     }
 }
 

@@ -27,6 +27,8 @@ pub mod record;
 pub mod retry;
 pub mod route;
 pub mod state;
+pub mod throttle;
+pub mod unique;
 pub mod workflow;
 
 pub mod store;

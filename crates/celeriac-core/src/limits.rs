@@ -14,8 +14,13 @@ pub struct StoreLimits {
     /// How long a result is kept after the task ended; `None` keeps it for ever (default one day,
     /// Celery's `result_expires`).
     pub result_expires: Option<Duration>,
-    /// The most dead letters; past it the oldest stays and new failures wait (default 1 million).
+    /// The most dead letters; past it workers spill to a local file (default 1 million).
     pub dead_letters_max: u64,
+    /// The most bytes of dead letters together (default 4 GiB).
+    pub dead_bytes_max: u64,
+    /// How long a dead letter stays in the store; older ones are moved to the worker's spill file.
+    /// `None` keeps them (default).
+    pub dead_expires: Option<Duration>,
     /// The most events kept; the oldest go first (default 500 000).
     pub events_max: u64,
     /// How long a revocation is remembered (default 30 days).
@@ -30,6 +35,8 @@ impl Default for StoreLimits {
             queue_depth_max: 10_000_000,
             result_expires: Some(Duration::from_hours(24)),
             dead_letters_max: 1_000_000,
+            dead_bytes_max: 4 << 30,
+            dead_expires: None,
             events_max: 500_000,
             revoke_expires: Duration::from_hours(720),
         }

@@ -7,19 +7,23 @@
 mod admin;
 mod broker;
 mod control;
+mod maintain;
 mod results;
+mod throttle;
 mod view;
 
 pub use admin::{DeadFilter, DeadLetters, Page, Queues, Replay, Stored};
 pub use broker::{
-    Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Fate, FetchRequest,
-    Outgoing, Place, Plan, Settled, Settlement,
+    Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
+    FetchRequest, Outgoing, Place, Plan, Published, Settled, Settlement, TaskCap,
 };
 pub use control::{
     Control, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke, StampedEvent,
     Sweep,
 };
+pub use maintain::{Backup, Finding, Maintain};
 pub use results::{ResultRecord, Results};
+pub use throttle::{LimitView, Throttle};
 pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
 
 use crate::limits::StoreLimits;
@@ -40,7 +44,7 @@ pub struct Capabilities {
 
 /// A store that plays every role; the embedded ones do.
 pub trait Store:
-    Broker + Results + DeadLetters + Queues + Control + Nodes + Events + Inspect
+    Broker + Results + DeadLetters + Queues + Control + Throttle + Nodes + Events + Inspect + Maintain
 {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;

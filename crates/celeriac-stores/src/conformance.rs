@@ -31,6 +31,8 @@ pub mod lease;
 pub mod nodes;
 pub mod publish;
 pub mod results;
+pub mod throttle;
+pub mod unique;
 pub mod view;
 pub mod wake;
 
@@ -54,6 +56,29 @@ macro_rules! conformance_suite {
             long_task_ids_are_refused
             every_byte_and_unknown_field_survives
             a_retry_keeps_when_its_life_began
+        });
+        $crate::conformance_theme!($harness, throttle {
+            a_rate_spreads_a_task_and_holds_up_nobody
+            a_rate_holds_for_all_workers_together
+            rates_with_bursts_hold_together
+            concurrency_is_counted_from_the_leases
+            keys_are_limited_each_for_itself
+            a_limit_sets_apart_what_waits_already
+            a_queue_can_be_limited
+            operators_override_applications
+            a_worker_takes_no_more_of_a_task_than_it_may
+            rates_survive_a_clock_that_is_set_back
+            a_thousand_keys_are_served_and_forgotten
+            a_limit_holds_for_suspects
+        });
+        $crate::conformance_theme!($harness, unique {
+            a_second_message_of_a_key_is_left_out
+            a_key_is_free_when_its_message_is_gone
+            a_key_until_started_is_free_when_it_runs
+            a_window_keeps_the_key_after_the_end
+            a_retry_keeps_its_key
+            no_key_outlives_its_holder
+            members_of_groups_are_never_left_out
         });
         $crate::conformance_theme!($harness, fetch {
             messages_come_in_the_order_they_were_sent
@@ -134,6 +159,7 @@ macro_rules! conformance_suite {
             pause_stops_fetches_and_resume_continues
             a_paused_queue_does_not_stop_its_neighbours
             pauses_keep_their_beginning
+            a_pause_of_a_task_a_key_or_everything_holds
         });
         $crate::conformance_theme!($harness, events {
             events_come_back_in_order_by_number

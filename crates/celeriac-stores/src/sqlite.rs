@@ -11,12 +11,16 @@ mod dead;
 mod error;
 mod events;
 mod fetch;
+mod lanes;
+mod maintain;
 mod nodes;
 mod open;
 mod plan;
 mod results;
 mod rows;
 mod settle;
+mod throttle;
+mod unique;
 mod view;
 mod writer;
 
@@ -26,11 +30,13 @@ use celeriac_core::dead::DeadLetter;
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery, Events,
-    FetchRequest, Heartbeat, Inspect, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause,
-    Plan, QueueView, Queues, Replay, ResultRecord, Results, Revoke, Settled, Settlement,
-    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskView,
+    Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
+    Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo,
+    NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay,
+    ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
+    TaskFilter, TaskView, Throttle,
 };
+use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{Clock, Entropy, ErrorKind, QueueName, StoreError};
 use celeriac_wire::Event;
 use jiff::Timestamp;
@@ -78,7 +84,7 @@ pub struct SqliteStore {
     bell: Bell,
     turn: AtomicUsize,
     location: String,
-    durable: bool,
+    files: Option<Files>,
     _listener: Option<Listener>,
 }
 
@@ -120,14 +126,16 @@ impl SqliteStore {
         });
         Ok(Self {
             context: Arc::new(Context { clock, entropy, limits, boot_id: open::boot_id() }),
-            writer: Writer::spawn(connection, committed).map_err(thread_error)?,
-            event_writer: Writer::spawn(events, Box::new(|_| ())).map_err(thread_error)?,
-            reader: Arc::new(Reader::file(files.main)),
-            event_reader: Arc::new(Reader::file(files.events)),
+            writer: Writer::spawn(connection, open::still_known, committed)
+                .map_err(thread_error)?,
+            event_writer: Writer::spawn(events, |_| Ok(()), Box::new(|_| ()))
+                .map_err(thread_error)?,
+            reader: Arc::new(Reader::file(files.main.clone())),
+            event_reader: Arc::new(Reader::file(files.events.clone())),
             bell,
             turn: AtomicUsize::new(0),
             location: format!("sqlite://{}", path.display()),
-            durable: true,
+            files: Some(files),
             _listener: Some(listener),
         })
     }
@@ -162,9 +170,16 @@ impl SqliteStore {
             bell,
             turn: AtomicUsize::new(0),
             location: "memory://".to_owned(),
-            durable: false,
+            files: None,
             _listener: None,
         })
+    }
+
+    fn files(&self, what: &str) -> Result<&Files, StoreError> {
+        let hint = "use a store in a file: sqlite:///path/to/queue.db";
+        let none =
+            || StoreError::invalid(format!("{what}: a store in memory has no file")).hint(hint);
+        self.files.as_ref().ok_or_else(none)
     }
 
     async fn write<T: Send + 'static>(
@@ -240,7 +255,11 @@ async fn read<T: Send + 'static>(
 
 #[async_trait]
 impl Broker for SqliteStore {
-    async fn publish(&self, plan: Plan, finisher: Option<ChordFinisher>) -> Result<(), StoreError> {
+    async fn publish(
+        &self,
+        plan: Plan,
+        finisher: Option<ChordFinisher>,
+    ) -> Result<Published, StoreError> {
         self.write("publish", Synced, move |connection, context| {
             plan::write(connection, context, plan, finisher.as_ref(), plan::Limits::Enforced)
         })
@@ -279,8 +298,8 @@ impl Broker for SqliteStore {
 
     async fn next_due(&self, queues: &[QueueName]) -> Result<Option<Timestamp>, StoreError> {
         let queues = queues.to_vec();
-        self.read("look for scheduled messages", move |connection, _| {
-            fetch::next_due(connection, &queues)
+        self.read("look for scheduled messages", move |connection, context| {
+            fetch::next_due(connection, context, &queues)
         })
         .await
     }
@@ -418,24 +437,54 @@ impl Control for SqliteStore {
         .await
     }
 
-    async fn pause(&self, queue: &QueueName, reason: &str) -> Result<(), StoreError> {
-        let (queue, reason) = (queue.clone(), reason.to_owned());
-        self.write("pause a queue", Synced, move |connection, context| {
-            control::pause(connection, context, &queue, &reason)
+    async fn pause(&self, target: &Target, reason: &str) -> Result<(), StoreError> {
+        let (target, reason) = (target.clone(), reason.to_owned());
+        self.write("pause", Synced, move |connection, context| {
+            control::pause(connection, context, &target, &reason)
         })
         .await
     }
 
-    async fn resume(&self, queue: &QueueName) -> Result<bool, StoreError> {
-        let queue = queue.clone();
-        self.write("resume a queue", Synced, move |connection, _| {
-            control::resume(connection, &queue)
-        })
-        .await
+    async fn resume(&self, target: &Target) -> Result<bool, StoreError> {
+        let target = target.clone();
+        self.write("resume", Synced, move |connection, _| control::resume(connection, &target))
+            .await
     }
 
     async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
         self.read("read the pauses", |connection, _| control::pauses(connection)).await
+    }
+}
+
+#[async_trait]
+impl Throttle for SqliteStore {
+    async fn declare_limits(
+        &self,
+        tasks: &[String],
+        rules: Vec<LimitRule>,
+    ) -> Result<(), StoreError> {
+        let tasks = tasks.to_vec();
+        self.write("declare limits", Synced, move |connection, _| {
+            throttle::declare(connection, &tasks, &rules)
+        })
+        .await
+    }
+
+    async fn set_limit(&self, rule: LimitRule) -> Result<(), StoreError> {
+        self.write("set a limit", Synced, move |connection, _| throttle::set(connection, &rule))
+            .await
+    }
+
+    async fn remove_limit(&self, target: &Target, origin: RuleOrigin) -> Result<bool, StoreError> {
+        let target = target.clone();
+        self.write("remove a limit", Synced, move |connection, _| {
+            throttle::remove(connection, &target, origin)
+        })
+        .await
+    }
+
+    async fn limits_in_force(&self) -> Result<Vec<LimitView>, StoreError> {
+        self.read("read the limits", throttle::views).await
     }
 }
 
@@ -530,11 +579,78 @@ impl Inspect for SqliteStore {
     }
 }
 
+#[async_trait]
+impl Maintain for SqliteStore {
+    async fn backup(
+        &self,
+        target: &Path,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Backup, StoreError> {
+        let (files, target) = (self.files("back up")?.clone(), target.to_owned());
+        let (report, mut reports) = tokio::sync::watch::channel((0, 0));
+        let mut copying = tokio::task::spawn_blocking(move || {
+            maintain::backup(&files, &target, &mut |done, all| {
+                // Nobody listens once the caller has given up.
+                let _gone = report.send((done, all));
+            })
+        });
+        loop {
+            tokio::select! {
+                biased;
+                // Both are cancel safe: the copy goes on in its thread, a watch keeps its value.
+                copied = &mut copying => return joined("back up", copied),
+                Ok(()) = reports.changed() => {
+                    let (done, all) = *reports.borrow_and_update();
+                    progress(done, all);
+                }
+            }
+        }
+    }
+
+    async fn check(&self, mend: bool) -> Result<Vec<Finding>, StoreError> {
+        let mut findings = match &self.files {
+            Some(files) => {
+                let files = files.clone();
+                let checking = tokio::task::spawn_blocking(move || {
+                    let main = open::connect(&files.main, true)?;
+                    maintain::check(&main, &open::connect(&files.events, true)?)
+                });
+                joined("check", checking.await)?
+            }
+            None => self.read("check", |main, _| maintain::check(main, main)).await?,
+        };
+        findings.extend(
+            self.write("check the counters", Synced, move |connection, _| {
+                maintain::mend(connection, mend)
+            })
+            .await?,
+        );
+        Ok(findings)
+    }
+
+    async fn compact(&self) -> Result<(u64, u64), StoreError> {
+        let files = self.files("compact")?.clone();
+        let compacting = tokio::task::spawn_blocking(move || {
+            let main = maintain::compact(&files.main)?;
+            let events = maintain::compact(&files.events)?;
+            Ok((main.0 + events.0, main.1 + events.1))
+        });
+        joined("compact", compacting.await)
+    }
+}
+
+fn joined<T>(
+    what: &str,
+    outcome: Result<Result<T, StoreError>, tokio::task::JoinError>,
+) -> Result<T, StoreError> {
+    outcome.unwrap_or_else(|error| Err(StoreError::new(ErrorKind::Internal, what).because(error)))
+}
+
 impl Store for SqliteStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            shared_between_processes: self.durable,
-            durable: self.durable,
+            shared_between_processes: self.files.is_some(),
+            durable: self.files.is_some(),
             atomic_settle: true,
             chords: true,
         }

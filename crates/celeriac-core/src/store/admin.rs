@@ -5,6 +5,7 @@ use crate::dead::{DeadLetter, DeadReason};
 use crate::error::StoreError;
 use crate::queue::QueueName;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use std::fmt;
 
 /// A slice of a long list: entries with a number above `after`, at most `count_max`.
@@ -31,6 +32,8 @@ pub struct DeadFilter {
     pub reason: Option<DeadReason>,
     /// Text inside the detail.
     pub detail: Option<String>,
+    /// Set aside before this time.
+    pub before: Option<Timestamp>,
 }
 
 /// How a dead letter goes back.

@@ -168,6 +168,31 @@ pub enum Settled {
     Fenced,
 }
 
+/// A unique message that was not enqueued, because another holds its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// Its place in [`Plan::publish`].
+    pub index: usize,
+    /// The task that holds the key.
+    pub task_id: String,
+}
+
+/// What became of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// What was left out; everything else is written.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// How many messages of a task a worker takes at most in one fetch: its own rate limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskCap {
+    /// The task's name.
+    pub task: String,
+    /// The most messages; 0 takes none.
+    pub count_max: usize,
+}
+
 /// A request for messages.
 #[derive(Clone, Debug)]
 pub struct FetchRequest {
@@ -179,6 +204,8 @@ pub struct FetchRequest {
     pub count_max: usize,
     /// Whether a suspect may be among them; at most one is.
     pub suspects: bool,
+    /// Tasks of which this worker may start only so many now.
+    pub caps: Vec<TaskCap>,
 }
 
 /// A message held by one node until it settles.
@@ -206,14 +233,19 @@ pub struct Delivery {
 #[async_trait]
 pub trait Broker: fmt::Debug + Send + Sync {
     /// Enqueues and writes everything of the plan, or nothing. On `Ok` it is as durable as the store.
+    /// Unique messages whose key is taken are left out and named in the answer.
     ///
     /// # Errors
     /// `TooLarge`, `Full` (depth limit, disk), `Invalid`: refused, nothing written.
-    async fn publish(&self, plan: Plan, finisher: Option<ChordFinisher>) -> Result<(), StoreError>;
+    async fn publish(
+        &self,
+        plan: Plan,
+        finisher: Option<ChordFinisher>,
+    ) -> Result<Published, StoreError>;
 
     /// Takes ready messages and leases them in one atomic step; returns at once, perhaps empty.
     /// Due scheduled messages become ready first. Order: priority step, then queue in rotation,
-    /// then arrival.
+    /// then arrival. What is paused, or over a limit, stays and stands in nobody's way.
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError>;
 
     /// Notes that deliveries began to run, so that others can see it. Not durable.
@@ -230,6 +262,7 @@ pub trait Broker: fmt::Debug + Send + Sync {
     /// False alarms happen; a missed change is noticed within 100 ms.
     async fn wait_change(&self, seen: u64, timeout: Duration) -> u64;
 
-    /// The earliest time at which a scheduled message of these queues becomes due.
+    /// The earliest time at which a scheduled message of these queues becomes due, or a rate limit
+    /// lets the next one go.
     async fn next_due(&self, queues: &[QueueName]) -> Result<Option<Timestamp>, StoreError>;
 }

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::lease::LeaseTimes;
 use crate::queue::QueueName;
+use crate::throttle::Target;
 use async_trait::async_trait;
 use celeriac_wire::Event;
 use jiff::Timestamp;
@@ -103,8 +104,8 @@ pub struct Revoke {
 /// What a pause stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// The queue.
-    pub queue: QueueName,
+    /// A queue, a task name, a key, or everything.
+    pub target: Target,
     /// Since when.
     pub since: Timestamp,
     /// Why, in the operator's words.
@@ -124,11 +125,12 @@ pub trait Control: fmt::Debug + Send + Sync {
     /// Revocations with a number above `after`, oldest first, at most 10 000.
     async fn revokes_since(&self, after: i64) -> Result<Vec<Revoke>, StoreError>;
 
-    /// Stops fetches from a queue.
-    async fn pause(&self, queue: &QueueName, reason: &str) -> Result<(), StoreError>;
+    /// Stops fetches of what is named, in running workers and in those that start later; what runs
+    /// goes on.
+    async fn pause(&self, target: &Target, reason: &str) -> Result<(), StoreError>;
 
-    /// Lets a queue go on; `false` when it was not paused.
-    async fn resume(&self, queue: &QueueName) -> Result<bool, StoreError>;
+    /// Lets it go on; `false` when it was not paused.
+    async fn resume(&self, target: &Target) -> Result<bool, StoreError>;
 
     /// All pauses.
     async fn pauses(&self) -> Result<Vec<Pause>, StoreError>;

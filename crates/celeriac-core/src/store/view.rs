@@ -25,8 +25,10 @@ pub enum Phase {
     Queued {
         /// How many messages run before it, if it can be told cheaply (up to 10 000).
         position: Option<u64>,
-        /// Whether its queue is paused.
+        /// Whether its queue, its task, its key or everything is paused.
         paused: bool,
+        /// Whether a rate or concurrency limit holds it back now.
+        limited: bool,
         /// Whether it will be thrown away when fetched.
         revoked: bool,
     },

@@ -1,8 +1,9 @@
 //! Durable orders: revocations and pauses.
 
-use super::fixture::{Harness, ids, outgoing, queue};
+use super::fixture::{Harness, ids, outgoing, the_queue};
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{Phase, Place};
+use celeriac_core::throttle::{KEY_HEADER, Target};
 use std::time::Duration;
 
 fn names(ids: &[&str]) -> Vec<String> {
@@ -108,15 +109,15 @@ pub async fn pause_stops_fetches_and_resume_continues(harness: &Harness) {
     later.message.headers.set_eta(Some(fixture.at(5)));
     fixture.publish(vec![outgoing("celery", "a"), later, outgoing("celery", "b")]).await;
     let held = fixture.take(node).await;
-    fixture.store.pause(&queue("celery"), "database upgrade").await.unwrap();
+    fixture.store.pause(&the_queue("celery"), "database upgrade").await.unwrap();
     fixture.clock.advance(Duration::from_secs(6));
     let late = fixture.node("celery@b").await;
     assert!(fixture.fetch(node, 9).await.is_empty());
     assert!(fixture.fetch(late, 9).await.is_empty());
     fixture.send(&["c"]).await;
     fixture.release(held.lease, Place::Head).await;
-    assert!(fixture.store.resume(&queue("celery")).await.unwrap());
-    assert!(!fixture.store.resume(&queue("celery")).await.unwrap());
+    assert!(fixture.store.resume(&the_queue("celery")).await.unwrap());
+    assert!(!fixture.store.resume(&the_queue("celery")).await.unwrap());
     let mut got = ids(&fixture.fetch(late, 9).await).join(" ");
     // Whether a due message ranks before or behind one that came during the pause is not promised.
     got = got.replace("c later", "later c");
@@ -129,7 +130,7 @@ pub async fn a_paused_queue_does_not_stop_its_neighbours(harness: &Harness) {
     let node = fixture.node("celery@a").await;
     fixture.send(&["a"]).await;
     fixture.send_to("reports", &["b"]).await;
-    fixture.store.pause(&queue("celery"), "").await.unwrap();
+    fixture.store.pause(&the_queue("celery"), "").await.unwrap();
     let held = fixture.fetch_from(node, &["celery", "reports"], 9).await;
     assert_eq!(ids(&held), ["b"]);
 }
@@ -139,11 +140,43 @@ pub async fn pauses_keep_their_beginning(harness: &Harness) {
     let fixture = harness.store();
     assert!(fixture.store.pauses().await.unwrap().is_empty());
     let since = fixture.now();
-    fixture.store.pause(&queue("celery"), "first").await.unwrap();
+    fixture.store.pause(&the_queue("celery"), "first").await.unwrap();
     fixture.clock.advance(Duration::from_mins(1));
-    fixture.store.pause(&queue("celery"), "second").await.unwrap();
-    fixture.store.pause(&queue("a"), "other").await.unwrap();
+    fixture.store.pause(&the_queue("celery"), "second").await.unwrap();
+    fixture.store.pause(&the_queue("a"), "other").await.unwrap();
     let pauses = fixture.store.pauses().await.unwrap();
-    let celery = pauses.iter().find(|pause| pause.queue == queue("celery")).unwrap();
+    let celery = pauses.iter().find(|pause| pause.target == the_queue("celery")).unwrap();
     assert_eq!((pauses.len(), celery.since, celery.reason.as_str()), (2, since, "second"));
+}
+
+/// A task name, a key and everything can be paused; the rest goes on, and what came before the pause
+/// stands in nobody's way.
+pub async fn a_pause_of_a_task_a_key_or_everything_holds(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    let of = |id: &str, task: &str, key: Option<&str>| {
+        let mut outgoing = outgoing("celery", id);
+        outgoing.message.headers.set_task(task);
+        if let Some(key) = key {
+            outgoing.message.headers.insert(KEY_HEADER, key);
+        }
+        outgoing
+    };
+    fixture.publish(vec![of("m1", "mail", None), of("k1", "t", Some("acme"))]).await;
+    let (mail, acme) = (Target::Task("mail".into()), Target::Key("acme".into()));
+    for target in [&mail, &acme] {
+        fixture.store.pause(target, "").await.unwrap();
+    }
+    fixture.publish(vec![of("m2", "mail", None), of("free", "t", None)]).await;
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["free"]);
+    let phase = fixture.store.task("k1").await.unwrap().phase;
+    assert!(matches!(phase, Phase::Queued { paused: true, .. }), "{phase:?}");
+    fixture.store.pause(&Target::Everything, "maintenance").await.unwrap();
+    fixture.publish(vec![of("f2", "t", None)]).await;
+    assert!(fixture.store.resume(&mail).await.unwrap());
+    assert!(fixture.fetch(node, 9).await.is_empty());
+    assert!(fixture.store.resume(&Target::Everything).await.unwrap());
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["m1", "m2", "f2"]);
+    assert!(fixture.store.resume(&acme).await.unwrap());
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["k1"]);
 }

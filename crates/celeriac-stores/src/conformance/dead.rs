@@ -270,7 +270,7 @@ pub async fn dead_letters_are_bounded(harness: &Harness) {
     let held = fixture.fetch(node, 2).await;
     let third = || settlement(held[0].lease, dead(DeadReason::Failed), Plan::default());
     let error = fixture.store.settle(vec![third()]).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Full);
+    assert_eq!(error.kind(), ErrorKind::DeadFull);
     assert!(error.is_retryable() && error.hint_text().is_some(), "{error}");
     assert_eq!(fixture.settle(held[1].lease, Fate::Done).await, Settled::Done, "others go on");
     let oldest = fixture.dead_numbers().await[0];

@@ -1,6 +1,6 @@
 //! Which messages a fetch takes, and in which order.
 
-use super::fixture::{Harness, ids, outgoing, queue};
+use super::fixture::{Harness, ids, outgoing, queue, request};
 use celeriac_core::store::{FetchRequest, Outgoing};
 use celeriac_wire::Value;
 use std::time::Duration;
@@ -182,7 +182,7 @@ pub async fn next_due_is_the_earliest_of_these_queues(harness: &Harness) {
     let both = [queue("celery"), queue("reports")];
     assert_eq!(fixture.store.next_due(&both).await.unwrap(), Some(fixture.at(5)));
     fixture.clock.advance(Duration::from_secs(10));
-    let request = FetchRequest { node, queues: celery.to_vec(), count_max: 9, suspects: false };
+    let request = FetchRequest { suspects: false, ..request(node, celery.to_vec(), 9) };
     assert_eq!(ids(&fixture.store.fetch(request).await.unwrap()), ["a"]);
     assert_eq!(fixture.store.next_due(&celery).await.unwrap(), Some(fixture.at(10)));
 }

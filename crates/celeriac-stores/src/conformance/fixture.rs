@@ -10,6 +10,7 @@ use celeriac_core::store::{
     Page, Place, Plan, ResultRecord, Settled, Settlement, Store, Sweep,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
+use celeriac_core::throttle::Target;
 use celeriac_core::{Clock as _, lease::LeaseTimes};
 use celeriac_wire::{Body, Map, Message, ResultMeta, State, Value};
 use jiff::Timestamp;
@@ -123,7 +124,7 @@ impl Fixture {
         count_max: usize,
     ) -> Vec<Delivery> {
         let queues = queues.iter().map(|name| queue(name)).collect();
-        self.store.fetch(FetchRequest { node, queues, count_max, suspects: true }).await.unwrap()
+        self.store.fetch(request(node, queues, count_max)).await.unwrap()
     }
 
     /// Fetches exactly one message.
@@ -261,4 +262,14 @@ pub(super) fn results(records: Vec<ResultRecord>) -> Plan {
 
 pub(super) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
     deliveries.iter().map(|delivery| delivery.message.headers.id().unwrap()).collect()
+}
+
+/// A request that takes suspects and knows no limits of its own.
+pub(super) fn request(node: NodeId, queues: Vec<QueueName>, count_max: usize) -> FetchRequest {
+    FetchRequest { node, queues, count_max, suspects: true, caps: Vec::new() }
+}
+
+/// A queue as the target of a pause or a limit.
+pub(super) fn the_queue(name: &str) -> Target {
+    Target::Queue(name.to_owned())
 }

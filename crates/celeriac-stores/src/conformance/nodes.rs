@@ -1,6 +1,6 @@
 //! Who is alive, and what happens to the work of those who are not.
 
-use super::fixture::{EXPIRY, Harness, ids, node_info};
+use super::fixture::{EXPIRY, Harness, ids, node_info, request};
 use celeriac_core::ErrorKind;
 use celeriac_core::store::{Fate, FetchRequest, Heartbeat, NodeId, Settled};
 use std::time::Duration;
@@ -96,7 +96,7 @@ pub async fn a_node_that_is_not_alive_gets_nothing(harness: &Harness) {
     fixture.send(&["a"]).await;
     for node in [dead, gone, NodeId(4711)] {
         let queues = vec![super::fixture::queue("celery")];
-        let request = FetchRequest { node, queues, count_max: 9, suspects: true };
+        let request = request(node, queues, 9);
         let error = fixture.store.fetch(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     }
@@ -133,7 +133,7 @@ pub async fn suspects_come_one_at_a_time(harness: &Harness) {
     fixture.send(&["c"]).await;
     let node = fixture.node("celery@b").await;
     let queues = vec![super::fixture::queue("celery")];
-    let without = FetchRequest { node, queues, count_max: 9, suspects: false };
+    let without = FetchRequest { suspects: false, ..request(node, queues, 9) };
     assert_eq!(ids(&fixture.store.fetch(without.clone()).await.unwrap()), ["c"]);
     assert!(fixture.store.fetch(without).await.unwrap().is_empty());
     let first = fixture.fetch(node, 9).await;

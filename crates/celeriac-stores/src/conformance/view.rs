@@ -1,7 +1,7 @@
 //! What is shown is true, with or without a running worker.
 
 use super::fixture::{
-    Fixture, Harness, dead, message, outgoing, queue, record, results, settlement,
+    Fixture, Harness, dead, message, outgoing, queue, record, results, settlement, the_queue,
 };
 use celeriac_core::dead::DeadReason;
 use celeriac_core::limits::StoreLimits;
@@ -35,13 +35,14 @@ pub async fn a_task_view_is_true_in_every_phase(harness: &Harness) {
     fixture.clock.advance(Duration::from_secs(30));
     let before = fixture.take(node).await;
     fixture.release(before.lease, celeriac_core::store::Place::Head).await;
-    let queued = |position, paused, revoked| Phase::Queued { position, paused, revoked };
+    let queued =
+        |position, paused, revoked| Phase::Queued { position, paused, limited: false, revoked };
     assert_eq!(phase(&fixture, "before").await, queued(Some(0), false, false));
     assert_eq!(phase(&fixture, "a").await, queued(Some(1), false, false));
-    fixture.store.pause(&queue("celery"), "").await.unwrap();
+    fixture.store.pause(&the_queue("celery"), "").await.unwrap();
     fixture.store.revoke(&["a".to_owned()], false).await.unwrap();
     assert_eq!(phase(&fixture, "a").await, queued(Some(1), true, true));
-    fixture.store.resume(&queue("celery")).await.unwrap();
+    fixture.store.resume(&the_queue("celery")).await.unwrap();
     fixture.store.unrevoke(&["a".to_owned()]).await.unwrap();
 
     let held = fixture.fetch(node, 2).await.remove(1);
@@ -210,7 +211,7 @@ pub async fn queues_are_seen_in_numbers(harness: &Harness) {
     fixture.store.deregister(gone).await.unwrap();
     let held = fixture.fetch(node, 2).await;
     fixture.release(held[0].lease, celeriac_core::store::Place::Tail).await;
-    fixture.store.pause(&queue("rests"), "").await.unwrap();
+    fixture.store.pause(&the_queue("rests"), "").await.unwrap();
     let queues = fixture.store.queues().await.unwrap();
     let names: Vec<_> = queues.iter().map(|view| view.name.as_str()).collect();
     assert_eq!(names, ["celery", "old", "reports", "rests"]);

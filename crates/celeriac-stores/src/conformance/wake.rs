@@ -1,6 +1,6 @@
 //! Waiting for changes instead of asking again and again.
 
-use super::fixture::{EXPIRY, Fixture, Harness, PATIENCE, queue};
+use super::fixture::{EXPIRY, Fixture, Harness, PATIENCE, the_queue};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::store::{DeadFilter, Fate, Place, Replay, Settled};
 use std::time::Duration;
@@ -37,9 +37,9 @@ pub async fn every_change_that_matters_wakes_a_waiter(harness: &Harness) {
     store.deregister(node).await.unwrap();
     assert_woken(&fixture, seen, "a worker's sign-off").await;
 
-    store.pause(&queue("celery"), "").await.unwrap();
+    store.pause(&the_queue("celery"), "").await.unwrap();
     let seen = store.changes();
-    store.resume(&queue("celery")).await.unwrap();
+    store.resume(&the_queue("celery")).await.unwrap();
     assert_woken(&fixture, seen, "the end of a pause").await;
 
     let seen = store.changes();

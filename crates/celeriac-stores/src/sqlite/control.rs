@@ -1,10 +1,11 @@
 //! Durable revocations and pauses.
 
 use super::Context;
-use super::error::wrap;
-use super::rows::{instant, micros, queue_of};
+use super::error::{corrupt, wrap};
+use super::rows::{instant, micros};
 use celeriac_core::lease::SUSPECT_AFTER;
 use celeriac_core::store::{Pause, Revoke};
+use celeriac_core::throttle::Target;
 use celeriac_core::{QueueName, StoreError, clock};
 use rusqlite::Connection;
 
@@ -92,39 +93,47 @@ pub(super) fn revokes_since(
 pub(super) fn pause(
     connection: &Connection,
     context: &Context,
-    queue: &QueueName,
+    target: &Target,
     reason: &str,
 ) -> Result<(), StoreError> {
+    if let Target::Queue(name) = target {
+        QueueName::parse(name)?;
+    }
     connection
         .prepare_cached(
-            "INSERT INTO pause VALUES (?1, ?2, ?3) \
-             ON CONFLICT (queue) DO UPDATE SET reason = excluded.reason",
+            "INSERT INTO paused VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (kind, name) DO UPDATE SET reason = excluded.reason",
         )
         .and_then(|mut statement| {
-            statement.execute((queue.as_str(), micros(context.clock.wall()), reason))
+            let since = micros(context.clock.wall());
+            statement.execute((target.kind(), target.name(), since, reason))
         })
-        .map_err(wrap("pause a queue"))?;
+        .map_err(wrap("pause"))?;
     Ok(())
 }
 
-pub(super) fn resume(connection: &Connection, queue: &QueueName) -> Result<bool, StoreError> {
+pub(super) fn resume(connection: &Connection, target: &Target) -> Result<bool, StoreError> {
     connection
-        .prepare_cached("DELETE FROM pause WHERE queue = ?1")
-        .and_then(|mut statement| statement.execute([queue.as_str()]))
+        .prepare_cached("DELETE FROM paused WHERE kind = ?1 AND name = ?2")
+        .and_then(|mut statement| statement.execute((target.kind(), target.name())))
         .map(|gone| gone > 0)
-        .map_err(wrap("resume a queue"))
+        .map_err(wrap("resume"))
 }
 
 pub(super) fn pauses(connection: &Connection) -> Result<Vec<Pause>, StoreError> {
-    let rows: Vec<(String, i64, String)> = connection
-        .prepare_cached("SELECT queue, since, reason FROM pause ORDER BY queue")
+    let rows: Vec<(String, String, i64, String)> = connection
+        .prepare_cached("SELECT kind, name, since, reason FROM paused ORDER BY kind, name")
         .and_then(|mut statement| {
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+            statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect()
         })
         .map_err(wrap("read the pauses"))?;
     rows.into_iter()
-        .map(|(queue, since, reason)| {
-            Ok(Pause { queue: queue_of(&queue)?, since: instant(since), reason })
+        .map(|(kind, name, since, reason)| {
+            let target = Target::of(&kind, &name)
+                .ok_or_else(|| corrupt(format!("a pause has the unknown kind {kind:?}")))?;
+            Ok(Pause { target, since: instant(since), reason })
         })
         .collect()
 }

@@ -3,13 +3,15 @@
 use super::Context;
 use super::error::{corrupt, wrap};
 use super::plan::{self, Limits};
-use super::rows::{history_of, instant, message_of, queue_of};
+use super::rows::{
+    DEAD_BYTES, DEAD_LETTERS, change_counter, history_of, instant, message_of, micros, queue_of,
+};
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Plan, Replay};
 use celeriac_core::{ErrorKind, StoreError};
-use celeriac_wire::Body;
+use celeriac_wire::{Body, Headers, Message, Properties};
 use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 const COLUMNS: &str = "number, queue, reason, detail, died_at, enqueued_at, history, headers, \
                        properties, content_type, content_encoding, body";
@@ -39,6 +41,10 @@ fn condition(filter: &DeadFilter) -> (String, Vec<SqlValue>) {
     }
     if let Some(number) = filter.number {
         and("number = CAST(? AS INTEGER)", number.to_string());
+    }
+    if let Some(before) = filter.before {
+        sql.push_str(" AND died_at < ?");
+        values.push(SqlValue::Integer(micros(before)));
     }
     if !filter.ids.is_empty() {
         // Numbers as integers, so that both halves find their rows by an index.
@@ -80,11 +86,32 @@ pub(super) fn list(
             detail: row.get(3).map_err(&fail)?,
             died_at: instant(row.get(4).map_err(&fail)?),
             enqueued_at: instant(row.get(5).map_err(&fail)?),
-            history: history_of(Some(&history))?,
-            message: message_of(row, 7)?,
+            history: history_of(Some(&history)).unwrap_or_default(),
+            message: message_of(row, 7).or_else(|_| damaged(row))?,
         });
     }
     Ok(letters)
+}
+
+/// A letter whose headers or properties cannot be read, with their text in a header of its own, so
+/// that people see it and can mend it with `dead edit`.
+fn damaged(row: &Row<'_>) -> Result<Message, StoreError> {
+    let fail = wrap("read a damaged dead letter");
+    let text = |index: usize| -> Result<String, StoreError> {
+        let bytes = row.get_ref(index).map_err(&fail)?;
+        let bytes = bytes.as_bytes_or_null().ok().flatten().unwrap_or_default();
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    };
+    let mut message = Message {
+        headers: Headers::default(),
+        properties: Properties::default(),
+        content_type: text(9)?,
+        content_encoding: text(10)?,
+        body: text(11)?.into_bytes().into(),
+    };
+    message.headers.insert("celeriac_damaged_headers", text(7)?);
+    message.headers.insert("celeriac_damaged_properties", text(8)?);
+    Ok(message)
 }
 
 pub(super) fn count(connection: &Connection, filter: &DeadFilter) -> Result<u64, StoreError> {
@@ -128,7 +155,7 @@ pub(super) fn replay(
             enqueued_at: None,
         });
     }
-    plan::write(connection, context, plan, None, Limits::Enforced)?;
+    plan::write(connection, context, plan, None, Limits::NotUnique)?;
     discard(connection, &numbers)?;
     Ok(numbers)
 }
@@ -159,10 +186,20 @@ pub(super) fn edit(
     let id = message.headers.id().unwrap_or_default();
     let task = message.headers.task().unwrap_or_default();
     plan::check_size(context, id, bytes, Limits::Enforced)?;
-    let changed = connection
-        .execute(
+    let old: Option<i64> = connection
+        .prepare_cached("SELECT bytes FROM dead WHERE number = ?1")
+        .and_then(|mut statement| statement.query_row([number], |row| row.get(0)).optional())
+        .map_err(wrap("edit a dead letter"))?;
+    let Some(old) = old else {
+        let what = format!("there is no dead letter {number}");
+        return Err(StoreError::new(ErrorKind::NotFound, what).hint("see `celeriac dead list`"));
+    };
+    let new: i64 = connection
+        .query_row(
             "UPDATE dead SET queue = ?2, headers = ?3, properties = ?4, content_type = ?5, \
-             content_encoding = ?6, body = ?7, task_id = ?8, task = ?9 WHERE number = ?1",
+             content_encoding = ?6, body = ?7, task_id = ?8, task = ?9, \
+             bytes = octet_length(?3) + octet_length(?4) + octet_length(?7) + octet_length(history) \
+             WHERE number = ?1 RETURNING bytes",
             rusqlite::params![
                 number,
                 outgoing.queue.as_str(),
@@ -174,22 +211,24 @@ pub(super) fn edit(
                 id,
                 task,
             ],
+            |row| row.get(0),
         )
         .map_err(wrap("edit a dead letter"))?;
-    if changed == 0 {
-        let what = format!("there is no dead letter {number}");
-        return Err(StoreError::new(ErrorKind::NotFound, what).hint("see `celeriac dead list`"));
-    }
-    Ok(())
+    change_counter(connection, DEAD_BYTES, new - old)
 }
 
 pub(super) fn discard(connection: &Connection, numbers: &[i64]) -> Result<u64, StoreError> {
     let mut gone = 0;
     for number in numbers {
-        gone += connection
-            .prepare_cached("DELETE FROM dead WHERE number = ?1")
-            .and_then(|mut statement| statement.execute([number]))
-            .map_err(wrap("discard a dead letter"))? as u64;
+        let bytes: Option<i64> = connection
+            .prepare_cached("DELETE FROM dead WHERE number = ?1 RETURNING bytes")
+            .and_then(|mut statement| statement.query_row([number], |row| row.get(0)).optional())
+            .map_err(wrap("discard a dead letter"))?;
+        if let Some(bytes) = bytes {
+            change_counter(connection, DEAD_LETTERS, -1)?;
+            change_counter(connection, DEAD_BYTES, -bytes)?;
+            gone += 1;
+        }
     }
     Ok(gone)
 }

@@ -25,6 +25,9 @@ pub(super) fn commit(context: &str, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             (ErrorKind::Invalid, Some("the store's file and folder must be writable for this user"))
         }
+        Some(ErrorCode::SchemaChanged) => {
+            (ErrorKind::Invalid, Some("restart this process with the newer celeriac"))
+        }
         Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, None),
         _ => (ErrorKind::Internal, None),
     };

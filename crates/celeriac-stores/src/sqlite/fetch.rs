@@ -2,20 +2,46 @@
 
 use super::Context;
 use super::error::wrap;
+use super::lanes::{
+    Gate, Lane, Passage, Rules, delete_if_empty, lane_by_id, move_restricted, next_open, open_lanes,
+};
+use super::plan::store_result;
 use super::rows::{
     ALIVE, LEASED, READY, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, queue_of,
     waiting_state,
 };
+use super::settle::set_aside;
+use super::unique::{UNTIL_TAKEN, unlock};
+use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, Suspicion};
-use celeriac_core::priority::STEPS;
+use celeriac_core::record::Recorder;
 use celeriac_core::store::{Delivery, FetchRequest};
 use celeriac_core::{ErrorKind, QueueName, StoreError};
+use celeriac_wire::{ExceptionInfo, State, Value};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::BTreeSet;
 
 /// The most scheduled messages that one fetch makes ready.
 const PROMOTE_MAX: i64 = 1000;
+/// How often one fetch moves messages out of lane 0 because of a limit that came after them.
+const MOVE_ROUNDS_MAX: usize = 4;
+/// The most suspects of a queue that a fetch looks at to find one that may go.
+const SUSPECTS_MAX: i64 = 16;
+
+/// A message that a fetch may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    step: i64,
+    /// The place of its queue in this turn.
+    queue: usize,
+    /// Suspects go first, so that they are not put off for ever: `false` sorts before `true`.
+    unsuspected: bool,
+    rank: i64,
+    row: i64,
+    /// Its lane, by its place among the lanes of this fetch.
+    lane: Option<usize>,
+}
 
 /// Leases up to `count_max` messages for a node.
 pub(super) fn fetch(
@@ -26,24 +52,254 @@ pub(super) fn fetch(
 ) -> Result<Vec<Delivery>, StoreError> {
     check_alive(connection, request)?;
     promote_due(connection, context)?;
-    let queues = open_queues(connection, &request.queues, turn)?;
-    let mut rows = Vec::new();
-    for step in STEPS {
-        for queue in &queues {
-            if request.suspects && rows.iter().all(|(_, suspect)| !suspect) {
-                let suspect = candidates(connection, queue, step, SUSPECT, 1)?;
-                rows.extend(suspect.into_iter().map(|row| (row, true)));
+    let rules = Rules::load(connection)?;
+    let now = micros(context.clock.wall());
+    let mut gate = Gate::of(connection, &rules, request, now);
+    let mut lanes = Vec::new();
+    let mut closed = Vec::new();
+    let mut candidates = Vec::new();
+    for (place, queue) in open_queues(&rules, &request.queues, turn).iter().enumerate() {
+        let mut look = Look { connection, rules: &rules, queue, place, count: request.count_max };
+        if request.suspects {
+            look.suspects(&mut gate, &mut lanes, &mut candidates)?;
+        }
+        look.free(&mut candidates)?;
+        look.in_lanes(&mut gate, &mut lanes, &mut closed, now, &mut candidates)?;
+    }
+    candidates.sort_unstable();
+    let rows = choose(&candidates, &lanes, &mut gate, &mut closed, request.count_max)?;
+    gate.save(&closed)?;
+    let revokes = any_revoked(connection)?;
+    let mut deliveries = Vec::with_capacity(rows.len());
+    for row in rows {
+        match lease(connection, context, request, row, revokes) {
+            Ok(delivery) => deliveries.push(delivery),
+            // One row that cannot be read must not keep its whole queue from being read.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                quarantine(connection, context, row, &error)?;
             }
-            let free = request.count_max.saturating_sub(rows.len());
-            if free > 0 {
-                let ready = candidates(connection, queue, step, READY, free)?;
-                rows.extend(ready.into_iter().map(|row| (row, false)));
-            }
+            Err(error) => return Err(error),
         }
     }
-    rows.truncate(request.count_max);
-    let revokes = any_revoked(connection)?;
-    rows.into_iter().map(|(row, _)| lease(connection, context, request, row, revokes)).collect()
+    Ok(deliveries)
+}
+
+/// Sets a row that this program cannot read aside with its bytes, and tells who waits for it.
+fn quarantine(
+    connection: &Connection,
+    context: &Context,
+    row: i64,
+    error: &StoreError,
+) -> Result<(), StoreError> {
+    let (task_id, task): (String, String) = connection
+        .prepare_cached("SELECT task_id, task FROM message WHERE row = ?1")
+        .and_then(|mut statement| statement.query_row([row], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(wrap("set a damaged message aside"))?;
+    tracing::error!(row, task_id, %error, "a stored message is damaged; it is a dead letter now");
+    let detail = format!("the stored message is damaged: {error}");
+    set_aside(connection, context, row, DeadReason::Undecodable, &detail, None)?;
+    let recorder = Recorder {
+        worker: "",
+        queue: "",
+        enqueued_at: None,
+        started_at: None,
+        now: context.clock.wall(),
+    };
+    let exception =
+        ExceptionInfo::new("kombu.exceptions", "DecodeError", vec![Value::from(detail)]);
+    let record = recorder.failed(&task_id, Some(&task), State::Failure, &exception);
+    store_result(connection, context, &record)?;
+    Ok(())
+}
+
+/// Takes the first candidates whose lanes let them go, and at most one suspect.
+fn choose(
+    candidates: &[Candidate],
+    lanes: &[Lane],
+    gate: &mut Gate<'_>,
+    closed: &mut Vec<(i64, i64)>,
+    count_max: usize,
+) -> Result<Vec<i64>, StoreError> {
+    let mut rows = Vec::new();
+    let mut suspected = false;
+    let mut shut = BTreeSet::new();
+    for candidate in candidates {
+        if rows.len() == count_max {
+            break;
+        }
+        if !candidate.unsuspected && suspected {
+            continue;
+        }
+        if let Some(index) = candidate.lane {
+            let lane = &lanes[index];
+            if shut.contains(&lane.id) {
+                continue;
+            }
+            match gate.passage(lane)? {
+                Passage::Open => gate.take(lane)?,
+                Passage::Until(at) => {
+                    closed.push((lane.id, at));
+                    shut.insert(lane.id);
+                    continue;
+                }
+                Passage::Closed => {
+                    shut.insert(lane.id);
+                    continue;
+                }
+            }
+        }
+        suspected |= !candidate.unsuspected;
+        rows.push(candidate.row);
+    }
+    Ok(rows)
+}
+
+/// Looks for candidates in one queue.
+struct Look<'a> {
+    connection: &'a Connection,
+    rules: &'a Rules,
+    queue: &'a QueueName,
+    place: usize,
+    count: usize,
+}
+
+impl Look<'_> {
+    /// Messages that stand in no lane.
+    fn free(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), StoreError> {
+        for _round in 0..MOVE_ROUNDS_MAX {
+            let heads: Vec<(i64, i64, i64, String)> = self
+                .connection
+                .prepare_cached(
+                    "SELECT step, rank, row, task FROM message \
+                     WHERE state = 0 AND queue = ?1 AND lane = 0 ORDER BY step, rank LIMIT ?2",
+                )
+                .and_then(|mut statement| {
+                    statement
+                        .query_map((self.queue.as_str(), self.count as i64), |row| {
+                            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                        })?
+                        .collect()
+                })
+                .map_err(wrap("look for ready messages"))?;
+            let tasks: BTreeSet<&str> = heads
+                .iter()
+                .map(|(.., task)| task.as_str())
+                .filter(|task| self.rules.restricts(self.queue.as_str(), task))
+                .collect();
+            if tasks.is_empty() {
+                let candidate = |(step, rank, row, _)| Candidate {
+                    step,
+                    queue: self.place,
+                    unsuspected: true,
+                    rank,
+                    row,
+                    lane: None,
+                };
+                candidates.extend(heads.into_iter().map(candidate));
+                return Ok(());
+            }
+            // They came before the limit or the pause was set.
+            for task in tasks {
+                move_restricted(self.connection, self.queue, task)?;
+            }
+        }
+        // More than one fetch can move: what stands behind them waits for the next.
+        Ok(())
+    }
+
+    /// The heads of the lanes.
+    fn in_lanes(
+        &mut self,
+        gate: &mut Gate<'_>,
+        lanes: &mut Vec<Lane>,
+        closed: &mut Vec<(i64, i64)>,
+        now: i64,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), StoreError> {
+        for lane in open_lanes(self.connection, self.rules, self.queue, now)? {
+            match gate.passage(&lane)? {
+                Passage::Open => {}
+                Passage::Until(at) => {
+                    closed.push((lane.id, at));
+                    continue;
+                }
+                Passage::Closed => continue,
+            }
+            let heads: Vec<(i64, i64, i64)> = self
+                .connection
+                .prepare_cached(
+                    "SELECT step, rank, row FROM message \
+                     WHERE state = 0 AND queue = ?1 AND lane = ?2 ORDER BY step, rank LIMIT ?3",
+                )
+                .and_then(|mut statement| {
+                    statement
+                        .query_map((self.queue.as_str(), lane.id, self.count as i64), |row| {
+                            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                        })?
+                        .collect()
+                })
+                .map_err(wrap("look for ready messages"))?;
+            if heads.is_empty() {
+                delete_if_empty(self.connection, lane.id)?;
+                continue;
+            }
+            let index = lanes.len();
+            lanes.push(lane);
+            candidates.extend(heads.into_iter().map(|(step, rank, row)| Candidate {
+                step,
+                queue: self.place,
+                unsuspected: true,
+                rank,
+                row,
+                lane: Some(index),
+            }));
+        }
+        Ok(())
+    }
+
+    /// The first suspects, with the lanes in which they stand.
+    fn suspects(
+        &mut self,
+        gate: &mut Gate<'_>,
+        lanes: &mut Vec<Lane>,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), StoreError> {
+        let heads: Vec<(i64, i64, i64, i64, String)> = self
+            .connection
+            .prepare_cached(
+                "SELECT step, rank, row, lane, task FROM message WHERE state = 3 AND queue = ?1 \
+                 ORDER BY step, rank LIMIT ?2",
+            )
+            .and_then(|mut statement| {
+                statement
+                    .query_map((self.queue.as_str(), SUSPECTS_MAX), |row| {
+                        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+                    })?
+                    .collect()
+            })
+            .map_err(wrap("look for suspects"))?;
+        for (step, rank, row, lane, task) in heads {
+            let lane = if lane != 0 {
+                lane_by_id(self.connection, lane)?
+            } else if self.rules.restricts(self.queue.as_str(), &task) {
+                let (queue, key) = (self.queue.as_str().to_owned(), String::new());
+                Some(Lane { id: 0, queue, task, key })
+            } else {
+                None
+            };
+            let lane = match lane {
+                Some(lane) if gate.passage(&lane)? != Passage::Open => continue,
+                Some(lane) => {
+                    lanes.push(lane);
+                    Some(lanes.len() - 1)
+                }
+                None => None,
+            };
+            let (queue, unsuspected) = (self.place, false);
+            candidates.push(Candidate { step, queue, unsuspected, rank, row, lane });
+        }
+        Ok(())
+    }
 }
 
 /// A sweep looks only at nodes that are alive: what another one leased would never come back.
@@ -91,48 +347,18 @@ fn promote_due(connection: &Connection, context: &Context) -> Result<(), StoreEr
 }
 
 /// The queues that are not paused, beginning with another one each turn.
-fn open_queues(
-    connection: &Connection,
-    queues: &[QueueName],
-    turn: usize,
-) -> Result<Vec<QueueName>, StoreError> {
-    let fail = wrap("read the pauses");
-    let paused: BTreeSet<String> = connection
-        .prepare_cached("SELECT queue FROM pause")
-        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
-        .map_err(fail)?;
+fn open_queues(rules: &Rules, queues: &[QueueName], turn: usize) -> Vec<QueueName> {
     let mut named = BTreeSet::new();
     let mut open: Vec<_> = queues
         .iter()
-        .filter(|queue| !paused.contains(queue.as_str()) && named.insert(queue.as_str()))
+        .filter(|queue| !rules.stops_queue(queue.as_str()) && named.insert(queue.as_str()))
         .cloned()
         .collect();
     if !open.is_empty() {
         let by = turn % open.len();
         open.rotate_left(by);
     }
-    Ok(open)
-}
-
-fn candidates(
-    connection: &Connection,
-    queue: &QueueName,
-    step: u8,
-    state: i64,
-    count: usize,
-) -> Result<Vec<i64>, StoreError> {
-    // The state is written into the text so that the partial indexes apply.
-    let sql = if state == SUSPECT {
-        "SELECT row FROM message WHERE state = 3 AND queue = ?1 AND step = ?2 ORDER BY rank LIMIT ?3"
-    } else {
-        "SELECT row FROM message WHERE state = 0 AND queue = ?1 AND step = ?2 ORDER BY rank LIMIT ?3"
-    };
-    connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| {
-            statement.query_map((queue.as_str(), step, count as i64), |row| row.get(0))?.collect()
-        })
-        .map_err(wrap("look for ready messages"))
+    open
 }
 
 fn any_revoked(connection: &Connection) -> Result<bool, StoreError> {
@@ -161,7 +387,7 @@ fn lease(
     let mut statement = connection
         .prepare_cached(
             "SELECT m.queue, m.enqueued_at, m.redelivered, m.deaths_seen, m.deaths_counted, \
-             m.history, m.task_id, b.headers, b.properties, b.content_type, b.content_encoding, b.body \
+             m.history, m.task_id, m.locks, b.headers, b.properties, b.content_type, b.content_encoding, b.body \
              FROM message m JOIN message_body b USING (row) WHERE m.row = ?1",
         )
         .map_err(&fail)?;
@@ -172,6 +398,9 @@ fn lease(
         .ok_or_else(|| super::error::corrupt(format!("message {row} has no body")))?;
     let history: Option<String> = found.get(5).map_err(&fail)?;
     let task_id: String = found.get(6).map_err(&fail)?;
+    if found.get::<_, i64>(7).map_err(&fail)? == UNTIL_TAKEN {
+        unlock(connection, row)?;
+    }
     Ok(Delivery {
         lease: Lease { row, token },
         queue: queue_of(&found.get::<_, String>(0).map_err(&fail)?)?,
@@ -182,7 +411,7 @@ fn lease(
             counted: found.get(4).map_err(&fail)?,
         },
         history: history_of(history.as_deref())?,
-        message: message_of(found, 7)?,
+        message: message_of(found, 8)?,
         revoked: revokes && is_revoked(connection, context, &task_id)?,
     })
 }
@@ -216,8 +445,18 @@ pub(super) fn mark_started(
     Ok(())
 }
 
-/// When the next scheduled message of these queues becomes due.
+/// When the next scheduled message of these queues becomes due, or a rate lets the next one go.
 pub(super) fn next_due(
+    connection: &Connection,
+    context: &Context,
+    queues: &[QueueName],
+) -> Result<Option<Timestamp>, StoreError> {
+    let opens = next_open(connection, queues, micros(context.clock.wall()))?.map(instant);
+    let due = next_scheduled(connection, queues)?;
+    Ok([opens, due].into_iter().flatten().min())
+}
+
+fn next_scheduled(
     connection: &Connection,
     queues: &[QueueName],
 ) -> Result<Option<Timestamp>, StoreError> {

@@ -188,6 +188,7 @@ pub(super) fn sweep(connection: &Connection, context: &Context) -> Result<Sweep,
         }
         swept.dead_nodes.push(name);
     }
+    super::unique::expire(connection, context)?;
     connection
         .prepare_cached("DELETE FROM node WHERE state <> 0 AND seen_at < ?1")
         .and_then(|mut statement| {

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this program writes. Migrations are append-only; a shipped one never changes.
-pub(super) const FORMAT_VERSION: i64 = 1;
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/001_initial.sql")];
+pub(super) const FORMAT_VERSION: i64 = 2;
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/001_initial.sql"), include_str!("migrations/002_lanes.sql")];
 const EVENTS_SCHEMA: &str = include_str!("migrations/events.sql");
 
 /// How long a write waits for another process's commit.
@@ -202,6 +203,23 @@ fn migrate_locked(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses to go on with a file that a newer program has migrated while it was open here.
+pub(super) fn still_known(connection: &Connection) -> rusqlite::Result<()> {
+    let version: String =
+        connection.query_row("SELECT value FROM meta WHERE key = 'format_version'", [], |row| {
+            row.get(0)
+        })?;
+    if version.parse::<i64>().is_ok_and(|version| version <= FORMAT_VERSION) {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA);
+    let text = format!(
+        "the store was migrated to format {version} while it was open; this program knows formats \
+         up to {FORMAT_VERSION}"
+    );
+    Err(rusqlite::Error::SqliteFailure(code, Some(text)))
+}
+
 /// The format of the store behind a connection; 0 for an empty file.
 fn format_version(connection: &Connection) -> Result<i64, StoreError> {
     let fail = |error: rusqlite::Error| commit("read the store's format", &error);
@@ -266,5 +284,17 @@ mod tests {
         foreign.execute_batch("CREATE TABLE users (id)").unwrap();
         assert!(migrate(&foreign).unwrap_err().to_string().contains("no celeriac store"));
         assert!(foreign.is_autocommit(), "a refusal leaves no transaction open");
+    }
+
+    #[test]
+    fn a_migration_under_our_feet_stops_the_writer() {
+        let store = Connection::open_in_memory().unwrap();
+        migrate(&store).unwrap();
+        still_known(&store).unwrap();
+        store.execute("UPDATE meta SET value = '99' WHERE key = 'format_version'", []).unwrap();
+        let error = commit("publish", &still_known(&store).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("format 99"), "{error}");
+        assert!(error.hint_text().unwrap().contains("restart"));
     }
 }

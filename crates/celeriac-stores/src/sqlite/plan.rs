@@ -2,11 +2,17 @@
 
 use super::Context;
 use super::error::wrap;
+use super::lanes::{Rules, lane_of};
 use super::rows::{READY, SCHEDULED, change_depth, history_text, micros, take_numbers};
+use super::unique::{self, Locked};
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
-use celeriac_core::store::{ChordDone, ChordFinisher, ChordPart, Outgoing, Plan, ResultRecord};
+use celeriac_core::store::{
+    ChordDone, ChordFinisher, ChordPart, Duplicate, Outgoing, Plan, Published, ResultRecord,
+};
+use celeriac_core::throttle::{KEY_BYTES_MAX, KEY_HEADER};
+use celeriac_core::unique::{Unique, may_be_dropped};
 use celeriac_core::{ErrorKind, StoreError, priority, state};
-use celeriac_wire::{Signature, State, Value};
+use celeriac_wire::{Headers, Signature, State, Value};
 use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::BTreeMap;
 
@@ -17,13 +23,17 @@ pub(super) fn write(
     plan: Plan,
     finisher: Option<&ChordFinisher>,
     limits: Limits,
-) -> Result<(), StoreError> {
+) -> Result<Published, StoreError> {
     let mut next = Some(plan);
-    for _level in 0..CHORD_CASCADE_MAX {
+    let mut published = Published::default();
+    for level in 0..CHORD_CASCADE_MAX {
         let Some(mut plan) = next.take() else {
-            return Ok(());
+            return Ok(published);
         };
-        publish(connection, context, &plan.publish, limits)?;
+        let duplicates = publish(connection, context, &plan.publish, limits)?;
+        if level == 0 {
+            published.duplicates = duplicates;
+        }
         for record in &plan.results {
             store_result(connection, context, record)?;
         }
@@ -40,7 +50,7 @@ pub(super) fn write(
         }
     }
     match next {
-        None => Ok(()),
+        None => Ok(published),
         Some(_) => Err(StoreError::new(
             ErrorKind::Internal,
             format!("more than {CHORD_CASCADE_MAX} nested chords completed at once"),
@@ -55,7 +65,11 @@ const RETRY_ROOM: usize = 1024;
 /// accepted already (retries, next steps) must not be lost to a depth limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limits {
+    /// A client: size, depth and uniqueness.
     Enforced,
+    /// An operator who puts something back: it must not vanish as a duplicate.
+    NotUnique,
+    /// A worker.
     SizeOnly,
 }
 
@@ -64,25 +78,46 @@ fn publish(
     context: &Context,
     batch: &[Outgoing],
     limits: Limits,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Duplicate>, StoreError> {
     if batch.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut per_queue: BTreeMap<&str, i64> = BTreeMap::new();
     for outgoing in batch {
         *per_queue.entry(outgoing.queue.as_str()).or_default() += 1;
     }
-    if limits == Limits::Enforced {
+    if limits != Limits::SizeOnly {
         check_depth(connection, context, &per_queue)?;
     }
+    let rules = Rules::load(connection)?;
     let first = take_numbers(connection, batch.len())?;
-    for (row, outgoing) in (first..).zip(batch) {
-        insert(connection, context, row, outgoing, limits)?;
+    let mut duplicates = Vec::new();
+    for (index, outgoing) in batch.iter().enumerate() {
+        let row = first + index as i64;
+        match insert(connection, context, &rules, row, outgoing, limits)? {
+            None => {}
+            Some(task_id) => {
+                duplicates.push(Duplicate { index, task_id });
+                *per_queue.entry(outgoing.queue.as_str()).or_default() -= 1;
+            }
+        }
     }
     for (queue, count) in per_queue {
         change_depth(connection, queue, count)?;
     }
-    Ok(())
+    Ok(duplicates)
+}
+
+/// The key that limits are counted for, if the message has one.
+fn key_of(headers: &Headers) -> Result<&str, StoreError> {
+    let key = headers.get(KEY_HEADER).and_then(Value::as_str).unwrap_or_default();
+    if key.len() > KEY_BYTES_MAX {
+        return Err(StoreError::invalid(format!(
+            "a key has {} bytes, at most {KEY_BYTES_MAX} are allowed",
+            key.len()
+        )));
+    }
+    Ok(key)
 }
 
 fn check_depth(
@@ -108,13 +143,15 @@ fn check_depth(
     Ok(())
 }
 
+/// Writes a message; the answer is the task that already holds its key, if it is unique.
 fn insert(
     connection: &Connection,
     context: &Context,
+    rules: &Rules,
     row: i64,
     outgoing: &Outgoing,
     limits: Limits,
-) -> Result<(), StoreError> {
+) -> Result<Option<String>, StoreError> {
     let message = &outgoing.message;
     let headers = message.headers.to_json();
     let properties = message.properties.to_json();
@@ -125,12 +162,29 @@ fn insert(
     // An unreadable eta is found by the worker, which sets the message aside with its bytes.
     let due = message.headers.eta().ok().flatten().filter(|eta| *eta > context.clock.wall());
     let state = if due.is_some() { SCHEDULED } else { READY };
+    let key = key_of(&message.headers)?;
+    let in_lane = !key.is_empty() || rules.restricts(outgoing.queue.as_str(), task);
+    let locks = match Unique::of(&message.headers) {
+        None => 0,
+        Some(wish) => match unique::lock(connection, context, &wish, id, row)? {
+            Locked::Held(until) => until,
+            Locked::Taken(holder)
+                if limits == Limits::Enforced && may_be_dropped(&message.headers) =>
+            {
+                return Ok(Some(holder));
+            }
+            // It runs beside the holder of the key, and holds nothing itself.
+            Locked::Taken(_) => 0,
+        },
+    };
+    let lane = if in_lane { lane_of(connection, outgoing.queue.as_str(), task, key)? } else { 0 };
     let enqueued_at = outgoing.enqueued_at.unwrap_or_else(|| context.clock.wall());
     let fail = wrap("enqueue a message");
     connection
         .prepare_cached(
             "INSERT INTO message (row, queue, step, rank, state, due_at, enqueued_at, task_id, \
-             task, retries, history) VALUES (?1, ?2, ?3, ?1, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             task, retries, history, lane, locks) \
+             VALUES (?1, ?2, ?3, ?1, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )
         .and_then(|mut statement| {
             statement.execute(rusqlite::params![
@@ -144,6 +198,8 @@ fn insert(
                 task,
                 message.headers.retries(),
                 history_text(&outgoing.history).unwrap_or_default(),
+                lane,
+                locks,
             ])
         })
         .map_err(&fail)?;
@@ -160,7 +216,7 @@ fn insert(
             ])
         })
         .map_err(&fail)?;
-    Ok(())
+    Ok(None)
 }
 
 pub(super) fn check_size(

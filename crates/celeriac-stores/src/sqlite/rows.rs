@@ -7,7 +7,7 @@ use celeriac_core::store::{Outgoing, ResultRecord};
 use celeriac_core::{QueueName, StoreError};
 use celeriac_wire::{Headers, Message, Properties, ResultMeta, Value};
 use jiff::Timestamp;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 /// `message.state` of a message that any worker may take.
 pub(super) const READY: i64 = 0;
@@ -54,6 +54,36 @@ pub(super) fn take_numbers(connection: &Connection, count: usize) -> Result<i64,
     Ok(last - count + 1)
 }
 
+/// The counter of all dead letters.
+pub(super) const DEAD_LETTERS: &str = "dead letters";
+/// The counter of their bytes.
+pub(super) const DEAD_BYTES: &str = "dead bytes";
+
+/// Reads a counter; 0 for one that does not exist.
+pub(super) fn counter(connection: &Connection, name: &str) -> Result<i64, StoreError> {
+    let value: Option<i64> = connection
+        .prepare_cached("SELECT value FROM counter WHERE name = ?1")
+        .and_then(|mut statement| statement.query_row([name], |row| row.get(0)).optional())
+        .map_err(wrap("read a counter"))?;
+    Ok(value.unwrap_or(0))
+}
+
+/// Adds to a counter, which never falls below 0.
+pub(super) fn change_counter(
+    connection: &Connection,
+    name: &str,
+    by: i64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO counter VALUES (?1, max(?2, 0)) \
+             ON CONFLICT (name) DO UPDATE SET value = max(value + ?2, 0)",
+        )
+        .and_then(|mut statement| statement.execute((name, by)))
+        .map_err(wrap("change a counter"))?;
+    Ok(())
+}
+
 /// Changes the depth of a queue.
 pub(super) fn change_depth(
     connection: &Connection,
@@ -70,13 +100,16 @@ pub(super) fn change_depth(
     Ok(())
 }
 
-/// Deletes a message with its body.
+/// Deletes a message with its body and gives back the key that it held.
 pub(super) fn delete_message(connection: &Connection, row: i64) -> Result<(), StoreError> {
     let fail = wrap("delete a message");
-    connection
-        .prepare_cached("DELETE FROM message WHERE row = ?1")
-        .and_then(|mut statement| statement.execute([row]))
+    let locks: Option<i64> = connection
+        .prepare_cached("DELETE FROM message WHERE row = ?1 RETURNING locks")
+        .and_then(|mut statement| statement.query_row([row], |row| row.get(0)).optional())
         .map_err(&fail)?;
+    if locks.is_some_and(|locks| locks != 0) {
+        super::unique::unlock(connection, row)?;
+    }
     connection
         .prepare_cached("DELETE FROM message_body WHERE row = ?1")
         .and_then(|mut statement| statement.execute([row]))

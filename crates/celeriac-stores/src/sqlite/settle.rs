@@ -5,7 +5,8 @@ use super::error::wrap;
 use super::fetch::held;
 use super::plan::{self, Limits};
 use super::rows::{
-    change_depth, delete_message, history_of, history_text, micros, take_numbers, waiting_state,
+    DEAD_BYTES, DEAD_LETTERS, change_counter, change_depth, counter, delete_message, history_of,
+    history_text, micros, take_numbers, waiting_state,
 };
 use celeriac_core::dead::{Attempt, DeadReason, remember};
 use celeriac_core::lease::Suspicion;
@@ -88,27 +89,19 @@ fn release(
 
 /// Refuses one dead letter too many: the failure waits with its lease, nothing is dropped.
 fn check_room(connection: &Connection, context: &Context) -> Result<(), StoreError> {
-    let fail = wrap("count the dead letters");
-    let max = context.limits.dead_letters_max;
-    // Two looks at the ends of the table; only near the bound are the letters counted.
-    let mut count: i64 = connection
-        .prepare_cached(
-            "SELECT coalesce((SELECT max(number) FROM dead) - (SELECT min(number) FROM dead) + 1, 0)",
-        )
-        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-        .map_err(&fail)?;
-    if count.unsigned_abs() >= max {
-        count = connection
-            .prepare_cached("SELECT count(*) FROM dead")
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .map_err(&fail)?;
-    }
-    if count.unsigned_abs() < max {
+    let limits = &context.limits;
+    let letters = counter(connection, DEAD_LETTERS)?.unsigned_abs();
+    let bytes = counter(connection, DEAD_BYTES)?.unsigned_abs();
+    let what = if letters >= limits.dead_letters_max {
+        format!("there are {letters} dead letters, the limit is {}", limits.dead_letters_max)
+    } else if bytes >= limits.dead_bytes_max {
+        format!("the dead letters have {bytes} bytes, the limit is {}", limits.dead_bytes_max)
+    } else {
         return Ok(());
-    }
-    let what = format!("there are {count} dead letters, the limit is {max}");
-    Err(StoreError::new(ErrorKind::Full, what)
-        .hint("replay or discard some (`celeriac dead list`), or raise dead_letters_max"))
+    };
+    let hint = "replay or discard some (`celeriac dead list`), or raise dead_letters_max and \
+                dead_bytes_max";
+    Err(StoreError::new(ErrorKind::DeadFull, what).hint(hint))
 }
 
 /// Makes a message a dead letter.
@@ -126,28 +119,34 @@ pub(super) fn set_aside(
         .prepare_cached("SELECT queue, history FROM message WHERE row = ?1")
         .and_then(|mut statement| statement.query_row([row], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(&fail)?;
-    let mut history = history_of(history.as_deref())?;
+    // A history that cannot be read must not keep its message from being set aside.
+    let mut history = history_of(history.as_deref()).unwrap_or_default();
     if let Some(attempt) = attempt {
         remember(&mut history, attempt);
     }
-    connection
+    let bytes: i64 = connection
         .prepare_cached(
             "INSERT INTO dead (queue, task_id, task, reason, detail, died_at, enqueued_at, history, \
-             headers, properties, content_type, content_encoding, body) \
+             headers, properties, content_type, content_encoding, body, bytes) \
              SELECT m.queue, m.task_id, m.task, ?2, ?3, ?4, m.enqueued_at, ?5, b.headers, \
-             b.properties, b.content_type, b.content_encoding, b.body \
-             FROM message m JOIN message_body b USING (row) WHERE m.row = ?1",
+             b.properties, b.content_type, b.content_encoding, b.body, \
+             octet_length(b.headers) + octet_length(b.properties) + octet_length(b.body) \
+             + octet_length(?5) \
+             FROM message m JOIN message_body b USING (row) WHERE m.row = ?1 RETURNING bytes",
         )
         .and_then(|mut statement| {
-            statement.execute(rusqlite::params![
+            let params = rusqlite::params![
                 row,
                 reason.as_str(),
                 detail,
                 micros(context.clock.wall()),
                 history_text(&history).unwrap_or_default().unwrap_or_else(|| "[]".to_owned()),
-            ])
+            ];
+            statement.query_row(params, |row| row.get(0))
         })
         .map_err(&fail)?;
+    change_counter(connection, DEAD_LETTERS, 1)?;
+    change_counter(connection, DEAD_BYTES, bytes)?;
     delete_message(connection, row)?;
     change_depth(connection, &queue, -1)
 }

@@ -2,14 +2,16 @@
 
 use super::Context;
 use super::error::wrap;
+use super::lanes::{Gate, Lane, Passage, Rules, lane_by_id};
 use super::nodes;
 use super::rows::{
-    LEASED, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, record_of,
+    LEASED, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, record_of,
 };
 use celeriac_core::StoreError;
 use celeriac_core::store::{
     DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView,
 };
+use celeriac_core::throttle::Target;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Row, params_from_iter};
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ const POSITION_MAX: i64 = 10_000;
 /// The columns of a message that [`of_message`] reads.
 const MESSAGE: &str = "m.row, m.queue, m.step, m.rank, m.state, m.due_at, m.enqueued_at, m.task_id, \
                        m.task, m.retries, m.node, m.started_at, m.history, b.headers, b.properties, \
-                       b.content_type, b.content_encoding, b.body";
+                       b.content_type, b.content_encoding, b.body, m.lane";
 
 pub(super) fn task(
     connection: &Connection,
@@ -114,14 +116,18 @@ fn of_message(
                 None => Phase::Reserved { worker },
             }
         }
-        _ => Phase::Queued {
-            position: match position {
-                Position::Counted => place(connection, row, &queue)?,
-                Position::Skipped => None,
-            },
-            paused: is_paused(connection, &queue)?,
-            revoked: super::fetch::is_revoked(connection, context, &task_id)?,
-        },
+        _ => {
+            let held = Held::of(connection, context, row, &queue)?;
+            Phase::Queued {
+                position: match position {
+                    Position::Counted => place(connection, row, &queue)?,
+                    Position::Skipped => None,
+                },
+                paused: held == Held::Paused,
+                limited: held == Held::Limited,
+                revoked: super::fetch::is_revoked(connection, context, &task_id)?,
+            }
+        }
     };
     Ok(TaskView {
         task_id,
@@ -152,11 +158,38 @@ fn place(connection: &Connection, row: &Row<'_>, queue: &str) -> Result<Option<u
     Ok((before <= POSITION_MAX).then_some(before.unsigned_abs()))
 }
 
-fn is_paused(connection: &Connection, queue: &str) -> Result<bool, StoreError> {
-    connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM pause WHERE queue = ?1)")
-        .and_then(|mut statement| statement.query_row([queue], |row| row.get(0)))
-        .map_err(wrap("read a pause"))
+/// What holds a message that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Nothing,
+    Paused,
+    Limited,
+}
+
+impl Held {
+    fn of(
+        connection: &Connection,
+        context: &Context,
+        row: &Row<'_>,
+        queue: &str,
+    ) -> Result<Self, StoreError> {
+        let fail = wrap("read a task");
+        let rules = Rules::load(connection)?;
+        let task: String = row.get(8).map_err(&fail)?;
+        let lane = lane_by_id(connection, row.get(18).map_err(&fail)?)?;
+        let lane = lane.unwrap_or_else(|| Lane {
+            id: 0,
+            queue: queue.to_owned(),
+            task,
+            key: String::new(),
+        });
+        if rules.pauses(&lane.queue, &lane.task, &lane.key) {
+            return Ok(Self::Paused);
+        }
+        let now = micros(context.clock.wall());
+        let passage = Gate::new(connection, &rules, &[], now).passage(&lane)?;
+        Ok(if passage == Passage::Open { Self::Nothing } else { Self::Limited })
+    }
 }
 
 /// Messages, dead letters and results that match, newest first.
@@ -323,7 +356,9 @@ pub(super) fn queues(
         queues.entry(queue).or_default().dead = count.unsigned_abs();
     }
     for pause in super::control::pauses(connection)? {
-        queues.entry(pause.queue.to_string()).or_default().paused = true;
+        if let Target::Queue(name) = pause.target {
+            queues.entry(name).or_default().paused = true;
+        }
     }
     let nodes = nodes::list(connection, context)?;
     for node in nodes.iter().filter(|node| node.alive) {

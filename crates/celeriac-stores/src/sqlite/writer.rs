@@ -37,6 +37,28 @@ const ABANDONED: u8 = 2;
 /// Called after every commit with the durability of its group.
 pub(super) type Committed = Box<dyn Fn(Durability) + Send + Sync>;
 
+/// Whether a program can go on with a file, as an error of SQLite where it cannot.
+pub(super) type Fitness = fn(&Connection) -> rusqlite::Result<()>;
+
+/// The schema that the writer knows. Another process may migrate the file while this one has it open;
+/// an older program must not write into what it does not understand.
+struct Schema {
+    seen: Option<i64>,
+    fitness: Fitness,
+}
+
+impl Schema {
+    fn check(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let now: i64 =
+            connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+        if self.seen != Some(now) {
+            (self.fitness)(connection)?;
+            self.seen = Some(now);
+        }
+        Ok(())
+    }
+}
+
 pub(super) trait Job: Send {
     fn durability(&self) -> Durability;
     /// Claims the job unless its caller has given up.
@@ -123,11 +145,19 @@ impl fmt::Debug for Writer {
 
 impl Writer {
     /// Starts the writer's thread; it ends when the writer is dropped and its jobs are done.
-    pub(super) fn spawn(connection: Connection, committed: Committed) -> std::io::Result<Self> {
+    ///
+    /// `fitness` says whether this program still understands the file; it is asked in the first
+    /// transaction and in every one after the schema has changed.
+    pub(super) fn spawn(
+        connection: Connection,
+        fitness: Fitness,
+        committed: Committed,
+    ) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(WAITING_MAX);
+        let schema = Schema { seen: None, fitness };
         std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || serve(&connection, &receiver, &committed))?;
+            .spawn(move || serve(&connection, schema, &receiver, &committed))?;
         Ok(Self::Thread(sender))
     }
 
@@ -153,7 +183,7 @@ impl Writer {
         match self {
             Self::Inline(connection, committed) => {
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                commit_group(&connection, vec![job]);
+                commit_group(&connection, None, vec![job]);
                 committed(durability);
             }
             Self::Thread(sender) => enqueue(sender, job, context).await?,
@@ -220,7 +250,12 @@ fn given_up(context: &str, claim: &AtomicU8) -> StoreError {
     .hint("the disk is slow, or another process holds the store's lock; see `celeriac status`")
 }
 
-fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, committed: &Committed) {
+fn serve(
+    connection: &Connection,
+    mut schema: Schema,
+    jobs: &Receiver<Box<dyn Job>>,
+    committed: &Committed,
+) {
     let mut synced = None;
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
@@ -240,15 +275,22 @@ fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, committed: &Com
                 Err(error) => tracing::warn!(%error, "cannot change the synchronous level"),
             }
         }
-        commit_group(connection, group);
+        commit_group(connection, Some(&mut schema), group);
         committed(durability);
     }
 }
 
-fn commit_group(connection: &Connection, mut group: Vec<Box<dyn Job>>) {
+fn commit_group(
+    connection: &Connection,
+    schema: Option<&mut Schema>,
+    mut group: Vec<Box<dyn Job>>,
+) {
     group.retain(|job| job.claim());
     let commit = (|| -> rusqlite::Result<()> {
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        if let Some(schema) = schema {
+            schema.check(connection)?;
+        }
         for job in &mut group {
             job.run(connection)?;
         }
@@ -319,7 +361,7 @@ mod tests {
             panic!("a bug")
         });
         let (four, last) = job(insert(4));
-        commit_group(&connection, vec![one, bad, burst, four]);
+        commit_group(&connection, None, vec![one, bad, burst, four]);
         assert_eq!(values(&connection), [1, 4]);
         assert!(first.blocking_recv().unwrap().is_ok() && last.blocking_recv().unwrap().is_ok());
         assert_eq!(refused.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Invalid);
@@ -340,14 +382,14 @@ mod tests {
             Err(StoreError::new(ErrorKind::Full, "the disk is full"))
         });
         let (three, last) = job(insert(3));
-        commit_group(&connection, vec![one, full, three]);
+        commit_group(&connection, None, vec![one, full, three]);
         assert!(values(&connection).is_empty());
         for answer in [first, refused, last] {
             let error = answer.blocking_recv().unwrap().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Full, "{error}");
         }
         let (four, answer) = job(insert(4));
-        commit_group(&connection, vec![four]);
+        commit_group(&connection, None, vec![four]);
         assert!(answer.blocking_recv().unwrap().is_ok());
         assert_eq!(values(&connection), [4]);
     }
@@ -366,7 +408,7 @@ mod tests {
             reply,
         };
         assert_eq!(given_up("test", &claim).kind(), ErrorKind::Unavailable);
-        commit_group(&connection, vec![Box::new(late)]);
+        commit_group(&connection, None, vec![Box::new(late)]);
         assert!(values(&connection).is_empty());
         let taken = AtomicU8::new(TAKEN);
         assert_eq!(given_up("test", &taken).kind(), ErrorKind::Unknown);
@@ -375,7 +417,7 @@ mod tests {
     #[tokio::test]
     async fn a_writer_that_cannot_begin_answers_everybody() {
         let (release, held): (_, Receiver<()>) = channel();
-        let writer = Writer::spawn(table(), Box::new(|_| ())).unwrap();
+        let writer = Writer::spawn(table(), |_| Ok(()), Box::new(|_| ())).unwrap();
         // The first job stops the thread until the second one waits behind it.
         let first = writer.write("hold", Durability::Relaxed, move |connection| {
             held.recv().unwrap();

@@ -9,6 +9,7 @@ use celeriac_core::store::{
     Plan, Settled, Settlement, Store,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
+use celeriac_core::throttle::Target;
 use celeriac_stores::SqliteStore;
 use celeriac_wire::{Envelope, Event, EventBase, Map, Value};
 use std::os::unix::fs::PermissionsExt;
@@ -40,7 +41,7 @@ async fn everything_survives_a_reopen() {
     let dead = Fate::Dead { reason: DeadReason::Failed, detail: "boom".to_owned(), attempt: None };
     assert_eq!(store.settle(vec![settlement(held[1].lease, dead)]).await.unwrap(), [Settled::Done]);
     store.revoke(&["waits".to_owned()], true).await.unwrap();
-    store.pause(&celery(), "upgrade").await.unwrap();
+    store.pause(&Target::from(&celery()), "upgrade").await.unwrap();
     let base = EventBase {
         hostname: "celery@a".to_owned(),
         utcoffset: 0.0,
@@ -65,7 +66,7 @@ async fn everything_survives_a_reopen() {
     assert_eq!(store.events_of("held").await.unwrap()[0].event, event);
     let done = store.settle(vec![settlement(held[0].lease, Fate::Done)]).await.unwrap();
     assert_eq!(done, [Settled::Done], "a lease outlives a restart of the store");
-    assert!(store.resume(&celery()).await.unwrap());
+    assert!(store.resume(&Target::from(&celery())).await.unwrap());
     let next = store.fetch(request(node, 9)).await.unwrap();
     assert_eq!((next.len(), next[0].revoked), (1, true));
     assert_ne!(next[0].lease.row, held[0].lease.row, "a row number is never used twice");

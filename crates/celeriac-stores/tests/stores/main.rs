@@ -74,5 +74,5 @@ async fn register(store: &dyn Store, name: &str) -> NodeId {
 }
 
 fn request(node: NodeId, count_max: usize) -> FetchRequest {
-    FetchRequest { node, queues: vec![celery()], count_max, suspects: true }
+    FetchRequest { node, queues: vec![celery()], count_max, suspects: true, caps: Vec::new() }
 }

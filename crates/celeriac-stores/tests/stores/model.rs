@@ -8,6 +8,7 @@ use celeriac_core::store::{
     Plan, Replay, Settled, Settlement,
 };
 use celeriac_core::testing::Seeded;
+use celeriac_core::throttle::Target;
 use celeriac_core::{Clock as _, Entropy as _, QueueName, priority};
 use celeriac_stores::conformance::{Fixture, Harness};
 use celeriac_wire::Message;
@@ -164,6 +165,7 @@ impl Run {
             queues: asked.iter().map(|name| QueueName::parse(name).unwrap()).collect(),
             count_max: self.roll(6),
             suspects: self.roll(2) == 0,
+            caps: Vec::new(),
         };
         self.promote();
         let open: Vec<_> = asked.into_iter().filter(|name| !self.paused.contains(name)).collect();
@@ -296,9 +298,9 @@ impl Run {
         let name = QUEUES[self.roll(3)];
         let queue = QueueName::parse(name).unwrap();
         if self.paused.remove(name) {
-            assert!(self.fixture.store.resume(&queue).await.unwrap());
+            assert!(self.fixture.store.resume(&Target::from(&queue)).await.unwrap());
         } else {
-            self.fixture.store.pause(&queue, "model").await.unwrap();
+            self.fixture.store.pause(&Target::from(&queue), "model").await.unwrap();
             self.paused.insert(name);
         }
     }
@@ -409,7 +411,7 @@ impl Run {
     /// Lets everything that is left run; nothing may be missing.
     async fn drain(&mut self) {
         for name in std::mem::take(&mut self.paused) {
-            assert!(self.fixture.store.resume(&QueueName::parse(name).unwrap()).await.unwrap());
+            assert!(self.fixture.store.resume(&Target::Queue(name.to_owned())).await.unwrap());
         }
         for (id, _, lease) in self.held() {
             assert_eq!(self.try_settle(lease, Fate::Done).await, Settled::Done);
@@ -423,7 +425,8 @@ impl Run {
         let node = self.nodes[0];
         loop {
             let queues = QUEUES.map(|name| QueueName::parse(name).unwrap()).to_vec();
-            let request = FetchRequest { node, queues, count_max: 50, suspects: true };
+            let request =
+                FetchRequest { node, queues, count_max: 50, suspects: true, caps: Vec::new() };
             let held = self.fixture.store.fetch(request).await.unwrap();
             if held.is_empty() {
                 break;

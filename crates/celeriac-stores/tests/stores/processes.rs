@@ -9,6 +9,7 @@ use celeriac_core::store::{
     Nodes, Outgoing, Page, Place, Plan, Queues, Replay, ResultRecord, Results, Settled, Settlement,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
+use celeriac_core::throttle::Target;
 use celeriac_stores::SqliteStore;
 use celeriac_wire::{Message, ResultMeta, State, Value};
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ async fn one_process_sees_what_another_does() {
     assert_eq!(one.result("a").await.unwrap().unwrap().meta.state(), State::Success);
     let late = one.settle(vec![done(held[0].lease, vec![success("a")])]).await.unwrap();
     assert_eq!(late, [Settled::Fenced]);
-    one.pause(&celery(), "").await.unwrap();
+    one.pause(&Target::from(&celery()), "").await.unwrap();
     one.publish(plan(&["c"]), None).await.unwrap();
     assert!(two.fetch(request(node, 9)).await.unwrap().is_empty());
     assert_eq!(one.nodes().await.unwrap().len(), 2);

@@ -1,0 +1,252 @@
+//! Clauses of limits: rates, concurrency, keys, lanes.
+
+use super::fixture::{Fixture, Harness, ids, outgoing, queue, request, the_queue};
+use celeriac_core::lease::Lease;
+use celeriac_core::store::{
+    Delivery, Fate, FetchRequest, NodeId, Outgoing, Phase, Settled, TaskCap,
+};
+use celeriac_core::throttle::{KEY_HEADER, LimitRule, RuleOrigin, Target, parse_rates};
+use std::time::Duration;
+
+/// A message of a task, perhaps with a key.
+fn of_task(task: &str, id: &str, key: Option<&str>) -> Outgoing {
+    let mut outgoing = outgoing("celery", id);
+    outgoing.message.headers.set_task(task);
+    if let Some(key) = key {
+        outgoing.message.headers.insert(KEY_HEADER, key);
+    }
+    outgoing
+}
+
+fn rule(target: Target, rates: &str, concurrency: Option<u32>) -> LimitRule {
+    let rates = if rates.is_empty() { Vec::new() } else { parse_rates(rates).unwrap() };
+    LimitRule { target, per_key: false, rates, concurrency, origin: RuleOrigin::Operator }
+}
+
+fn task(name: &str) -> Target {
+    Target::Task(name.to_owned())
+}
+
+async fn done(fixture: &Fixture, lease: Lease) {
+    assert_eq!(fixture.settle(lease, Fate::Done).await, Settled::Done);
+}
+
+async fn waiting(fixture: &Fixture, id: &str) -> (bool, bool) {
+    match fixture.store.task(id).await.unwrap().phase {
+        Phase::Queued { paused, limited, .. } => (paused, limited),
+        other => panic!("{id} is {other:?}"),
+    }
+}
+
+/// A limited task takes its turns by its rate; what stands behind it does not wait.
+pub async fn a_rate_spreads_a_task_and_holds_up_nobody(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    fixture.store.set_limit(rule(task("slow"), "2/s", None)).await.unwrap();
+    fixture.publish((0..5).map(|n| of_task("slow", &format!("s{n}"), None)).collect()).await;
+    fixture.publish(vec![of_task("free", "f", None)]).await;
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["s0", "f"]);
+    assert_eq!(waiting(&fixture, "s1").await, (false, true));
+    let next = fixture.store.next_due(&[queue("celery")]).await.unwrap().unwrap();
+    assert!(next > fixture.now() && next <= fixture.at(1), "the next turn is known: {next}");
+    assert!(fixture.fetch(node, 9).await.is_empty());
+    for expected in ["s1", "s2", "s3", "s4"] {
+        fixture.clock.advance(Duration::from_millis(505));
+        assert_eq!(ids(&fixture.fetch(node, 9).await), [expected]);
+    }
+}
+
+/// Many workers that ask all the time get no more together than the rate, in any window.
+pub async fn a_rate_holds_for_all_workers_together(harness: &Harness) {
+    let fixture = harness.store();
+    let nodes = [fixture.node("a").await, fixture.node("b").await, fixture.node("c").await];
+    fixture.store.set_limit(rule(task("t"), "50/s", None)).await.unwrap();
+    fixture.publish((0..200).map(|n| of_task("t", &format!("{n}"), None)).collect()).await;
+    let mut starts = Vec::new();
+    for step in 0..3000usize {
+        for _ in fixture.fetch(nodes[step % 3], 4).await {
+            starts.push(step);
+        }
+        fixture.clock.advance(Duration::from_millis(1));
+    }
+    let worst = starts.windows(51).map(|window| window[50] - window[0]).min().unwrap();
+    assert!(worst >= 1000, "51 starts within {worst} ms");
+    assert!(starts.len() >= 143, "only {} of 150 in 3 s", starts.len());
+}
+
+/// Several windows hold together; a burst may use one up at once.
+pub async fn rates_with_bursts_hold_together(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    let rates = "5/s burst, 8/10s burst";
+    fixture.store.set_limit(rule(Target::Key("*".into()), rates, None)).await.unwrap();
+    let keyed = |n: u32, key| of_task("t", &format!("{key}{n}"), Some(key));
+    fixture.publish((0..20).map(|n| keyed(n, "a")).collect()).await;
+    fixture.publish((0..2).map(|n| keyed(n, "b")).collect()).await;
+    assert_eq!(ids(&fixture.fetch(node, 50).await), ["a0", "a1", "a2", "a3", "a4", "b0", "b1"]);
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(ids(&fixture.fetch(node, 50).await), ["a5", "a6", "a7"]);
+    fixture.clock.advance(Duration::from_millis(8999));
+    assert!(fixture.fetch(node, 50).await.is_empty(), "8 in 10 s are gone");
+    fixture.clock.advance(Duration::from_millis(1));
+    assert_eq!(ids(&fixture.fetch(node, 50).await), ["a8", "a9", "a10", "a11", "a12"]);
+}
+
+/// A concurrency limit is counted from the leases, so it ends with them.
+pub async fn concurrency_is_counted_from_the_leases(harness: &Harness) {
+    let fixture = harness.store();
+    let (one, two) = (fixture.node("one").await, fixture.node("two").await);
+    fixture.store.set_limit(rule(task("t"), "", Some(2))).await.unwrap();
+    fixture.publish((0..5).map(|n| of_task("t", &format!("{n}"), None)).collect()).await;
+    let first = fixture.fetch(one, 9).await;
+    assert_eq!(ids(&first), ["0", "1"]);
+    assert!(fixture.fetch(two, 9).await.is_empty());
+    done(&fixture, first[0].lease).await;
+    assert_eq!(ids(&fixture.fetch(two, 9).await), ["2"]);
+    // The worker signs off: what it held goes back, and so does its share.
+    fixture.store.deregister(one).await.unwrap();
+    assert_eq!(ids(&fixture.fetch(two, 9).await), ["1"]);
+    let views = fixture.store.limits_in_force().await.unwrap();
+    assert_eq!((views.len(), views[0].running, views[0].in_force), (1, 2, true));
+}
+
+/// Each key has its own limit; one key's flood does not touch another.
+pub async fn keys_are_limited_each_for_itself(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    let each = LimitRule { per_key: true, ..rule(task("t"), "", Some(1)) };
+    fixture.store.set_limit(each).await.unwrap();
+    for key in ["acme", "acme", "acme", "blue"] {
+        let id = format!("{key}{}", fixture.now().as_microsecond());
+        fixture.publish(vec![of_task("t", &id, Some(key))]).await;
+        fixture.clock.advance(Duration::from_micros(1));
+    }
+    let keys = |taken: &[Delivery]| -> Vec<String> {
+        let key = |one: &Delivery| one.message.headers.get(KEY_HEADER)?.as_str().map(str::to_owned);
+        taken.iter().filter_map(key).collect()
+    };
+    let taken = fixture.fetch(node, 9).await;
+    assert_eq!(keys(&taken), ["acme", "blue"]);
+    done(&fixture, taken[1].lease).await;
+    assert!(fixture.fetch(node, 9).await.is_empty());
+    done(&fixture, taken[0].lease).await;
+    assert_eq!(keys(&fixture.fetch(node, 9).await), ["acme"]);
+}
+
+/// What was sent before the limit stands in nobody's way either.
+pub async fn a_limit_sets_apart_what_waits_already(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    fixture.publish((0..50).map(|n| of_task("slow", &format!("s{n}"), None)).collect()).await;
+    fixture.publish(vec![of_task("free", "f", None)]).await;
+    fixture.store.set_limit(rule(task("slow"), "", Some(1))).await.unwrap();
+    assert_eq!(ids(&fixture.fetch(node, 4).await), ["s0", "f"]);
+    assert!(fixture.store.remove_limit(&task("slow"), RuleOrigin::Operator).await.unwrap());
+    assert!(!fixture.store.remove_limit(&task("slow"), RuleOrigin::Operator).await.unwrap());
+    assert_eq!(ids(&fixture.fetch(node, 3).await), ["s1", "s2", "s3"], "and in their old order");
+}
+
+/// Queues and everything can be limited as well.
+pub async fn a_queue_can_be_limited(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    fixture.store.set_limit(rule(the_queue("celery"), "", Some(1))).await.unwrap();
+    fixture.send(&["a", "b"]).await;
+    fixture.send_to("other", &["c", "d"]).await;
+    let taken = fixture.fetch_from(node, &["celery", "other"], 9).await;
+    let mut names = ids(&taken);
+    names.sort_unstable();
+    assert_eq!(names, ["a", "c", "d"]);
+}
+
+/// The operator's rule stands before the application's, which comes back when it goes.
+pub async fn operators_override_applications(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    let own = LimitRule { origin: RuleOrigin::Application, ..rule(task("t"), "", Some(1)) };
+    let tasks = ["t".to_owned(), "u".to_owned()];
+    fixture.store.declare_limits(&tasks, vec![own]).await.unwrap();
+    fixture.store.set_limit(rule(task("t"), "", Some(3))).await.unwrap();
+    fixture.publish((0..9).map(|n| of_task("t", &format!("{n}"), None)).collect()).await;
+    assert_eq!(ids(&fixture.fetch(node, 9).await).len(), 3);
+    let views = fixture.store.limits_in_force().await.unwrap();
+    let in_force: Vec<_> = views.iter().map(|view| (view.rule.origin, view.in_force)).collect();
+    assert_eq!(in_force, [(RuleOrigin::Application, false), (RuleOrigin::Operator, true)]);
+    // A worker whose tasks have no limit any more takes its rules away.
+    fixture.store.declare_limits(&tasks, Vec::new()).await.unwrap();
+    assert_eq!(fixture.store.limits_in_force().await.unwrap().len(), 1);
+}
+
+/// A worker's own rate: it takes only so many of a task, another worker takes the rest.
+pub async fn a_worker_takes_no_more_of_a_task_than_it_may(harness: &Harness) {
+    let fixture = harness.store();
+    let (one, two) = (fixture.node("one").await, fixture.node("two").await);
+    let local = LimitRule { origin: RuleOrigin::Application, ..rule(task("t"), "", None) };
+    fixture.store.declare_limits(&["t".to_owned()], vec![local]).await.unwrap();
+    fixture.publish((0..4).map(|n| of_task("t", &format!("t{n}"), None)).collect()).await;
+    fixture.publish(vec![of_task("free", "f", None)]).await;
+    let capped = |node: NodeId, count_max| FetchRequest {
+        caps: vec![TaskCap { task: "t".to_owned(), count_max }],
+        ..request(node, vec![queue("celery")], 9)
+    };
+    let taken = fixture.store.fetch(capped(one, 1)).await.unwrap();
+    assert_eq!(ids(&taken), ["t0", "f"]);
+    assert!(fixture.store.fetch(capped(one, 0)).await.unwrap().is_empty());
+    assert_eq!(ids(&fixture.store.fetch(capped(two, 2)).await.unwrap()), ["t1", "t2"]);
+}
+
+/// A clock that is set back by a day neither closes a rate for a day nor opens it wide.
+pub async fn rates_survive_a_clock_that_is_set_back(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    fixture.store.set_limit(rule(task("t"), "1/s", None)).await.unwrap();
+    fixture.store.set_limit(rule(task("b"), "1/s burst", None)).await.unwrap();
+    fixture.publish((0..4).map(|n| of_task("t", &format!("t{n}"), None)).collect()).await;
+    fixture.publish((0..4).map(|n| of_task("b", &format!("b{n}"), None)).collect()).await;
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["t0", "b0"]);
+    let yesterday = fixture.now() - jiff::SignedDuration::from_hours(24);
+    fixture.clock.jump_wall(yesterday);
+    assert!(fixture.fetch(node, 9).await.is_empty());
+    fixture.clock.advance(Duration::from_millis(1011));
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["t1", "b1"]);
+}
+
+/// A lane in which nothing stands any more leaves nothing behind.
+pub async fn a_thousand_keys_are_served_and_forgotten(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    let keyed = |n: u32| of_task("t", &format!("{n}"), Some(&format!("key {n}")));
+    fixture.publish((0..1000).map(keyed).collect()).await;
+    let mut served = 0;
+    for _ in 0..1000 {
+        let taken = fixture.fetch(node, 100).await;
+        if taken.is_empty() {
+            break;
+        }
+        served += taken.len();
+        for one in taken {
+            done(&fixture, one.lease).await;
+        }
+    }
+    assert_eq!(served, 1000);
+    assert_eq!(fixture.store.next_due(&[queue("celery")]).await.unwrap(), None);
+}
+
+/// Suspects keep to limits like everything else.
+pub async fn a_limit_holds_for_suspects(harness: &Harness) {
+    let fixture = harness.store();
+    fixture.store.set_limit(rule(task("t"), "", Some(1))).await.unwrap();
+    fixture.publish((0..2).map(|n| of_task("t", &format!("{n}"), None)).collect()).await;
+    for name in ["first", "second"] {
+        let doomed = fixture.node(name).await;
+        assert_eq!(ids(&fixture.fetch(doomed, 9).await), ["0"]);
+        fixture.clock.advance(super::fixture::EXPIRY * 2);
+        assert_eq!(fixture.store.sweep().await.unwrap().requeued, 1);
+    }
+    let node = fixture.node("w").await;
+    let suspect = fixture.fetch(node, 9).await;
+    assert_eq!(ids(&suspect), ["0"], "the suspect goes first and is the only one");
+    assert!(suspect[0].suspicion.is_suspect());
+    done(&fixture, suspect[0].lease).await;
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["1"]);
+}

@@ -1,0 +1,568 @@
+//! Lanes: which messages have to wait behind a limit or a pause, and which of them may go now.
+//!
+//! A fetch asks the [`Gate`] for every message outside lane 0. What a limit counts is in the store and
+//! changes in the transaction of the fetch, so all workers together keep it.
+
+use super::error::{corrupt, wrap};
+use super::rows::{READY, queue_of};
+use celeriac_core::store::{FetchRequest, TaskCap};
+use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Spread, Target, parse_rates};
+use celeriac_core::{QueueName, StoreError};
+use rusqlite::{Connection, OptionalExtension as _};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The most lanes of one queue that a fetch looks at; the others come next time.
+const LANES_MAX: i64 = 256;
+/// The most messages that one fetch moves out of lane 0 after a limit was set.
+const MOVE_MAX: i64 = 20_000;
+
+/// The rules and pauses of a store.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    limits: Vec<LimitRule>,
+    paused: BTreeSet<Target>,
+}
+
+impl Rules {
+    pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
+        let fail = wrap("read the limits");
+        let any: bool = connection
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM limit_rule) OR EXISTS (SELECT 1 FROM paused)",
+            )
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(&fail)?;
+        if !any {
+            return Ok(Self::default());
+        }
+        let mut limits = all_rules(connection)?;
+        // The operator's rule stands before the application's of the same target.
+        let operators: BTreeSet<Target> = limits
+            .iter()
+            .filter(|rule| rule.origin == RuleOrigin::Operator)
+            .map(|rule| rule.target.clone())
+            .collect();
+        limits.retain(|rule| {
+            rule.origin == RuleOrigin::Operator || !operators.contains(&rule.target)
+        });
+        let paused: Vec<(String, String)> = connection
+            .prepare_cached("SELECT kind, name FROM paused")
+            .and_then(|mut statement| {
+                statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .map_err(&fail)?;
+        let paused = paused.iter().filter_map(|(kind, name)| Target::of(kind, name)).collect();
+        Ok(Self { limits, paused })
+    }
+
+    /// The rules that hold.
+    pub(super) fn limits(&self) -> &[LimitRule] {
+        &self.limits
+    }
+
+    /// Whether messages of this task in this queue need a lane even without a key.
+    pub(super) fn restricts(&self, queue: &str, task: &str) -> bool {
+        let about = |target: &Target| match target {
+            Target::Everything => true,
+            Target::Queue(name) => name == queue,
+            Target::Task(name) => name == task,
+            Target::Key(_) => false,
+        };
+        self.limits.iter().any(|rule| about(&rule.target))
+            || self.paused.iter().any(|target| matches!(target, Target::Task(name) if name == task))
+    }
+
+    /// Whether a fetch takes nothing from this queue.
+    pub(super) fn stops_queue(&self, queue: &str) -> bool {
+        !self.paused.is_empty()
+            && (self.paused.contains(&Target::Everything)
+                || self.paused.contains(&Target::Queue(queue.to_owned())))
+    }
+
+    /// Whether a pause holds a message.
+    pub(super) fn pauses(&self, queue: &str, task: &str, key: &str) -> bool {
+        !self.paused.is_empty()
+            && (self.stops_queue(queue)
+                || self.paused.contains(&Target::Task(task.to_owned()))
+                || (!key.is_empty() && self.paused.contains(&Target::Key(key.to_owned()))))
+    }
+
+    /// The longest time that any rate looks back.
+    fn window_max(&self) -> i64 {
+        let periods = self.limits.iter().flat_map(|rule| &rule.rates).map(|rate| rate.per);
+        periods.max().map_or(0, |per| i64::try_from(per.as_micros()).unwrap_or(i64::MAX / 4))
+    }
+}
+
+/// Every rule in the store, those of the application first.
+pub(super) fn all_rules(connection: &Connection) -> Result<Vec<LimitRule>, StoreError> {
+    type Row = (String, String, i64, bool, String, Option<u32>);
+    let rows: Vec<Row> = connection
+        .prepare_cached(
+            "SELECT kind, name, origin, per_key, rates, concurrency FROM limit_rule \
+             ORDER BY kind, name, origin",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_map([], |row| {
+                    Ok((
+                        row.get(0)?,
+                        row.get(1)?,
+                        row.get(2)?,
+                        row.get(3)?,
+                        row.get(4)?,
+                        row.get(5)?,
+                    ))
+                })?
+                .collect()
+        })
+        .map_err(wrap("read the limits"))?;
+    let rule = |(kind, name, origin, per_key, rates, concurrency): Row| {
+        let target = Target::of(&kind, &name)
+            .ok_or_else(|| corrupt(format!("a limit has the unknown kind {kind:?}")))?;
+        let rates = if rates.is_empty() {
+            Vec::new()
+        } else {
+            parse_rates(&rates)
+                .map_err(|error| corrupt(format!("the limit of {target}: {error}")))?
+        };
+        let origin = if origin == 0 { RuleOrigin::Application } else { RuleOrigin::Operator };
+        Ok(LimitRule { target, per_key, rates, concurrency, origin })
+    };
+    rows.into_iter().map(rule).collect()
+}
+
+/// A lane and what stands in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lane {
+    pub(super) id: i64,
+    pub(super) queue: String,
+    pub(super) task: String,
+    pub(super) key: String,
+}
+
+/// The lane in which a message stands; made when it is the first.
+pub(super) fn lane_of(
+    connection: &Connection,
+    queue: &str,
+    task: &str,
+    key: &str,
+) -> Result<i64, StoreError> {
+    let found: Option<i64> = connection
+        .prepare_cached("SELECT id FROM lane WHERE queue = ?1 AND task = ?2 AND key = ?3")
+        .and_then(|mut statement| {
+            statement.query_row((queue, task, key), |row| row.get(0)).optional()
+        })
+        .map_err(wrap("look for a lane"))?;
+    if let Some(id) = found {
+        return Ok(id);
+    }
+    connection
+        .prepare_cached("INSERT INTO lane (queue, task, key) VALUES (?1, ?2, ?3) RETURNING id")
+        .and_then(|mut statement| statement.query_row((queue, task, key), |row| row.get(0)))
+        .map_err(wrap("make a lane"))
+}
+
+/// A lane by its number, for messages that are looked at one by one.
+pub(super) fn lane_by_id(connection: &Connection, id: i64) -> Result<Option<Lane>, StoreError> {
+    connection
+        .prepare_cached("SELECT id, queue, task, key FROM lane WHERE id = ?1")
+        .and_then(|mut statement| {
+            let lane = |row: &rusqlite::Row<'_>| {
+                Ok(Lane {
+                    id: row.get(0)?,
+                    queue: row.get(1)?,
+                    task: row.get(2)?,
+                    key: row.get(3)?,
+                })
+            };
+            statement.query_row([id], lane).optional()
+        })
+        .map_err(wrap("read a lane"))
+}
+
+/// The lanes of a queue that no rate is known to close, the ones not looked at for longest first.
+pub(super) fn open_lanes(
+    connection: &Connection,
+    rules: &Rules,
+    queue: &QueueName,
+    now: i64,
+) -> Result<Vec<Lane>, StoreError> {
+    let fail = wrap("look for lanes");
+    // A clock that was set back must not keep a lane closed until it has caught up.
+    let far = now.saturating_add(rules.window_max());
+    let lanes: Vec<Lane> = connection
+        .prepare_cached(
+            "SELECT id, task, key FROM lane WHERE queue = ?1 AND (open_at <= ?2 OR open_at > ?3) \
+             ORDER BY open_at LIMIT ?4",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_map((queue.as_str(), now, far, LANES_MAX), |row| {
+                    Ok(Lane {
+                        id: row.get(0)?,
+                        queue: queue.as_str().to_owned(),
+                        task: row.get(1)?,
+                        key: row.get(2)?,
+                    })
+                })?
+                .collect()
+        })
+        .map_err(&fail)?;
+    if lanes.len() as i64 == LANES_MAX {
+        for lane in &lanes {
+            set_open_at(connection, lane.id, now)?;
+        }
+    }
+    Ok(lanes)
+}
+
+/// When the next lane of these queues opens.
+pub(super) fn next_open(
+    connection: &Connection,
+    queues: &[QueueName],
+    now: i64,
+) -> Result<Option<i64>, StoreError> {
+    let mut next = None;
+    for queue in queues {
+        let at: Option<i64> = connection
+            .prepare_cached("SELECT min(open_at) FROM lane WHERE queue = ?1 AND open_at > ?2")
+            .and_then(|mut statement| statement.query_row((queue.as_str(), now), |row| row.get(0)))
+            .map_err(wrap("look for lanes"))?;
+        next = [next, at].into_iter().flatten().min();
+    }
+    Ok(next)
+}
+
+fn set_open_at(connection: &Connection, lane: i64, at: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE lane SET open_at = ?2 WHERE id = ?1")
+        .and_then(|mut statement| statement.execute((lane, at)))
+        .map_err(wrap("note when a lane opens"))?;
+    Ok(())
+}
+
+/// Lets every lane be looked at again, after a rule has changed.
+pub(super) fn open_all(connection: &Connection) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE lane SET open_at = 0 WHERE open_at <> 0")
+        .and_then(|mut statement| statement.execute([]))
+        .map_err(wrap("open the lanes"))?;
+    Ok(())
+}
+
+/// Deletes a lane in which nothing stands in any state.
+pub(super) fn delete_if_empty(connection: &Connection, lane: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "DELETE FROM lane WHERE id = ?1 \
+             AND NOT EXISTS (SELECT 1 FROM message WHERE lane = ?1 AND lane <> 0)",
+        )
+        .and_then(|mut statement| statement.execute([lane]))
+        .map_err(wrap("delete an empty lane"))?;
+    Ok(())
+}
+
+/// Moves what came before a limit or pause was set out of lane 0; returns how many moved.
+pub(super) fn move_restricted(
+    connection: &Connection,
+    queue: &QueueName,
+    task: &str,
+) -> Result<usize, StoreError> {
+    let lane = lane_of(connection, queue.as_str(), task, "")?;
+    connection
+        .prepare_cached(
+            "UPDATE message SET lane = ?1 WHERE row IN (SELECT row FROM \
+             (SELECT row, task FROM message WHERE state = 0 AND queue = ?2 AND lane = 0 \
+             ORDER BY step, rank LIMIT ?4) WHERE task = ?3)",
+        )
+        .and_then(|mut statement| statement.execute((lane, queue.as_str(), task, MOVE_MAX)))
+        .map_err(wrap("sort messages into lanes"))
+}
+
+const _: () = assert!(READY == 0);
+
+/// Whether a message may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// Now.
+    Open,
+    /// Not before this time.
+    Until(i64),
+    /// Not until something changes: a pause, a running task, this worker's own rate.
+    Closed,
+}
+
+/// Decides which lanes may go in one fetch, and counts what goes.
+pub(super) struct Gate<'a> {
+    connection: &'a Connection,
+    rules: &'a Rules,
+    now: i64,
+    caps: BTreeMap<&'a str, usize>,
+    running: Option<BTreeMap<String, u64>>,
+    spreads: BTreeMap<(String, String), Spread>,
+    bursts: BTreeMap<String, Vec<i64>>,
+    started: Vec<(String, i64)>,
+    /// Counters with starts in the future: the clock was set back since.
+    ahead: BTreeSet<String>,
+}
+
+impl<'a> Gate<'a> {
+    pub(super) fn new(
+        connection: &'a Connection,
+        rules: &'a Rules,
+        caps: &'a [TaskCap],
+        now: i64,
+    ) -> Self {
+        Self {
+            connection,
+            rules,
+            now,
+            caps: caps.iter().map(|cap| (cap.task.as_str(), cap.count_max)).collect(),
+            running: None,
+            spreads: BTreeMap::new(),
+            bursts: BTreeMap::new(),
+            started: Vec::new(),
+            ahead: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn of(
+        connection: &'a Connection,
+        rules: &'a Rules,
+        request: &'a FetchRequest,
+        now: i64,
+    ) -> Self {
+        Self::new(connection, rules, &request.caps, now)
+    }
+
+    /// Whether the next message of a lane may go.
+    pub(super) fn passage(&mut self, lane: &Lane) -> Result<Passage, StoreError> {
+        if self.rules.pauses(&lane.queue, &lane.task, &lane.key)
+            || self.caps.get(lane.task.as_str()) == Some(&0)
+        {
+            return Ok(Passage::Closed);
+        }
+        let mut until = None;
+        for rule in self.rules.limits() {
+            let Some(counter) = rule.counter(&lane.queue, &lane.task, &lane.key) else { continue };
+            if let Some(max) = rule.concurrency
+                && self.running(&counter)? >= u64::from(max)
+            {
+                return Ok(Passage::Closed);
+            }
+            for rate in &rule.rates {
+                if let Some(at) = self.rate_closes(&counter, *rate)? {
+                    until = until.max(Some(at));
+                }
+            }
+        }
+        Ok(until.map_or(Passage::Open, Passage::Until))
+    }
+
+    /// Counts one message that goes.
+    pub(super) fn take(&mut self, lane: &Lane) -> Result<(), StoreError> {
+        if let Some(left) = self.caps.get_mut(lane.task.as_str()) {
+            *left = left.saturating_sub(1);
+        }
+        for rule in self.rules.limits() {
+            let Some(counter) = rule.counter(&lane.queue, &lane.task, &lane.key) else { continue };
+            if rule.concurrency.is_some() {
+                self.running(&counter)?;
+                if let Some(running) = &mut self.running {
+                    *running.entry(counter.clone()).or_default() += 1;
+                }
+            }
+            let mut logged = false;
+            for rate in &rule.rates {
+                if rate.burst {
+                    logged = true;
+                    continue;
+                }
+                let spread = self.spread(&counter, *rate)?;
+                let after = spread.after_one(*rate, self.now);
+                self.spreads.insert((counter.clone(), rate.to_string()), after);
+            }
+            if logged {
+                let now = self.now;
+                self.burst(&counter)?.push(now);
+                self.started.push((counter, now));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was counted, and when the lanes that a rate closes open again.
+    pub(super) fn save(self, closed: &[(i64, i64)]) -> Result<(), StoreError> {
+        let fail = wrap("count what a limit let go");
+        for ((counter, rate), spread) in &self.spreads {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO spread VALUES (?1 || ' ' || ?2, ?3) ON CONFLICT (counter) \
+                     DO UPDATE SET next_at = excluded.next_at WHERE next_at <> excluded.next_at",
+                )
+                .and_then(|mut statement| statement.execute((counter, rate, spread.0)))
+                .map_err(&fail)?;
+        }
+        for counter in &self.ahead {
+            self.connection
+                .prepare_cached("UPDATE grant_log SET at = ?2 WHERE counter = ?1 AND at > ?2")
+                .and_then(|mut statement| statement.execute((counter, self.now)))
+                .map_err(&fail)?;
+        }
+        for (counter, at) in &self.started {
+            self.connection
+                .prepare_cached("INSERT INTO grant_log VALUES (?1, ?2)")
+                .and_then(|mut statement| statement.execute((counter, at)))
+                .map_err(&fail)?;
+        }
+        for counter in self.started.iter().map(|(counter, _)| counter).collect::<BTreeSet<_>>() {
+            self.connection
+                .prepare_cached("DELETE FROM grant_log WHERE counter = ?1 AND at <= ?2")
+                .and_then(|mut statement| {
+                    statement.execute((counter, self.now - self.rules.window_max()))
+                })
+                .map_err(&fail)?;
+        }
+        for (lane, at) in closed {
+            set_open_at(self.connection, *lane, *at)?;
+        }
+        Ok(())
+    }
+
+    /// Until when a rate closes; `None` when one more may go.
+    fn rate_closes(&mut self, counter: &str, rate: Rate) -> Result<Option<i64>, StoreError> {
+        if !rate.burst {
+            let spread = self.spread(counter, rate)?;
+            let free = spread.free(rate, self.now) > 0;
+            return Ok((!free).then(|| spread.next(rate)));
+        }
+        let per = i64::try_from(rate.per.as_micros()).unwrap_or(i64::MAX / 4);
+        let (now, count) = (self.now, rate.count as usize);
+        let grants = self.burst(counter)?;
+        // The one `count` places before the next has to be out of the window.
+        let blocking = grants.len().checked_sub(count).map(|index| grants[index]);
+        Ok(blocking.map(|at| at.saturating_add(per)).filter(|free_at| *free_at > now))
+    }
+
+    fn spread(&mut self, counter: &str, rate: Rate) -> Result<Spread, StoreError> {
+        let name = (counter.to_owned(), rate.to_string());
+        if let Some(spread) = self.spreads.get(&name) {
+            return Ok(*spread);
+        }
+        let stored: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT next_at FROM spread WHERE counter = ?1 || ' ' || ?2")
+            .and_then(|mut statement| {
+                statement.query_row((&name.0, &name.1), |row| row.get(0)).optional()
+            })
+            .map_err(wrap("read a limit's state"))?;
+        // A clock that was set back must not close the rate until it has caught up.
+        let latest = Spread(self.now).after_one(rate, self.now).0;
+        let spread = Spread(stored.unwrap_or(0).min(latest));
+        self.spreads.insert(name, spread);
+        Ok(spread)
+    }
+
+    fn burst(&mut self, counter: &str) -> Result<&mut Vec<i64>, StoreError> {
+        if !self.bursts.contains_key(counter) {
+            let since = self.now - self.rules.window_max();
+            let mut grants: Vec<i64> = self
+                .connection
+                .prepare_cached(
+                    "SELECT at FROM grant_log WHERE counter = ?1 AND at > ?2 ORDER BY at",
+                )
+                .and_then(|mut statement| {
+                    statement.query_map((counter, since), |row| row.get(0))?.collect()
+                })
+                .map_err(wrap("read a limit's state"))?;
+            if grants.last().is_some_and(|last| *last > self.now) {
+                self.ahead.insert(counter.to_owned());
+                grants.iter_mut().for_each(|at| *at = self.now.min(*at));
+            }
+            self.bursts.insert(counter.to_owned(), grants);
+        }
+        Ok(self.bursts.entry(counter.to_owned()).or_default())
+    }
+
+    fn running(&mut self, counter: &str) -> Result<u64, StoreError> {
+        if self.running.is_none() {
+            self.running = Some(running(self.connection, self.rules)?);
+        }
+        Ok(self.running.as_ref().and_then(|counts| counts.get(counter)).copied().unwrap_or(0))
+    }
+}
+
+/// How many messages of each counter are leased. A concurrency limit is counted from the leases
+/// themselves, so it can neither leak nor outlive a worker.
+pub(super) fn running(
+    connection: &Connection,
+    rules: &Rules,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows: Vec<(String, String, String, i64)> = connection
+        .prepare_cached(
+            "SELECT lane.queue, lane.task, lane.key, count(*) FROM message \
+             JOIN lane ON lane.id = message.lane WHERE message.state = 2 AND message.lane <> 0 \
+             GROUP BY message.lane",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect()
+        })
+        .map_err(wrap("count running tasks"))?;
+    let mut counts = BTreeMap::new();
+    for (queue, task, key, count) in rows {
+        for rule in rules.limits() {
+            if rule.concurrency.is_some()
+                && let Some(counter) = rule.counter(&queue, &task, &key)
+            {
+                *counts.entry(counter).or_default() += count.unsigned_abs();
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// Sets, or with an empty rule removes, what an origin says about a target.
+pub(super) fn put_rule(connection: &Connection, rule: &LimitRule) -> Result<bool, StoreError> {
+    let fail = wrap("store a limit");
+    if let Target::Queue(name) = &rule.target {
+        queue_of(name)?;
+    }
+    let (kind, name) = (rule.target.kind(), rule.target.name());
+    let rates: Vec<String> = rule.rates.iter().map(ToString::to_string).collect();
+    connection
+        .prepare_cached(
+            "INSERT INTO limit_rule VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+             ON CONFLICT (kind, name, origin) DO UPDATE SET per_key = excluded.per_key, \
+             rates = excluded.rates, concurrency = excluded.concurrency \
+             WHERE (per_key, rates, concurrency) IS NOT \
+             (excluded.per_key, excluded.rates, excluded.concurrency)",
+        )
+        .and_then(|mut statement| {
+            statement.execute(rusqlite::params![
+                kind,
+                name,
+                rule.origin as i64,
+                rule.per_key,
+                rates.join(", "),
+                rule.concurrency,
+            ])
+        })
+        .map(|changed| changed > 0)
+        .map_err(&fail)
+}
+
+/// Takes a rule away.
+pub(super) fn drop_rule(
+    connection: &Connection,
+    target: &Target,
+    origin: RuleOrigin,
+) -> Result<bool, StoreError> {
+    connection
+        .prepare_cached("DELETE FROM limit_rule WHERE kind = ?1 AND name = ?2 AND origin = ?3")
+        .and_then(|mut statement| statement.execute((target.kind(), target.name(), origin as i64)))
+        .map(|gone| gone > 0)
+        .map_err(wrap("take a limit away"))
+}

@@ -1,0 +1,78 @@
+//! The rules of limits: declared by applications, set by operators, shown to both.
+
+use super::Context;
+use super::lanes::{Rules, all_rules, drop_rule, open_all, put_rule, running};
+use super::rows::{instant, micros};
+use celeriac_core::StoreError;
+use celeriac_core::store::LimitView;
+use celeriac_core::throttle::{LimitRule, RuleOrigin, Spread, Target};
+use rusqlite::{Connection, OptionalExtension as _};
+use std::collections::BTreeSet;
+
+pub(super) fn declare(
+    connection: &Connection,
+    tasks: &[String],
+    rules: &[LimitRule],
+) -> Result<(), StoreError> {
+    let mut changed = false;
+    for rule in rules {
+        changed |= put_rule(connection, rule)?;
+    }
+    let kept: BTreeSet<&Target> = rules.iter().map(|rule| &rule.target).collect();
+    for task in tasks {
+        let target = Target::Task(task.clone());
+        if !kept.contains(&target) {
+            changed |= drop_rule(connection, &target, RuleOrigin::Application)?;
+        }
+    }
+    if changed { open_all(connection) } else { Ok(()) }
+}
+
+pub(super) fn set(connection: &Connection, rule: &LimitRule) -> Result<(), StoreError> {
+    put_rule(connection, rule)?;
+    open_all(connection)
+}
+
+pub(super) fn remove(
+    connection: &Connection,
+    target: &Target,
+    origin: RuleOrigin,
+) -> Result<bool, StoreError> {
+    let removed = drop_rule(connection, target, origin)?;
+    open_all(connection)?;
+    Ok(removed)
+}
+
+pub(super) fn views(
+    connection: &Connection,
+    context: &Context,
+) -> Result<Vec<LimitView>, StoreError> {
+    let rules = Rules::load(connection)?;
+    let counts = running(connection, &rules)?;
+    let now = micros(context.clock.wall());
+    let mut views = Vec::new();
+    for rule in all_rules(connection)? {
+        let name = rule.target.to_string();
+        // Rules for each key count under the name and the key.
+        let of_rule = |counter: &str| match counter.strip_prefix(name.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with(" of "),
+            None => matches!(rule.target, Target::Key(_)) && counter.starts_with("key of "),
+        };
+        let running =
+            counts.iter().filter(|(counter, _)| of_rule(counter)).map(|(_, count)| count).sum();
+        let mut next_at = None;
+        for rate in rule.rates.iter().filter(|rate| !rate.burst && !rule.per_key) {
+            let stored: Option<i64> = connection
+                .prepare_cached("SELECT next_at FROM spread WHERE counter = ?1 || ' ' || ?2")
+                .and_then(|mut statement| {
+                    statement.query_row((&name, rate.to_string()), |row| row.get(0)).optional()
+                })
+                .map_err(super::error::wrap("read a limit's state"))?;
+            let next = Spread(stored.unwrap_or(0)).next(*rate);
+            next_at = next_at.max((next > now).then(|| instant(next)));
+        }
+        let in_force = rules.limits().contains(&rule);
+        views.push(LimitView { rule, in_force, running, next_at });
+    }
+    Ok(views)
+}
