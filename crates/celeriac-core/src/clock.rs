@@ -23,6 +23,9 @@ pub trait Entropy: fmt::Debug + Send + Sync {
     fn next_u64(&self) -> u64;
 }
 
+/// A day of 24 hours.
+pub const DAY: Duration = Duration::from_hours(24);
+
 /// Adds a duration to an instant; an overflow ends at the last representable instant.
 pub fn after(instant: Timestamp, span: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(span)

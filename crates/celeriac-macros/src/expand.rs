@@ -50,7 +50,7 @@ pub(crate) fn task(attribute: TokenStream, item: TokenStream) -> Result<TokenStr
             ));
         }
         (None, true) => check_remote(name, &options, &parameters)?,
-        (Some(_), false) => {}
+        (Some(_), false) => check_parameters(&options, &parameters)?,
     }
     let wire_name = wire_name(name, &options);
     // Written under the function, these would leave it out and keep what stands beside it.
@@ -109,6 +109,22 @@ fn check_remote(name: &Ident, options: &Options, parameters: &[Parameter]) -> Re
             Origin::Required | Origin::Optional => continue,
         };
         return Err(Error::new_spanned(&one.kind, text));
+    }
+    Ok(())
+}
+
+/// Options name parameters that exist and come with the message.
+fn check_parameters(options: &Options, parameters: &[Parameter]) -> Result<()> {
+    for (name, place) in &options.parameters {
+        let names: Vec<String> = parameters
+            .iter()
+            .filter(|one| one.is_argument())
+            .map(|one| one.name.unraw().to_string())
+            .collect();
+        if !names.contains(name) {
+            let text = format!("no parameter `{name}`; the parameters are {}", names.join(", "));
+            return Err(Error::new_spanned(place, text));
+        }
     }
     Ok(())
 }
@@ -240,10 +256,11 @@ fn calls(
     };
     let partial = arguments.get(1..).map(|rest| {
         let (rest, partial) = build(rest);
+        let following = if remote { quote!() } else { quote!(.after_another()) };
         quote! {
             /// Makes a call whose first argument is the result of the task before it.
             #quiet
-            #visibility fn partial(#rest) -> ::celeriac::Call<#output> { #partial }
+            #visibility fn partial(#rest) -> ::celeriac::Call<#output> { #partial #following }
         }
     });
     quote! {

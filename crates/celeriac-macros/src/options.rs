@@ -8,7 +8,7 @@ use syn::punctuated::Punctuated;
 use syn::{Error, Expr, ExprArray, ExprLit, Ident, Lit, Result, Token};
 
 /// Every option, for suggestions.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 21] = [
     "name",
     "queue",
     "max_retries",
@@ -23,9 +23,14 @@ const NAMES: [&str; 14] = [
     "expires",
     "accept_any_result",
     "remote",
+    "rate_limit",
+    "global_rate_limit",
+    "concurrency_limit",
+    "key",
+    "unique",
+    "unique_for",
+    "unique_until",
 ];
-/// Options that are planned; asking for them must not be ignored.
-const PLANNED: [&str; 3] = ["rate_limit", "unique", "global_rate_limit"];
 /// Options of Celery that are said in another way here.
 const ELSEWHERE: [(&str, &str); 8] = [
     ("bind", "take a parameter `cx: Context`"),
@@ -45,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) remote: bool,
     /// Calls of `TaskOptions` methods, in order.
     pub(crate) calls: Vec<TokenStream>,
+    /// Parameters that options name, with where they do.
+    pub(crate) parameters: Vec<(String, Expr)>,
 }
 
 /// One option: `name`, or `name = value`.
@@ -119,6 +126,11 @@ impl Parse for Options {
         {
             return Err(Error::new(*span, "`soft_time_limit` must be shorter than `time_limit`"));
         }
+        for name in ["unique_for", "unique_until"] {
+            if let (Some(span), false) = (seen.get(name), seen.contains_key("unique")) {
+                return Err(Error::new(*span, format!("`{name}` needs `unique`")));
+            }
+        }
         for [one, other] in EXCLUSIVE {
             if let (Some(_), Some(span)) = (seen.get(one), seen.get(other)) {
                 return Err(Error::new(*span, format!("`{one}` and `{other}` exclude each other")));
@@ -169,6 +181,47 @@ impl Options {
                 Some(quote!(.#method()))
             }
             "priority" => Some(priority(&item.value()?)?),
+            "rate_limit" => {
+                let [rate] = rates(&item.value()?)?.try_into().map_err(|_| {
+                    Error::new(item.name.span(), "`rate_limit` is one rate, e.g. \"10/m\"")
+                })?;
+                Some(quote!(.rate_limit(#rate)))
+            }
+            "global_rate_limit" => {
+                let rates = rates(&item.value()?)?;
+                Some(quote!(.global_rate_limit([#(#rates),*])))
+            }
+            "concurrency_limit" => {
+                let count = count(&item.value()?)?;
+                Some(quote!(.concurrency_limit(#count)))
+            }
+            "key" => {
+                let value = item.value()?;
+                let parameter = text(&value)?;
+                self.parameters.push((parameter.clone(), value));
+                Some(quote!(.key(#parameter)))
+            }
+            "unique" => match &item.value {
+                None => Some(quote!(.unique())),
+                Some(value) => {
+                    let parameter = text(value)?;
+                    self.parameters.push((parameter.clone(), value.clone()));
+                    Some(quote!(.unique_by(#parameter)))
+                }
+            },
+            "unique_for" => {
+                let millis = duration(&item.value()?)?;
+                Some(quote!(.unique_for(::core::time::Duration::from_millis(#millis))))
+            }
+            "unique_until" => {
+                let value = item.value()?;
+                let until = match text(&value)?.as_str() {
+                    "started" => quote!(Started),
+                    "finished" => quote!(Finished),
+                    _ => return Err(Error::new_spanned(value, "expected started or finished")),
+                };
+                Some(quote!(.unique_until(::celeriac::Until::#until)))
+            }
             _ => return Err(unknown(&item.name)),
         })
     }
@@ -194,9 +247,6 @@ impl Item {
 
 fn unknown(name: &Ident) -> Error {
     let text = name.to_string();
-    if PLANNED.contains(&text.as_str()) {
-        return Error::new(name.span(), format!("`{text}` is not available in this version"));
-    }
     if let Some((_, advice)) = ELSEWHERE.iter().find(|(known, _)| *known == text) {
         return Error::new(name.span(), format!("unknown option `{text}`; {advice}"));
     }
@@ -297,6 +347,49 @@ fn priority(value: &Expr) -> Result<TokenStream> {
         }
     };
     Ok(quote!(.priority(::celeriac::Priority::#level)))
+}
+
+fn count(value: &Expr) -> Result<u32> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => match number.base10_parse()? {
+            0 => Err(Error::new_spanned(value, "a limit of 0 lets nothing run")),
+            number => Ok(number),
+        },
+        other => Err(Error::new_spanned(other, "expected a number")),
+    }
+}
+
+/// Rates as `celeriac_core::throttle` reads them, one or several with commas.
+fn rates(value: &Expr) -> Result<Vec<TokenStream>> {
+    let wrong = || {
+        let text = "expected a rate such as \"10/s\", \"100/m\", \"1000/h\" or \"100/m burst\"";
+        Error::new_spanned(value, text)
+    };
+    let texts = text(value).map_err(|_| wrong())?;
+    let rate = |one: &str| {
+        let one = one.trim();
+        let (numbers, burst) = match one.strip_suffix("burst") {
+            Some(numbers) => (numbers.trim_end(), true),
+            None => (one, false),
+        };
+        let (count, unit) = numbers.split_once('/')?;
+        let count: u32 = count.trim().parse().ok().filter(|count| *count > 0)?;
+        let unit = unit.trim();
+        let digits = unit.find(|c: char| !c.is_ascii_digit())?;
+        let times: u64 = if digits == 0 { 1 } else { unit[..digits].parse().ok()? };
+        let seconds = times
+            .checked_mul(match &unit[digits..] {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                "d" => 86_400,
+                _ => return None,
+            })
+            .filter(|seconds| *seconds > 0)?;
+        let per = quote!(::core::time::Duration::from_secs(#seconds));
+        Some(quote!(::celeriac::Rate { count: #count, per: #per, burst: #burst }))
+    };
+    texts.split(',').map(|one| rate(one).ok_or_else(wrong)).collect()
 }
 
 /// A duration in milliseconds: `"500ms"`, `"10s"`, `"5m"`, `"2h"`, `"1d"`, or whole seconds.

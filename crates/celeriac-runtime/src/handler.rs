@@ -5,6 +5,7 @@ use celeriac_core::outcome::{Classifier, Outcome};
 use celeriac_core::record::Recorder;
 use celeriac_core::retry::RetryPolicy;
 use celeriac_core::store::{Delivery, Store};
+use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Target};
 use celeriac_core::{Clock, StoreError};
 use celeriac_wire::{Body, State, Value};
 use futures::future::BoxFuture;
@@ -27,6 +28,21 @@ pub struct TaskPolicy {
     pub ignore_result: bool,
     /// Which returned values are failures.
     pub classifier: Classifier,
+    /// How many one worker may start (Celery's `rate_limit`).
+    pub rate_limit: Option<Rate>,
+    /// How many may start and run in all workers together.
+    pub limit: SharedLimit,
+}
+
+/// A limit for all workers of a store together, as a task states it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedLimit {
+    /// How many may start; all of them hold.
+    pub rates: Vec<Rate>,
+    /// How many may run at once.
+    pub concurrency: Option<u32>,
+    /// Whether each key has the limit for itself.
+    pub per_key: bool,
 }
 
 /// One run of a task, as its handler sees it.
@@ -120,6 +136,23 @@ impl Registry {
     /// The task of a name.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Handler>> {
         self.0.get(name)
+    }
+
+    /// The limits that the tasks state, for the store. A task with a rate for each worker is among
+    /// them with no limit: the store has to let others pass it.
+    pub fn limit_rules(&self) -> Vec<LimitRule> {
+        let rule = |(name, handler): (&String, &Arc<dyn Handler>)| {
+            let policy = handler.policy();
+            let stated = policy.limit != SharedLimit::default() || policy.rate_limit.is_some();
+            stated.then(|| LimitRule {
+                target: Target::Task(name.clone()),
+                per_key: policy.limit.per_key,
+                rates: policy.limit.rates.clone(),
+                concurrency: policy.limit.concurrency,
+                origin: RuleOrigin::Application,
+            })
+        };
+        self.0.iter().filter_map(rule).collect()
     }
 
     /// All names, sorted.

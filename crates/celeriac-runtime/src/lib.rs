@@ -15,5 +15,8 @@ pub mod worker;
 
 pub use cancel::{CancelReason, Cancellation};
 pub use clock::{OsEntropy, SystemClock};
-pub use handler::{Handler, Registry, RunContext, TaskPolicy};
-pub use worker::{Stop, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport};
+pub use handler::{Handler, Registry, RunContext, SharedLimit, TaskPolicy};
+pub use worker::{
+    Spill, SpilledLetter, Stop, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts,
+    WorkerReport,
+};

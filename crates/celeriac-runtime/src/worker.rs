@@ -10,10 +10,13 @@ mod emitter;
 mod ending;
 mod heartbeat;
 pub mod machine;
+mod rates;
 mod run;
 mod settler;
+mod spill;
 
 pub use machine::Stop;
+pub use spill::{Spill, SpilledLetter};
 
 use crate::handler::Registry;
 use celeriac_core::lease::LeaseTimes;
@@ -126,6 +129,7 @@ pub struct Worker {
     heartbeat_store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    spill: Option<Arc<dyn Spill>>,
     stop: StopHandle,
 }
 
@@ -150,6 +154,8 @@ pub struct WorkerParts {
     pub clock: Arc<dyn Clock>,
     /// Where ids and jitter come from.
     pub entropy: Arc<dyn Entropy>,
+    /// Where dead letters go that the store has no room for; `None`: the worker stops fetching then.
+    pub spill: Option<Arc<dyn Spill>>,
 }
 
 impl fmt::Debug for WorkerParts {
@@ -176,9 +182,9 @@ impl Worker {
         if let Some(fault) = fault {
             return Err(WorkerError::Options(fault.to_owned()));
         }
-        let WorkerParts { registry, router, store, heartbeat_store, clock, entropy } = parts;
+        let WorkerParts { registry, router, store, heartbeat_store, clock, entropy, spill } = parts;
         let stop = StopHandle(Arc::new(watch::Sender::new(Stop::No)));
-        Ok(Self { options, registry, router, store, heartbeat_store, clock, entropy, stop })
+        Ok(Self { options, registry, router, store, heartbeat_store, clock, entropy, spill, stop })
     }
 
     /// A handle that stops this worker.

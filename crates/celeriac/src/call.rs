@@ -1,12 +1,17 @@
 //! Calls are values: built, changed, combined, then sent.
 
-use crate::task::Task;
+use crate::arguments::Param;
+use crate::task::{Task, UniqueOptions};
 use celeriac_core::priority::Level;
+use celeriac_core::throttle::KEY_HEADER;
+use celeriac_core::unique::{UNIQUE_HEADER, UNIQUE_KEY_BYTES_MAX, Unique};
 use celeriac_wire::{JsonError, Signature, Value, print_iso, to_value};
 use jiff::Timestamp;
 use serde::Serialize;
+use std::fmt::Display;
 use std::marker::PhantomData;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A call of a task that returns `R`; nothing happens until it is sent.
 ///
@@ -16,12 +21,18 @@ use std::time::Duration;
 pub struct Call<R> {
     signature: Signature,
     fault: Option<String>,
+    derived: Option<Derived>,
     result: PhantomData<fn() -> R>,
 }
 
 impl<R> Clone for Call<R> {
     fn clone(&self) -> Self {
-        Self { signature: self.signature.clone(), fault: self.fault.clone(), result: PhantomData }
+        Self {
+            signature: self.signature.clone(),
+            fault: self.fault.clone(),
+            derived: self.derived.clone(),
+            result: PhantomData,
+        }
     }
 }
 
@@ -46,12 +57,16 @@ impl<R> Call<R> {
         if options.policy.ignore_result {
             call = call.ignore_result();
         }
+        if options.key.is_some() || options.unique.is_some() {
+            let (key, unique) = (options.key, options.unique);
+            call.derived = Some(Derived { params: T::PARAMS, shift: 0, key, unique });
+        }
         call
     }
 
     /// A call of a task whose body lives elsewhere and returns `R`.
     pub fn remote(task: &str) -> Self {
-        Self { signature: Signature::new(task), fault: None, result: PhantomData }
+        Self { signature: Signature::new(task), fault: None, derived: None, result: PhantomData }
     }
 
     /// Adds a positional argument.
@@ -136,6 +151,39 @@ impl<R> Call<R> {
         }
     }
 
+    /// Gives it a key: the tenant, account or device that limits are counted for.
+    pub fn key(self, key: impl Display) -> Self {
+        self.header(KEY_HEADER, &key.to_string())
+    }
+
+    /// Sends it only if no other with this key waits or runs; otherwise the job is the other's
+    /// ([`crate::Job::is_duplicate`]). Members of groups and chords are always sent.
+    pub fn unique(self, key: impl Into<String>) -> Self {
+        self.unique_as(&Unique::new(key))
+    }
+
+    /// As [`Call::unique`], with an end and a window of its own.
+    pub fn unique_as(mut self, unique: &Unique) -> Self {
+        let length = unique.key.len();
+        if length == 0 || length > UNIQUE_KEY_BYTES_MAX {
+            let text = format!(
+                "a unique key has 1 to {UNIQUE_KEY_BYTES_MAX} bytes, this one has {length}"
+            );
+            self.fault.get_or_insert(text);
+            return self;
+        }
+        self.header(UNIQUE_HEADER, &unique.to_value())
+    }
+
+    /// Its first argument is the result of the task before it; `partial` of a task says so.
+    #[doc(hidden)]
+    pub fn after_another(mut self) -> Self {
+        if let Some(derived) = &mut self.derived {
+            derived.shift = 1;
+        }
+        self
+    }
+
     /// Counts this many retries as used (Celery's option `retries`).
     pub fn retries(self, used: u32) -> Self {
         self.option("retries", i64::from(used))
@@ -181,7 +229,105 @@ impl<R> Call<R> {
         self
     }
 
-    pub(crate) fn into_parts(self) -> (Signature, Option<String>) {
+    pub(crate) fn into_parts(mut self) -> (Signature, Option<String>) {
+        if let Some(derived) = self.derived.take() {
+            self = derived.give(self);
+        }
         (self.signature, self.fault)
     }
+}
+
+/// What the options of a task take from the arguments of a call.
+#[derive(Clone, Debug)]
+struct Derived {
+    params: &'static [Param],
+    /// How many of the first parameters come from the task before.
+    shift: usize,
+    key: Option<&'static str>,
+    unique: Option<UniqueOptions>,
+}
+
+impl Derived {
+    /// Adds the headers, unless the call has them already.
+    fn give<R>(self, mut call: Call<R>) -> Call<R> {
+        let has = |call: &Call<R>, name: &str| {
+            call.signature.option("headers").as_object().is_some_and(|all| all.contains_key(name))
+        };
+        if let Some(parameter) = self.key
+            && !has(&call, KEY_HEADER)
+        {
+            match self.value(&call.signature, parameter) {
+                Ok(Some(value)) => {
+                    let key = plain(value);
+                    call = call.key(key);
+                }
+                Ok(None) => {}
+                Err(text) => drop(call.fault.get_or_insert(text)),
+            }
+        }
+        if let Some(unique) = &self.unique
+            && !has(&call, UNIQUE_HEADER)
+        {
+            match self.unique_key(&call.signature, unique) {
+                Ok(key) => {
+                    let (until, window) = (unique.until, unique.window);
+                    call = call.unique_as(&Unique { key, until, window });
+                }
+                Err(text) => drop(call.fault.get_or_insert(text)),
+            }
+        }
+        call
+    }
+
+    fn unique_key(&self, signature: &Signature, unique: &UniqueOptions) -> Result<String, String> {
+        let value = match unique.parameter {
+            Some(parameter) => self.value(signature, parameter)?.map_or_else(String::new, plain),
+            None => all_arguments(signature),
+        };
+        Ok(short(&format!("{} {value}", signature.task().unwrap_or_default())))
+    }
+
+    /// The value of a parameter; `None` when the call leaves it to its default.
+    fn value<'a>(
+        &self,
+        signature: &'a Signature,
+        parameter: &str,
+    ) -> Result<Option<&'a Value>, String> {
+        if let Some(value) = signature.kwargs().get(parameter) {
+            return Ok(Some(value));
+        }
+        let place = self.params.iter().position(|one| one.name() == parameter).unwrap_or_default();
+        match place.checked_sub(self.shift) {
+            Some(index) => Ok(signature.args().get(index)),
+            None => Err(format!(
+                "task {} takes its key from parameter `{parameter}`, which is known only when the \
+                 task before it has ended; give one with .key(…) or .unique(…)",
+                signature.task().unwrap_or_default()
+            )),
+        }
+    }
+}
+
+/// A value as people would write it.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// All arguments in one text, keywords by name.
+fn all_arguments(signature: &Signature) -> String {
+    let mut named: Vec<(&str, &Value)> = signature.kwargs().iter().collect();
+    named.sort_by_key(|(name, _)| *name);
+    let named = named.iter().map(|(name, value)| format!("{name}={value}"));
+    let placed = signature.args().iter().map(ToString::to_string);
+    placed.chain(named).collect::<Vec<_>>().join(", ")
+}
+
+/// A key that fits: a long one ends in a digest of all of it (RFC 9562, version 5).
+fn short(key: &str) -> String {
+    if key.len() <= UNIQUE_KEY_BYTES_MAX {
+        return key.to_owned();
+    }
+    let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes());
+    let end = (0..=128).rev().find(|at| key.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}… {digest}", &key[..end])
 }

@@ -7,11 +7,14 @@ mod config;
 mod dead;
 mod exit;
 mod jsonl;
+mod limit;
 mod logging;
 mod output;
+mod pause;
 mod queue;
 mod result;
 mod status;
+mod store;
 mod task;
 mod worker;
 
@@ -82,6 +85,18 @@ enum Command {
     /// Look at dead letters, replay, edit and discard them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Limit how many tasks start and run, in all workers together
+    #[command(subcommand)]
+    Limit(limit::LimitCommand),
+    /// Hold a task, a key, a queue or everything back
+    Pause(pause::PauseArgs),
+    /// Let what was paused go on
+    Resume(pause::ResumeArgs),
+    /// List what is paused
+    Pauses,
+    /// Back up, check and compact the store's files
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Show workers and queues
     Status,
     /// Look at the settings
@@ -97,7 +112,13 @@ impl Command {
     /// Whether it makes no sense without a store that exists: it must not make an empty one.
     fn only_looks(&self) -> bool {
         match self {
-            Self::Result(_) | Self::Task(_) | Self::Dead(_) | Self::Status => true,
+            Self::Result(_)
+            | Self::Task(_)
+            | Self::Dead(_)
+            | Self::Resume(_)
+            | Self::Pauses
+            | Self::Store(_)
+            | Self::Status => true,
             Self::Queue(command) => !matches!(command, queue::QueueCommand::Load { .. }),
             _ => false,
         }
@@ -197,6 +218,11 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Task(command) => task::run(&session, command).await,
         Command::Queue(command) => queue::run(&session, command).await,
         Command::Dead(command) => dead::run(&session, command).await,
+        Command::Limit(command) => limit::run(&session, command).await,
+        Command::Pause(args) => pause::pause(&session, args).await,
+        Command::Resume(args) => pause::resume(&session, args).await,
+        Command::Pauses => pause::list(&session).await,
+        Command::Store(command) => store::run(&session, command).await,
         Command::Status => status::run(&session).await,
         Command::Config(command) => Ok(config::run(&session, &command)),
         Command::Completions(args) => Ok(completions::run(&args)),

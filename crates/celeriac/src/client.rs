@@ -3,7 +3,7 @@
 use crate::canvas::{Group, Workflow};
 use crate::job::{GroupJob, Job};
 use celeriac_core::route::Router;
-use celeriac_core::store::{Outgoing, Plan, Store};
+use celeriac_core::store::{Outgoing, Plan, Published, Store};
 use celeriac_core::workflow::{self, Applied, Lineage, Sender};
 use celeriac_core::{Clock, Entropy, ErrorKind, StoreError, clock};
 use celeriac_wire::{Headers, Signature};
@@ -91,8 +91,13 @@ impl Client {
         let id = applied.task_id.clone().ok_or_else(|| {
             SendError::Invalid("a group has no single result; use send_group".to_owned())
         })?;
-        self.publish(applied.plan).await?;
-        Ok(self.job(&id))
+        let published = self.publish(applied.plan).await?;
+        let holder = published.duplicates.into_iter().next().map(|one| one.task_id);
+        let job = self.job(&id);
+        Ok(match holder {
+            Some(holder) => job.held_by(holder),
+            None => job,
+        })
     }
 
     /// Sends a group; all of its tasks or none.
@@ -120,17 +125,24 @@ impl Client {
         works: impl IntoIterator<Item = W>,
     ) -> Result<Vec<Job<W::Output>>, SendError> {
         let mut plan = Plan::default();
-        let mut jobs = Vec::new();
+        let (mut jobs, mut first) = (Vec::new(), Vec::new());
         for work in works {
             let (signature, fault) = work.into_signature();
             let applied = self.apply(signature, fault)?;
             let id = applied.task_id.ok_or_else(|| {
                 SendError::Invalid("a group has no single result; use send_group".to_owned())
             })?;
+            first.push(plan.publish.len());
             plan.extend(applied.plan);
             jobs.push(self.job(&id));
         }
-        self.publish(plan).await?;
+        let published = self.publish(plan).await?;
+        for duplicate in published.duplicates {
+            // The call whose messages begin last at or before this one.
+            let place = first.partition_point(|start| *start <= duplicate.index) - 1;
+            let job: &mut Job<W::Output> = &mut jobs[place];
+            *job = job.clone().held_by(duplicate.task_id);
+        }
         Ok(jobs)
     }
 
@@ -139,7 +151,7 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn send_messages(&self, messages: Vec<Outgoing>) -> Result<(), SendError> {
-        self.publish(Plan { publish: messages, ..Plan::default() }).await
+        self.publish(Plan { publish: messages, ..Plan::default() }).await.map(|_| ())
     }
 
     /// A handle on a task that was sent earlier or by somebody else.
@@ -168,13 +180,13 @@ impl Client {
             .map_err(|error| SendError::Invalid(error.to_string()))
     }
 
-    async fn publish(&self, plan: Plan) -> Result<(), SendError> {
+    async fn publish(&self, plan: Plan) -> Result<Published, SendError> {
         if plan.is_empty() {
-            return Ok(());
+            return Ok(Published::default());
         }
         // What a client sends completes no chord, so nothing has to follow one.
         match tokio::time::timeout(SEND_DEADLINE, self.store.publish(plan, None)).await {
-            Ok(sent) => Ok(sent?),
+            Ok(published) => Ok(published?),
             Err(_elapsed) => {
                 let text = format!("no answer within {} s", SEND_DEADLINE.as_secs());
                 Err(SendError::Unknown(StoreError::new(ErrorKind::Unknown, text)))

@@ -78,6 +78,12 @@ pub struct Settings {
     pub queue_depth_max: Setting<u64>,
     /// The most dead letters kept.
     pub dead_letters_max: Setting<u64>,
+    /// The most bytes of dead letters in the store.
+    pub dead_bytes_max: Setting<usize>,
+    /// How long a dead letter stays in the store; `None` keeps it.
+    pub dead_expires: Setting<Option<Duration>>,
+    /// The file for dead letters that the store has no room for; empty for none.
+    pub dead_spill: Setting<String>,
     /// The most events kept.
     pub events_max: Setting<u64>,
     /// How long a revocation is remembered.
@@ -212,6 +218,9 @@ impl Settings {
             result_bytes_max: raw.parse("result_bytes_max", value::size)?,
             queue_depth_max: raw.parse("queue_depth_max", value::count)?,
             dead_letters_max: raw.parse("dead_letters_max", value::count)?,
+            dead_bytes_max: raw.parse("dead_bytes_max", value::size)?,
+            dead_expires: raw.parse("dead_expires", value::optional_duration)?,
+            dead_spill: raw.parse("dead_spill", value::text_or_empty)?,
             events_max: raw.parse("events_max", value::count)?,
             revoke_expires: raw.parse("revoke_expires", value::duration)?,
             routes,
@@ -287,6 +296,8 @@ impl Settings {
             result_expires: self.result_expires.value,
             events_max: self.events_max.value,
             dead_letters_max: self.dead_letters_max.value,
+            dead_bytes_max: self.dead_bytes_max.value as u64,
+            dead_expires: self.dead_expires.value,
             revoke_expires: self.revoke_expires.value,
         }
     }

@@ -60,12 +60,18 @@ pub enum JobError {
 pub struct Job<R> {
     id: String,
     store: Arc<dyn Store>,
+    duplicate: bool,
     result: PhantomData<fn() -> R>,
 }
 
 impl<R> Clone for Job<R> {
     fn clone(&self) -> Self {
-        Self { id: self.id.clone(), store: Arc::clone(&self.store), result: PhantomData }
+        Self {
+            id: self.id.clone(),
+            store: Arc::clone(&self.store),
+            duplicate: self.duplicate,
+            result: PhantomData,
+        }
     }
 }
 
@@ -77,7 +83,19 @@ impl<R> fmt::Debug for Job<R> {
 
 impl<R> Job<R> {
     pub(crate) fn new(id: String, store: Arc<dyn Store>, result: PhantomData<fn() -> R>) -> Self {
-        Self { id, store, result }
+        Self { id, store, duplicate: false, result }
+    }
+
+    /// The job of the task that holds the key of a unique call.
+    pub(crate) fn held_by(mut self, task_id: String) -> Self {
+        self.id = task_id;
+        self.duplicate = true;
+        self
+    }
+
+    /// Whether the call was not sent because another holds its key; this is the other's job.
+    pub fn is_duplicate(&self) -> bool {
+        self.duplicate
     }
 
     /// The task id.

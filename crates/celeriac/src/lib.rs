@@ -41,6 +41,7 @@ mod durations;
 mod error;
 mod handler;
 mod job;
+mod lines;
 mod task;
 mod worker;
 
@@ -55,6 +56,8 @@ pub use call::Call;
 pub use canvas::{Chain, Chord, Group, Header, Workflow, chain, chord, group};
 pub use celeriac_core::outcome::{Classifier, Condition};
 pub use celeriac_core::priority::Level as Priority;
+pub use celeriac_core::throttle::Rate;
+pub use celeriac_core::unique::{Unique, Until};
 pub use celeriac_macros::task;
 pub use celeriac_runtime::{StopHandle, WorkerReport};
 pub use client::{Client, SendError};

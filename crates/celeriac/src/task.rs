@@ -6,6 +6,8 @@ use crate::error::TaskError;
 use celeriac_core::outcome::Classifier;
 use celeriac_core::priority::Level;
 use celeriac_core::retry::{Delay, RetryPolicy};
+use celeriac_core::throttle::Rate;
+use celeriac_core::unique::Until;
 use celeriac_runtime::TaskPolicy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,12 +48,31 @@ pub struct TaskOptions {
     pub(crate) priority: Option<Level>,
     pub(crate) expires: Option<Duration>,
     pub(crate) policy: TaskPolicy,
+    /// The parameter that gives a call its key.
+    pub(crate) key: Option<&'static str>,
+    pub(crate) unique: Option<UniqueOptions>,
+}
+
+/// How calls of a task exclude each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UniqueOptions {
+    /// The parameter that makes the key; `None` takes all arguments.
+    pub(crate) parameter: Option<&'static str>,
+    pub(crate) until: Until,
+    pub(crate) window: Option<Duration>,
 }
 
 impl Default for TaskOptions {
     /// Celery's numbers: three retries with exponential backoff from one second and full jitter.
     fn default() -> Self {
-        Self { queue: None, priority: None, expires: None, policy: TaskPolicy::default() }
+        Self {
+            queue: None,
+            priority: None,
+            expires: None,
+            policy: TaskPolicy::default(),
+            key: None,
+            unique: None,
+        }
     }
 }
 
@@ -125,6 +146,58 @@ impl TaskOptions {
     /// After this time the task is stopped and fails.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.policy.time_limit = Some(limit);
+        self
+    }
+
+    /// How many one worker may start (Celery's `rate_limit`, which is per worker as well). What is
+    /// over it waits in the store, where another worker may take it.
+    pub fn rate_limit(mut self, rate: Rate) -> Self {
+        self.policy.rate_limit = Some(rate);
+        self
+    }
+
+    /// How many may start in all workers together, for each key if the task has one. All rates hold.
+    pub fn global_rate_limit(mut self, rates: impl IntoIterator<Item = Rate>) -> Self {
+        self.policy.limit.rates = rates.into_iter().collect();
+        self
+    }
+
+    /// How many may run at once in all workers together, for each key if the task has one.
+    pub fn concurrency_limit(mut self, max: u32) -> Self {
+        self.policy.limit.concurrency = Some(max);
+        self
+    }
+
+    /// The parameter whose value is the key of a call: the tenant, account or device that limits are
+    /// counted for.
+    pub fn key(mut self, parameter: &'static str) -> Self {
+        self.key = Some(parameter);
+        self.policy.limit.per_key = true;
+        self
+    }
+
+    /// A second call with the same arguments is not sent while the first waits or runs; its job is
+    /// the first one's ([`crate::Job::is_duplicate`]).
+    pub fn unique(mut self) -> Self {
+        self.unique.get_or_insert_default();
+        self
+    }
+
+    /// As [`TaskOptions::unique`], by the value of this parameter alone.
+    pub fn unique_by(mut self, parameter: &'static str) -> Self {
+        self.unique.get_or_insert_default().parameter = Some(parameter);
+        self
+    }
+
+    /// Keeps second calls out for this long after the send, even when the first has ended.
+    pub fn unique_for(mut self, window: Duration) -> Self {
+        self.unique.get_or_insert_default().window = Some(window);
+        self
+    }
+
+    /// Until when a call keeps others out (default: finished).
+    pub fn unique_until(mut self, until: Until) -> Self {
+        self.unique.get_or_insert_default().until = until;
         self
     }
 

@@ -2,11 +2,18 @@
 
 use crate::Result;
 use crate::app::App;
+use crate::lines::SpillFile;
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
-use celeriac_runtime::{StopHandle, Worker, WorkerOptions, WorkerParts, WorkerReport};
+use celeriac_runtime::{Spill, StopHandle, Worker, WorkerOptions, WorkerParts, WorkerReport};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Where dead letters go that the store has no room for.
+fn spill(path: &str) -> Option<Arc<dyn Spill>> {
+    (!path.is_empty()).then(|| Arc::new(SpillFile::new(Path::new(path))) as Arc<dyn Spill>)
+}
 
 /// A worker that is not started yet. Every setting has the name it has on the command line.
 #[derive(Clone, Debug)]
@@ -108,6 +115,7 @@ impl WorkerBuilder {
             heartbeat_store: self.app.own_connection().await?,
             clock: Arc::clone(self.app.clock()),
             entropy: Arc::clone(self.app.entropy()),
+            spill: spill(&settings.dead_spill.value),
         };
         Ok(Worker::new(options, parts)?)
     }

@@ -73,7 +73,19 @@ pub fn decide(delivery: &Delivery, registry: &Registry, now: Timestamp) -> Decis
         let refusal = Refusal::Dead(DeadReason::UnknownTask, Failure::permanent(exception));
         return Decision::Refuse(body, refusal);
     };
-    let limits = message.headers.time_limits().unwrap_or_default();
+    let limits = match message.headers.time_limits() {
+        Ok(limits) => limits,
+        // Celery's worker would fail to unpack it; running without the limit would be worse.
+        Err(error) => {
+            let refusal = Refusal::dead(
+                DeadReason::LimitNotEnforceable,
+                "celery.exceptions",
+                "InvalidTaskError",
+                format!("the message asks for a time limit that cannot be kept: {error}"),
+            );
+            return Decision::Refuse(body, refusal);
+        }
+    };
     let policy = handler.policy();
     Decision::Run {
         body,

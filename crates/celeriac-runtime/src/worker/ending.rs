@@ -128,7 +128,7 @@ impl Shared {
             Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
             other => tracing::error!(task_id = id, ?other, "the task runs again after this worker"),
         });
-        let request = Request { settlement, report };
+        let request = Request { settlement, delivery: Some(Arc::clone(delivery)), report };
         if settler.upgrade().is_none_or(|settler| settler.try_send(request).is_err()) {
             tracing::error!("the settler is busy; the task runs again after this worker");
         }

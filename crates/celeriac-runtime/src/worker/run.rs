@@ -5,17 +5,19 @@ use super::emitter::Emitter;
 use super::ending::{Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatThread;
 use super::machine::{Action, Event, Machine, Start};
+use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
+use super::spill::{self, Spill};
 use super::{Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
-use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
+use celeriac_core::{Clock, StoreError};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -59,6 +61,7 @@ struct Loop {
     settler: mpsc::Sender<Request>,
     heartbeat: HeartbeatThread,
     revokes_read: i64,
+    rates: OwnRates,
     idle_since: Duration,
     report: WorkerReport,
 }
@@ -108,6 +111,8 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         times: options.lease_times,
         tasks: worker.registry.names().map(str::to_owned).collect(),
     };
+    let rules = worker.registry.limit_rules();
+    worker.store.declare_limits(&info.tasks, rules).await?;
     let heartbeat = HeartbeatThread::start(
         Arc::clone(&worker.heartbeat_store),
         Arc::clone(&worker.clock),
@@ -130,10 +135,18 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         Arc::clone(&worker.store),
         requests,
         Arc::clone(&heartbeat.pulse),
+        Arc::clone(&worker.clock),
+        worker.spill.clone(),
     ));
+    let aged = worker.spill.clone().filter(|_| worker.store.limits().dead_expires.is_some());
+    let mut housekeeping = JoinSet::new();
+    if let Some(spill) = aged {
+        housekeeping.spawn(keep_young(Arc::clone(&worker.store), Arc::clone(&worker.clock), spill));
+    }
     let machine = Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
     let store = Arc::clone(&worker.store);
+    let rates = OwnRates::of(&worker.registry);
     let idle_since = worker.clock.boot();
     let shared = Arc::new(Shared { worker, node, origin, finisher, emitter });
     let mut looping = Loop {
@@ -145,11 +158,30 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         settler,
         heartbeat,
         revokes_read: newest_revoke(&*store).await?,
+        rates,
         idle_since,
         report: WorkerReport::default(),
     };
     looping.serve().await;
+    drop(housekeeping);
     looping.finish(background).await
+}
+
+/// Moves dead letters out of the store when they have been there for long enough.
+async fn keep_young(store: Arc<dyn Store>, clock: Arc<dyn Clock>, spill: Arc<dyn Spill>) {
+    loop {
+        let moved = match spill::move_aged(&*store, &spill, clock.wall()).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                tracing::warn!(%error, "cannot move aged dead letters to the spill file");
+                0
+            }
+        };
+        if moved > 0 {
+            tracing::info!(moved, "aged dead letters are in the spill file");
+        }
+        tokio::time::sleep(spill::pause_of(moved, &*store)).await;
+    }
 }
 
 fn host_of(name: &str) -> &str {
@@ -236,8 +268,10 @@ impl Loop {
 
     /// When to look again although nothing rang: at the next scheduled message.
     async fn look_again(&self) -> tokio::time::Instant {
-        let latest = tokio::time::Instant::now() + LOOK_AGAIN;
         let worker = self.worker();
+        let boot = worker.clock.boot();
+        let own = self.rates.next(boot).map_or(LOOK_AGAIN, |at| at.saturating_sub(boot));
+        let latest = tokio::time::Instant::now() + own.min(LOOK_AGAIN);
         let due = worker.store.next_due(&worker.options.queues);
         let Ok(due) = tokio::time::timeout(SIDE_CALL, due).await else { return latest };
         match due {
@@ -258,6 +292,7 @@ impl Loop {
             queues: self.worker().options.queues.clone(),
             count_max: self.machine.free(),
             suspects: self.machine.takes_suspects(),
+            caps: self.rates.caps(self.worker().clock.boot()),
         };
         let store = Arc::clone(&self.worker().store);
         Box::pin(async move { store.fetch(request).await })
@@ -277,6 +312,7 @@ impl Loop {
             self.stop_when_idle();
             return Look::Waiting { seen, until };
         }
+        self.rates.count(&deliveries, self.worker().clock.boot());
         if losses != *self.heartbeat.losses.borrow() {
             // Leased under a node that is dead by now.
             self.give_back(deliveries.into_iter().map(|delivery| delivery.lease).collect()).await;
@@ -432,10 +468,12 @@ impl Loop {
         let shared = Arc::clone(&self.shared);
         let verdict = conclusion.verdict;
         let settler = self.settler.downgrade();
+        let held = Arc::clone(&delivery);
         let report = Box::new(move |written: Written| {
             shared.written(&delivery, &embed, &verdict, runtime, written, &settler);
         });
-        if self.settler.send(Request { settlement, report }).await.is_err() {
+        let request = Request { settlement, delivery: Some(held), report };
+        if self.settler.send(request).await.is_err() {
             tracing::error!("the settler has ended; the message runs again elsewhere");
         }
     }
@@ -460,7 +498,8 @@ impl Loop {
             let fate = Fate::Release { place: Place::Head, attempt: None };
             let settlement = self.shared.settlement(lease, fate, Plan::default());
             let report = Box::new(|_written: Written| ());
-            if self.settler.send(Request { settlement, report }).await.is_err() {
+            let request = Request { settlement, delivery: None, report };
+            if self.settler.send(request).await.is_err() {
                 return;
             }
         }

@@ -1,8 +1,9 @@
 //! Writes settlements in batches, and gives up only when the lease is lost.
 
 use super::heartbeat::Pulse;
-use celeriac_core::store::{Settled, Settlement, Store};
-use celeriac_core::{ErrorKind, StoreError};
+use super::spill::{self, Spill, SpilledLetter};
+use celeriac_core::store::{Delivery, Fate, Settled, Settlement, Store};
+use celeriac_core::{Clock, ErrorKind, StoreError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +30,8 @@ pub(super) enum Written {
 /// A settlement and where its outcome is reported.
 pub(super) struct Request {
     pub(super) settlement: Settlement,
+    /// What is settled, for a dead letter that the store has no room for.
+    pub(super) delivery: Option<Arc<Delivery>>,
     pub(super) report: Box<dyn FnOnce(Written) + Send>,
 }
 
@@ -37,8 +40,10 @@ pub(super) async fn serve(
     store: Arc<dyn Store>,
     requests: mpsc::Receiver<Request>,
     pulse: Arc<Pulse>,
+    clock: Arc<dyn Clock>,
+    spill: Option<Arc<dyn Spill>>,
 ) {
-    let mut settler = Settler { store, pulse, parked: VecDeque::new() };
+    let mut settler = Settler { store, pulse, clock, spill, parked: VecDeque::new() };
     settler.serve(requests).await;
 }
 
@@ -47,6 +52,8 @@ pub(super) async fn serve(
 struct Settler {
     store: Arc<dyn Store>,
     pulse: Arc<Pulse>,
+    clock: Arc<dyn Clock>,
+    spill: Option<Arc<dyn Spill>>,
     parked: VecDeque<Request>,
 }
 
@@ -100,13 +107,15 @@ impl Settler {
         }
     }
 
-    async fn failed(&mut self, batch: Vec<Request>, error: StoreError) {
-        let full = error.kind() == ErrorKind::Full;
+    async fn failed(&mut self, mut batch: Vec<Request>, error: StoreError) {
+        let full = matches!(error.kind(), ErrorKind::Full | ErrorKind::DeadFull);
         if batch.len() > 1 && (full || !error.is_retryable()) {
             // One bad settlement spoils a batch: write them one by one.
             for request in batch {
                 Box::pin(self.write(vec![request])).await;
             }
+        } else if error.kind() == ErrorKind::DeadFull && self.spilled(&mut batch).await {
+            Box::pin(self.write(batch)).await;
         } else if full {
             tracing::warn!(%error, "cannot settle, nothing new is fetched until there is room");
             self.parked.extend(batch);
@@ -116,6 +125,37 @@ impl Settler {
         } else {
             for request in batch {
                 (request.report)(Written::Refused(error_of(&error)));
+            }
+        }
+    }
+
+    /// Writes dead letters that the store has no room for beside it. What is on disk there leaves the
+    /// store like a finished task; a worker that dies in between runs it again, and it is in both.
+    async fn spilled(&mut self, batch: &mut [Request]) -> bool {
+        let Some(spill) = &self.spill else { return false };
+        let now = self.clock.wall();
+        let letters: Option<Vec<SpilledLetter>> = batch
+            .iter()
+            .map(|request| {
+                SpilledLetter::of(request.delivery.as_deref()?, &request.settlement.fate, now)
+            })
+            .collect();
+        let Some(letters) = letters else { return false };
+        let count = letters.len();
+        match spill::write(spill, letters).await {
+            Ok(()) => {
+                tracing::warn!(
+                    count,
+                    "no room for dead letters in the store; they are in the file"
+                );
+                for request in batch {
+                    request.settlement.fate = Fate::Done;
+                }
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot write dead letters to the spill file");
+                false
             }
         }
     }
@@ -138,7 +178,10 @@ impl Settler {
                     }
                     return;
                 }
-                Err(error) if error.is_retryable() && error.kind() != ErrorKind::Full => {
+                Err(error)
+                    if error.is_retryable()
+                        && !matches!(error.kind(), ErrorKind::Full | ErrorKind::DeadFull) =>
+                {
                     unknown |= error.kind() == ErrorKind::Unknown;
                 }
                 Err(error) => return Box::pin(self.failed(batch, error)).await,

@@ -387,7 +387,8 @@ fn lease(
     let mut statement = connection
         .prepare_cached(
             "SELECT m.queue, m.enqueued_at, m.redelivered, m.deaths_seen, m.deaths_counted, \
-             m.history, m.task_id, m.locks, b.headers, b.properties, b.content_type, b.content_encoding, b.body \
+             m.history, m.task_id, m.locks, b.headers, b.properties, b.content_type, \
+             b.content_encoding, b.body \
              FROM message m JOIN message_body b USING (row) WHERE m.row = ?1",
         )
         .map_err(&fail)?;

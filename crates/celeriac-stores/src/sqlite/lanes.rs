@@ -4,7 +4,7 @@
 //! changes in the transaction of the fetch, so all workers together keep it.
 
 use super::error::{corrupt, wrap};
-use super::rows::{READY, queue_of};
+use super::rows::READY;
 use celeriac_core::store::{FetchRequest, TaskCap};
 use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Spread, Target, parse_rates};
 use celeriac_core::{QueueName, StoreError};
@@ -478,7 +478,9 @@ impl<'a> Gate<'a> {
                 .map_err(wrap("read a limit's state"))?;
             if grants.last().is_some_and(|last| *last > self.now) {
                 self.ahead.insert(counter.to_owned());
-                grants.iter_mut().for_each(|at| *at = self.now.min(*at));
+                for at in &mut grants {
+                    *at = self.now.min(*at);
+                }
             }
             self.bursts.insert(counter.to_owned(), grants);
         }
@@ -528,7 +530,7 @@ pub(super) fn running(
 pub(super) fn put_rule(connection: &Connection, rule: &LimitRule) -> Result<bool, StoreError> {
     let fail = wrap("store a limit");
     if let Target::Queue(name) = &rule.target {
-        queue_of(name)?;
+        QueueName::parse(name)?;
     }
     let (kind, name) = (rule.target.kind(), rule.target.name());
     let rates: Vec<String> = rule.rates.iter().map(ToString::to_string).collect();

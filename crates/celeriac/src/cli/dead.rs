@@ -123,6 +123,7 @@ impl FilterArgs {
             task: self.task,
             reason: self.reason,
             detail: self.contains,
+            before: None,
         })
     }
 }

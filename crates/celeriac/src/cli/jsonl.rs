@@ -1,14 +1,12 @@
-//! Files of messages: one JSON object a line, complete enough to put each message back.
-//!
-//! `{"queue", "enqueued_at", "history", "envelope"}`, the envelope being Celery's on Redis
-//! (wire specification 2.2); dead letters add `number`, `reason`, `detail` and `died_at`.
+//! Files of messages, written and read by commands; [`crate::lines`] has the format.
 
 use super::exit::Failed;
 use super::output::time;
+use crate::lines;
 use celeriac_core::QueueName;
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::store::Outgoing;
-use celeriac_wire::{Envelope, Map, Value, from_value, parse_iso, to_value};
+use celeriac_wire::{Envelope, Map, Value, from_value, parse_iso};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -59,16 +57,7 @@ impl Writer {
 }
 
 fn message_fields(outgoing: &Outgoing) -> Result<Map, Failed> {
-    let mut fields = Map::default();
-    fields.insert("queue", outgoing.queue.as_str());
-    fields.insert("enqueued_at", time(outgoing.enqueued_at));
-    let history =
-        to_value(&outgoing.history).map_err(|error| Failed::internal(error.to_string()))?;
-    fields.insert("history", history);
-    let envelope = Envelope::new(outgoing.message.clone()).to_bytes();
-    let envelope = Value::parse(&envelope).map_err(|error| Failed::internal(error.to_string()))?;
-    fields.insert("envelope", envelope);
-    Ok(fields)
+    lines::fields(outgoing).map_err(|error| Failed::internal(error.to_string()))
 }
 
 /// Reads a file of messages, line by line; a bad line is an error with its number.

@@ -7,6 +7,7 @@ use super::output::{cell, clock, object, plural, span, time};
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Store};
+use celeriac_core::throttle::Target;
 use celeriac_wire::{State, Value};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -84,13 +85,13 @@ pub(super) async fn run(session: &Session, command: QueueCommand) -> Result<Exit
         }
         QueueCommand::Pause { queue, reason } => {
             let queue = QueueName::parse(&queue)?;
-            session.app.store().await?.pause(&queue, &reason).await?;
+            session.app.store().await?.pause(&Target::from(&queue), &reason).await?;
             done(session, &queue, "paused");
             Ok(ExitCode::SUCCESS)
         }
         QueueCommand::Resume { queue } => {
             let queue = QueueName::parse(&queue)?;
-            if !session.app.store().await?.resume(&queue).await? {
+            if !session.app.store().await?.resume(&Target::from(&queue)).await? {
                 return Err(Failed::no(format!("queue {queue} is not paused")));
             }
             done(session, &queue, "resumed");

@@ -116,12 +116,14 @@ fn sentence(view: &TaskView, now: Timestamp) -> String {
             let kind = if *retry { "waits for its retry" } else { "scheduled" };
             format!("{kind} until {} (in {})", clock(*until), span(between(now, *until)))
         }
-        Phase::Queued { position, paused, revoked } => {
+        Phase::Queued { position, paused, limited, revoked } => {
             let place =
                 position.map_or("far back".to_owned(), |ahead| format!("{ahead} ahead of it"));
-            let paused = if *paused { ", the queue is paused" } else { "" };
+            let paused = if *paused { ", paused (see `celeriac pauses`)" } else { "" };
+            let limited =
+                if *limited { ", held back by a limit (see `celeriac limit list`)" } else { "" };
             let revoked = if *revoked { ", revoked: it will not run" } else { "" };
-            format!("queued, {place}{paused}{revoked}")
+            format!("queued, {place}{paused}{limited}{revoked}")
         }
         Phase::Reserved { worker } => format!("reserved by {worker}"),
         Phase::Running { worker, since } => {
@@ -254,10 +256,11 @@ fn json(view: &TaskView) -> Result<Value, Failed> {
     let Value::Object(map) = &mut object else { return Ok(object) };
     match &view.phase {
         Phase::Scheduled { until, .. } => drop(map.insert("until", time(Some(*until)))),
-        Phase::Queued { position, paused, revoked } => {
+        Phase::Queued { position, paused, limited, revoked } => {
             let position = position.map_or(Value::Null, |ahead| Value::from(ahead as i64));
             map.insert("position", position);
             map.insert("paused", *paused);
+            map.insert("limited", *limited);
             map.insert("revoked", *revoked);
         }
         Phase::Reserved { worker } => drop(map.insert("worker", worker.as_str())),

@@ -64,7 +64,13 @@ keys! {
     "queue_depth_max" [] "10000000";
         "messages in one queue; more are refused at the publisher"
     "dead_letters_max" [] "1000000";
-        "dead letters kept; at the bound failed tasks wait with their worker, nothing is dropped"
+        "dead letters kept in the store; past it workers write them to `dead_spill`"
+    "dead_bytes_max" [] "4GiB";
+        "bytes of dead letters kept in the store; past it workers write them to `dead_spill`"
+    "dead_expires" [] "";
+        "older dead letters move from the store to `dead_spill`"
+    "dead_spill" [] "celeriac-dead.jsonl";
+        "the file for dead letters that the store has no room for; empty: workers stop fetching instead"
     "events_max" [] "500000";
         "events kept; the oldest go first"
     "revoke_expires" [] "30d";

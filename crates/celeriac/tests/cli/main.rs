@@ -8,7 +8,9 @@ mod kit;
 
 mod dead;
 mod general;
+mod limits;
 mod queues;
+mod stores;
 mod tasks;
 
 use celeriac_wire::Value;

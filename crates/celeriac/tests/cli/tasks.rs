@@ -26,7 +26,7 @@ async fn task_show_is_true_with_no_worker_running() {
     let later = call(&place, &["a.b", "--countdown", "1h"]).await;
     celeriac(&place, &["task", "show", &later]).await.exits(0).says(&["scheduled until", "in 59m"]);
     celeriac(&place, &["queue", "pause", "celery"]).await.exits(0);
-    celeriac(&place, &["task", "show", &first]).await.exits(0).says(&["the queue is paused"]);
+    celeriac(&place, &["task", "show", &first]).await.exits(0).says(&["paused (see"]);
     celeriac(&place, &["queue", "resume", "celery"]).await.exits(0);
     celeriac(&place, &["task", "cancel", &first]).await.exits(0).says(&["will not run"]);
     celeriac(&place, &["task", "show", &first]).await.exits(0).says(&["revoked: it will not run"]);

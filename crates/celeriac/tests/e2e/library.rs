@@ -2,10 +2,13 @@
 
 mod application;
 mod calls;
+mod limits;
 mod order;
 mod outage;
 mod outcomes;
 mod seeing;
+mod spill;
+mod unique;
 
 use crate::kit::Place;
 use crate::running::{TestApp, application, start};

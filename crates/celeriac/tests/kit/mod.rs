@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use celeriac::App;
-use celeriac_core::store::Store;
+use celeriac_core::store::{Page, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -15,6 +15,9 @@ use tokio::time::Instant;
 
 /// Longer than anything takes on a busy machine; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The first page of any list.
+pub(crate) const ALL: Page = Page { after: 0, count_max: 1000 };
 
 /// Waits until `probe` finds something. What other processes do rings no bell here, so it looks
 /// again and again: the only place in the tests that does.

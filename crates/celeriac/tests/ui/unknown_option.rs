@@ -6,7 +6,15 @@ async fn send(to: String) -> Result {
     Ok(())
 }
 
-#[task(rate_limit = "10/s")]
+#[task(rate_limit = "ten a second")]
 async fn limited() {}
+
+#[task(key = "tenent")]
+async fn keyed(tenant: String) {
+    let _ = tenant;
+}
+
+#[task(unique_for = "1h")]
+async fn lonely() {}
 
 fn main() {}

@@ -4,6 +4,7 @@ use super::each;
 use crate::kit::PATIENCE;
 use crate::running::{add, state_is, steps};
 use celeriac_core::store::Phase;
+use celeriac_core::throttle::Target;
 use celeriac_wire::{State as TaskState, Value};
 
 #[tokio::test]
@@ -36,12 +37,13 @@ async fn a_task_is_seen_in_each_of_its_phases() {
         let phase = async |id: &str| client.store().task(id).await.unwrap().phase;
         assert_eq!(phase("never-sent").await, Phase::Unknown);
         let queue = celeriac_core::QueueName::parse("celery").unwrap();
-        client.store().pause(&queue, "to look").await.unwrap();
+        client.store().pause(&Target::from(&queue), "to look").await.unwrap();
         let first = client.send(add::call(1, 1)).await.unwrap();
         let job = client.send(steps::call()).await.unwrap();
-        let queued = Phase::Queued { position: Some(1), paused: true, revoked: false };
+        let queued =
+            Phase::Queued { position: Some(1), paused: true, limited: false, revoked: false };
         assert_eq!(phase(job.id()).await, queued);
-        client.store().resume(&queue).await.unwrap();
+        client.store().resume(&Target::from(&queue)).await.unwrap();
         first.get(PATIENCE).await.unwrap();
         assert_eq!(phase(first.id()).await, Phase::Done);
         let running = async || matches!(phase(job.id()).await, Phase::Running { .. }).then_some(());

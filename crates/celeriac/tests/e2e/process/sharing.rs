@@ -2,6 +2,7 @@
 
 use super::enqueue;
 use crate::kit::{self, PATIENCE, Place, Worker};
+use celeriac_core::throttle::Target;
 use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -9,17 +10,14 @@ async fn two_workers_share_the_work_without_doubles() {
     let place = Place::sqlite();
     let client = place.app().client().await.unwrap();
     let store = client.store();
-    store
-        .pause(&celeriac_core::QueueName::parse("celery").unwrap(), "until both are up")
-        .await
-        .unwrap();
+    store.pause(&Target::Queue("celery".into()), "until both are up").await.unwrap();
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.extend(enqueue(&client, 500, 0).await);
     }
     let one = Worker::start(&place, store, "one", "8s", &["-c", "8"]).await;
     let two = Worker::start(&place, store, "two", "8s", &["-c", "8"]).await;
-    store.resume(&celeriac_core::QueueName::parse("celery").unwrap()).await.unwrap();
+    store.resume(&Target::Queue("celery".into())).await.unwrap();
     for id in &ids {
         let record = store.wait_result(id, PATIENCE).await.unwrap().unwrap();
         assert_eq!(record.meta.state(), celeriac_wire::State::Success);

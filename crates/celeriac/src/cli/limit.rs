@@ -1,0 +1,167 @@
+//! `celeriac limit`: rate and concurrency limits that hold for all workers together.
+
+use super::Session;
+use super::exit::Failed;
+use super::output::{span, time};
+use celeriac_core::clock::between;
+use celeriac_core::store::LimitView;
+use celeriac_core::throttle::{LimitRule, RuleOrigin, Target, parse_rates};
+use celeriac_wire::{Map, Value};
+use clap::{Args, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LimitCommand {
+    /// List limits with what runs under them
+    #[command(after_help = "Example:\n  celeriac limit list --json")]
+    List,
+    /// Limit a task, a queue, a key or everything; acts at once, in all workers
+    #[command(
+        after_help = "Examples:\n  celeriac limit set --task app.mail --rate 100/m\n  celeriac limit set --queue reports --concurrency 2\n  celeriac limit set --each-key --rate '100/m burst, 1000/h burst'\n  celeriac limit set --task app.sync --concurrency 1 --per-key"
+    )]
+    Set {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// How many may start: 10/s, 100/m, 1000/h; several with commas; `burst` lets them come at once
+        #[arg(long, value_name = "RATES", required_unless_present = "concurrency")]
+        rate: Option<String>,
+        /// How many may run at once
+        #[arg(long, value_name = "COUNT")]
+        concurrency: Option<u32>,
+        /// Count for each key of its own
+        #[arg(long)]
+        per_key: bool,
+    },
+    /// Take a limit away; a limit that the application states holds again
+    #[command(after_help = "Example:\n  celeriac limit remove --task app.mail")]
+    Remove {
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+}
+
+/// What a limit or a pause is about: exactly one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct TargetArgs {
+    /// One queue
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// One task, by its name
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// All messages of one key
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Each key for itself
+    #[arg(long)]
+    each_key: bool,
+    /// Everything in the store
+    #[arg(long)]
+    all: bool,
+}
+
+impl TargetArgs {
+    pub(super) fn target(&self) -> Target {
+        match (&self.queue, &self.task, &self.key) {
+            (Some(name), ..) => Target::Queue(name.clone()),
+            (_, Some(name), _) => Target::Task(name.clone()),
+            (.., Some(name)) => Target::Key(name.clone()),
+            _ if self.each_key => Target::Key("*".to_owned()),
+            _ => Target::Everything,
+        }
+    }
+}
+
+pub(super) async fn run(session: &Session, command: LimitCommand) -> Result<ExitCode, Failed> {
+    let store = session.app.store().await?;
+    match command {
+        LimitCommand::List => Ok(list(session, &store.limits_in_force().await?)),
+        LimitCommand::Set { target, rate, concurrency, per_key } => {
+            let rates = rate.as_deref().map(parse_rates).transpose().map_err(Failed::usage)?;
+            let rule = LimitRule {
+                target: target.target(),
+                per_key,
+                rates: rates.unwrap_or_default(),
+                concurrency,
+                origin: RuleOrigin::Operator,
+            };
+            if rule.concurrency == Some(0) || rule.is_empty() {
+                return Err(Failed::usage("a limit of nothing lets nothing run")
+                    .hint("to stop work, use `celeriac pause`; to lift a limit, `limit remove`"));
+            }
+            let target = rule.target.clone();
+            store.set_limit(rule).await?;
+            session.output.line(format!("limited {target}"));
+            session.output.value(&Value::Object(target_fields(&target)));
+            Ok(ExitCode::SUCCESS)
+        }
+        LimitCommand::Remove { target } => {
+            let target = target.target();
+            if !store.remove_limit(&target, RuleOrigin::Operator).await? {
+                return Err(Failed::no(format!("no limit was set for {target}"))
+                    .hint("limits that the application states change with the application"));
+            }
+            session.output.line(format!("the limit of {target} is gone"));
+            session.output.value(&Value::Object(target_fields(&target)));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+pub(super) fn target_fields(target: &Target) -> Map {
+    let mut fields = Map::default();
+    fields.insert("kind", target.kind());
+    fields.insert("name", target.name());
+    fields
+}
+
+fn list(session: &Session, views: &[LimitView]) -> ExitCode {
+    let now = session.app.clock().wall();
+    let row = |view: &LimitView| {
+        let rule = &view.rule;
+        let rates: Vec<String> = rule.rates.iter().map(ToString::to_string).collect();
+        let origin = match rule.origin {
+            RuleOrigin::Application => "application",
+            RuleOrigin::Operator => "operator",
+        };
+        let concurrency = rule.concurrency.map(|count| count.to_string());
+        let mut note = Vec::new();
+        if rule.per_key {
+            note.push("for each key".to_owned());
+        }
+        if !view.in_force {
+            note.push("overridden".to_owned());
+        }
+        if rule.is_empty() {
+            note.push("a rate for each worker".to_owned());
+        }
+        if let Some(next) = view.next_at {
+            note.push(format!("next in {}", span(between(now, next))));
+        }
+        let cells = vec![
+            rule.target.to_string(),
+            rates.join(", "),
+            concurrency.unwrap_or_default(),
+            view.running.to_string(),
+            origin.to_owned(),
+            note.join(", "),
+        ];
+        let mut fields = target_fields(&rule.target);
+        fields.insert("rates", rates.into_iter().map(Value::from).collect::<Vec<_>>());
+        let concurrency = rule.concurrency.map_or(Value::Null, |count| i64::from(count).into());
+        fields.insert("concurrency", concurrency);
+        fields.insert("per_key", rule.per_key);
+        fields.insert("running", view.running as i64);
+        fields.insert("origin", origin);
+        fields.insert("in_force", view.in_force);
+        fields.insert("next_at", time(view.next_at));
+        (cells, Value::Object(fields))
+    };
+    session.output.list(
+        &["limit", "rates", "concurrency", "running", "set by", ""],
+        views.iter().map(row).collect(),
+        "no limits",
+    );
+    ExitCode::SUCCESS
+}
