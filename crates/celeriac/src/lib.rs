@@ -41,6 +41,7 @@ mod durations;
 mod error;
 mod handler;
 mod job;
+mod pool;
 mod task;
 mod worker;
 
@@ -63,6 +64,7 @@ pub use durations::DurationExt;
 pub use error::{Result, TaskError};
 pub use handler::TaskDef;
 pub use job::{GroupJob, Job, JobError};
+pub use pool::Pool;
 pub use task::{Requirements, Task, TaskOptions};
 pub use worker::WorkerBuilder;
 
