@@ -2,7 +2,8 @@
 
 use crate::clock;
 use crate::dead::{Attempt, DeadReason, remember};
-use crate::outcome::{Failure, Outcome};
+use crate::lease::Recovery;
+use crate::outcome::{ChildDeath, Failure, Outcome};
 use crate::record::Recorder;
 use crate::retry::RetryPolicy;
 use crate::store::{Delivery, Fate, Outgoing, Place, Plan};
@@ -69,6 +70,8 @@ pub enum Verdict {
     Ignored,
     /// Back in the queue, not its fault.
     Returned,
+    /// Back in the queue as a suspect: its child died.
+    ChildLost(Failure),
 }
 
 /// Concludes a run.
@@ -98,15 +101,57 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
         }
         Outcome::Ignore => done(Plan::default(), Verdict::Ignored),
         Outcome::Cancelled => revoke(run, true, false, sender),
-        Outcome::Interrupted => Conclusion {
-            fate: Fate::Release {
-                place: Place::Head,
-                attempt: Some(attempt(run, "interrupted", "the worker shut down".to_owned())),
-            },
-            plan: Plan::default(),
-            verdict: Verdict::Returned,
-        },
+        Outcome::Interrupted => give_back(run, "the worker shut down".to_owned()),
+        Outcome::Returned { reason } => give_back(run, reason),
+        Outcome::ChildLost(death) => lose_child(run, &death, sender),
     }
+}
+
+/// Back to its place, without blame.
+fn give_back(run: &Run<'_>, reason: String) -> Conclusion {
+    Conclusion {
+        fate: Fate::Release {
+            place: Place::Head,
+            attempt: Some(attempt(run, "interrupted", reason)),
+        },
+        plan: Plan::default(),
+        verdict: Verdict::Returned,
+    }
+}
+
+/// The death of the child that ran exactly this message counts; after so many it is poison.
+fn lose_child(run: &Run<'_>, death: &ChildDeath, sender: &mut Sender<'_>) -> Conclusion {
+    let recovery = run.delivery.suspicion.after_child_death();
+    let (Recovery::Requeue(suspicion) | Recovery::Isolate(suspicion) | Recovery::Poison(suspicion)) =
+        recovery;
+    let number = suspicion.counted;
+    let exception = ExceptionInfo::worker_lost(&format!("{}; death {number}", death.summary()));
+    let traceback = Some(death.stderr_tail.clone()).filter(|tail| !tail.is_empty());
+    let failure = Failure { traceback, ..Failure::permanent(exception) };
+    let detail = match &failure.traceback {
+        None => death.summary(),
+        Some(stderr) => format!("{}\n{}", death.summary(), end_of(stderr, STDERR_IN_HISTORY)),
+    };
+    let noted = attempt(run, "child-lost", detail);
+    if !matches!(recovery, Recovery::Poison(_)) {
+        let fate = Fate::Lost { suspicion, attempt: noted };
+        return Conclusion { fate, plan: Plan::default(), verdict: Verdict::ChildLost(failure) };
+    }
+    let mut conclusion = set_aside(run, DeadReason::Poison, failure, sender);
+    if let Fate::Dead { attempt, .. } = &mut conclusion.fate {
+        *attempt = Some(noted);
+    }
+    conclusion
+}
+
+/// How much of a child's last words an entry of the history has room for.
+const STDERR_IN_HISTORY: usize = 3 << 10;
+
+/// The end of a text, at most `max` bytes.
+fn end_of(text: &str, max: usize) -> &str {
+    let from = text.len().saturating_sub(max);
+    let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    &text[from..]
 }
 
 fn done(plan: Plan, verdict: Verdict) -> Conclusion {

@@ -47,6 +47,8 @@ impl Default for StoreLimits {
 pub const HISTORY_MAX: usize = 32;
 /// The longest text kept of an error in a history entry, in bytes.
 pub const DETAIL_BYTES_MAX: usize = 4096;
+/// The most that is kept of what a child wrote to stderr before it died, in bytes.
+pub const STDERR_BYTES_MAX: usize = 64 << 10;
 /// The longest task id, in bytes; longer ones are refused at the publisher.
 pub const TASK_ID_BYTES_MAX: usize = 255;
 /// The deepest nesting of chords that one settlement may complete.

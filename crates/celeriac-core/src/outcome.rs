@@ -32,6 +32,39 @@ pub enum Outcome {
     Cancelled,
     /// It was interrupted by the worker's shutdown and goes back.
     Interrupted,
+    /// Its child was ended for a reason that is not the task's; the message goes back without blame.
+    Returned {
+        /// Why, for the message's history.
+        reason: String,
+    },
+    /// The child that ran it died: this counts against the message.
+    ChildLost(ChildDeath),
+}
+
+/// How the child process died that ran a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChildDeath {
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// The code it exited with.
+    pub exit_code: Option<i32>,
+    /// The most memory it ever held, in bytes of resident set (`wait4`'s `maxrss`).
+    pub memory_peak: Option<u64>,
+    /// The end of what it wrote to stderr during the task, at most
+    /// [`crate::limits::STDERR_BYTES_MAX`].
+    pub stderr_tail: String,
+    /// What happened, for people: `killed by signal 11 (SIGSEGV)`.
+    pub reason: String,
+}
+
+impl ChildDeath {
+    /// The death in one line: what happened and the most memory the child held.
+    pub fn summary(&self) -> String {
+        let memory = self.memory_peak.map_or_else(String::new, |bytes| {
+            format!("; peak memory {:.1} MiB", bytes as f64 / f64::from(1 << 20))
+        });
+        format!("the child that ran it was lost: {}{memory}", self.reason)
+    }
 }
 
 /// A failure as it is stored: Celery's exception document and a traceback.

@@ -20,7 +20,8 @@ pub enum CancelReason {
 }
 
 impl CancelReason {
-    fn from_code(code: u8) -> Option<Self> {
+    /// The reason of a code, which is its discriminant.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         [Self::Revoked, Self::SoftLimit, Self::Shutdown, Self::LeaseLost]
             .into_iter()
             .find(|reason| *reason as u8 == code)

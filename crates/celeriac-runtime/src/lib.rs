@@ -11,6 +11,7 @@ mod clock;
 
 pub mod cancel;
 pub mod handler;
+pub mod pool;
 pub mod worker;
 
 pub use cancel::{CancelReason, Cancellation};

@@ -15,10 +15,12 @@ mod run;
 mod settler;
 mod spill;
 
+pub(crate) use ending::outcome_of_panic;
 pub use machine::Stop;
 pub use spill::{Spill, SpilledLetter};
 
 use crate::handler::Registry;
+use crate::pool::ProcessOptions;
 use celeriac_core::lease::LeaseTimes;
 use celeriac_core::route::Router;
 use celeriac_core::store::Store;
@@ -45,6 +47,8 @@ pub struct WorkerOptions {
     pub task_events: bool,
     /// Stop by itself when nothing was ready for this long; `None` runs on.
     pub idle_stop: Option<Duration>,
+    /// Run tasks in child processes; `None` runs them as futures of this process.
+    pub processes: Option<ProcessOptions>,
 }
 
 /// What a worker did.
@@ -70,6 +74,8 @@ pub enum WorkerError {
     Options(String),
     /// The store failed at start or at the end.
     Store(StoreError),
+    /// No child process could be started; the text is what the last one said.
+    Children(String),
 }
 
 impl fmt::Display for WorkerError {
@@ -77,6 +83,7 @@ impl fmt::Display for WorkerError {
         match self {
             Self::Options(text) => write!(formatter, "worker options: {text}"),
             Self::Store(error) => write!(formatter, "{error}"),
+            Self::Children(text) => write!(formatter, "the worker's children do not start: {text}"),
         }
     }
 }
@@ -84,7 +91,7 @@ impl fmt::Display for WorkerError {
 impl std::error::Error for WorkerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Options(_) => None,
+            Self::Options(_) | Self::Children(_) => None,
             Self::Store(error) => Some(error),
         }
     }
@@ -195,7 +202,8 @@ impl Worker {
     /// Runs until it is stopped and everything it started has ended.
     ///
     /// # Errors
-    /// `Store` when the worker cannot register, or cannot sign off at the end.
+    /// `Store` when the worker cannot register, or cannot sign off at the end; `Children` when it
+    /// has a process pool whose children do not start.
     pub async fn run(self) -> Result<WorkerReport, WorkerError> {
         run::run(self).await
     }

@@ -99,6 +99,7 @@ macro_rules! conformance_suite {
             settle_requeue_to_the_tail_goes_last
             a_release_that_began_is_redelivered_with_its_history
             a_release_that_never_began_leaves_no_trace
+            a_message_whose_child_died_returns_as_a_suspect
             a_second_settlement_is_fenced
             a_fenced_settlement_writes_nothing
             settlements_of_one_call_stand_each_on_its_own

@@ -74,6 +74,21 @@ impl App {
         self
     }
 
+    /// Gives a value that is made where tasks run: once in each child of a process pool, once in a
+    /// worker that runs tasks itself, never in a program that only sends. For connections, models
+    /// and whatever else cannot be handed to another process.
+    ///
+    /// `make` may block, and may start tasks of the async runtime. When it fails the child does not
+    /// start; three failures in a row end a worker that never had a child.
+    pub fn state_with<T, F>(mut self, make: F) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: Fn() -> Result<T> + Send + Sync + 'static,
+    {
+        self.states.insert_with(make);
+        self
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -91,6 +106,15 @@ impl App {
         self
     }
 
+    /// The same application as a child of a worker.
+    pub(crate) fn in_child(mut self, url: &str, node: &str) -> Self {
+        let mut settings = (*self.settings).clone().with_broker(url);
+        node.clone_into(&mut settings.node_name.value);
+        self.settings = Arc::new(settings);
+        self.store = Arc::default();
+        self
+    }
+
     /// The same tasks on a store of its own, with the demo's tasks and state.
     #[cfg(feature = "cli")]
     pub(crate) fn on_own_store(mut self, settings: Settings) -> Self {
@@ -100,9 +124,23 @@ impl App {
         self.state(crate::demo::Tables::default())
     }
 
-    #[cfg(feature = "cli")]
     pub(crate) fn task_defs(&self) -> &[TaskDef] {
         &self.tasks
+    }
+
+    /// The states, each made once in this process.
+    pub(crate) async fn made_states(&self) -> Result<States> {
+        let states = self.states.clone();
+        // Constructors may block, and may want to block on the runtime.
+        match tokio::task::spawn_blocking(move || states.made()).await {
+            Ok(made) => made,
+            Err(error) => Err(TaskError::fail(format!("a state cannot be made: {error}"))),
+        }
+    }
+
+    /// The states as they were given, for a worker that runs no task itself.
+    pub(crate) fn given_states(&self) -> States {
+        self.states.clone()
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -176,9 +214,9 @@ impl App {
     }
 
     /// The tasks as the worker runs them; a missing state is found here.
-    pub(crate) async fn registry(&self) -> Result<Registry> {
+    pub(crate) async fn registry(&self, states: States) -> Result<Registry> {
         let client = self.client().await?;
-        let states = Arc::new(self.states.clone());
+        let states = Arc::new(states);
         let mut registry = Registry::default();
         for task in &self.tasks {
             for (id, name) in task.requirements().iter() {

@@ -171,16 +171,20 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
             _ => LevelFilter::WARN,
         },
     );
-    for warning in settings.warnings() {
+    let mut app = app.replace_settings(settings);
+    if matches!(cli.command, Command::Worker(_)) {
+        app = app.enter_child();
+    }
+    for warning in app.settings().warnings() {
         output.warn(warning);
     }
-    let url = &settings.broker_url.value;
+    let url = &app.settings().broker_url.value;
     if cli.command.only_looks() && celeriac_stores::exists(url) == Some(false) {
         let text = format!("there is no store at {}", celeriac_stores::redacted(url));
         return Err(Failed::unavailable(text)
             .hint("give its URL with -b or CELERIAC_BROKER_URL; see `celeriac config show`"));
     }
-    let session = Session { app: app.replace_settings(settings), output };
+    let session = Session { app, output };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

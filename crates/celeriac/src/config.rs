@@ -11,9 +11,11 @@ mod keys;
 mod source;
 mod value;
 
+pub(crate) use env::worker_of_this_child;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
+use crate::pool::Pool;
 use celeriac_core::QueueName;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::route::Router;
@@ -56,6 +58,16 @@ pub struct Settings {
     pub soft_time_limit: Setting<Option<Duration>>,
     /// The hard time limit of tasks that have none.
     pub time_limit: Setting<Option<Duration>>,
+    /// Where a worker's tasks run.
+    pub pool: Setting<Pool>,
+    /// A child of a process pool ends after so many tasks.
+    pub max_tasks_per_child: Setting<Option<u64>>,
+    /// A child that holds more bytes ends after its task.
+    pub max_memory_per_child: Setting<Option<u64>>,
+    /// A child that holds more bytes is killed.
+    pub child_memory_max: Setting<Option<u64>>,
+    /// Children's `oom_score_adj`.
+    pub child_oom_score_adj: Setting<i32>,
     /// Whether task events are recorded.
     pub task_events: Setting<bool>,
     /// What is logged.
@@ -207,6 +219,11 @@ impl Settings {
             grace: raw.parse("grace", value::duration)?,
             soft_time_limit: raw.parse("soft_time_limit", value::optional_duration)?,
             time_limit: raw.parse("time_limit", value::optional_duration)?,
+            pool: raw.parse("pool", str::parse)?,
+            max_tasks_per_child: raw.parse("max_tasks_per_child", value::optional_count)?,
+            max_memory_per_child: raw.parse("max_memory_per_child", value::optional_size)?,
+            child_memory_max: raw.parse("child_memory_max", value::optional_size)?,
+            child_oom_score_adj: raw.parse("child_oom_score_adj", value::oom_score)?,
             task_events: raw.parse("task_events", value::boolean)?,
             log_level: raw.parse("log_level", value::log_level)?,
             log_format: raw.parse("log_format", value::log_format)?,
@@ -251,7 +268,15 @@ impl Settings {
             let (value, source) = raw.find(key.name);
             let value = match key.name {
                 "result_backend" if value.is_empty() => "the broker's own store".to_owned(),
-                "soft_time_limit" | "time_limit" if value.is_empty() => "none".to_owned(),
+                "soft_time_limit"
+                | "time_limit"
+                | "max_tasks_per_child"
+                | "max_memory_per_child"
+                | "child_memory_max"
+                    if value.is_empty() =>
+                {
+                    "none".to_owned()
+                }
                 _ => shown(key.name, value),
             };
             SettingRow { key: key.name, value, source: source.to_string(), effect: key.effect }

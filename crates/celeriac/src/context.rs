@@ -18,9 +18,33 @@ use tokio::time::Instant;
 /// Progress is stored at most so often; the last step is always stored.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
+type Shared = Arc<dyn Any + Send + Sync>;
+
+/// Makes a value once in a process; clones share it.
+struct Constructor {
+    make: Box<dyn Fn() -> Result<Shared, TaskError> + Send + Sync>,
+    made: Mutex<Option<Shared>>,
+}
+
+impl Constructor {
+    fn value(&self) -> Result<Shared, TaskError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*made {
+            Some(value) => Ok(Arc::clone(value)),
+            None => Ok(Arc::clone(made.insert((self.make)()?))),
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Entry {
+    Value(Shared),
+    Made(Arc<Constructor>),
+}
+
 /// Values shared by tasks, by type.
 #[derive(Clone, Default)]
-pub(crate) struct States(BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>);
+pub(crate) struct States(BTreeMap<TypeId, Entry>);
 
 impl fmt::Debug for States {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +54,25 @@ impl fmt::Debug for States {
 
 impl States {
     pub(crate) fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
-        self.0.insert(TypeId::of::<T>(), Arc::new(value));
+        self.0.insert(TypeId::of::<T>(), Entry::Value(Arc::new(value)));
+    }
+
+    pub(crate) fn insert_with<T: Send + Sync + 'static>(
+        &mut self,
+        make: impl Fn() -> Result<T, TaskError> + Send + Sync + 'static,
+    ) {
+        let make = move || -> Result<Shared, TaskError> { Ok(Arc::new(make()?)) };
+        let constructor = Constructor { make: Box::new(make), made: Mutex::default() };
+        self.0.insert(TypeId::of::<T>(), Entry::Made(Arc::new(constructor)));
+    }
+
+    /// The same with every constructor run; may block.
+    pub(crate) fn made(&self) -> Result<Self, TaskError> {
+        let made = |(id, entry): (&TypeId, &Entry)| match entry {
+            Entry::Value(value) => Ok((*id, Entry::Value(Arc::clone(value)))),
+            Entry::Made(constructor) => Ok((*id, Entry::Value(constructor.value()?))),
+        };
+        Ok(Self(self.0.iter().map(made).collect::<Result<_, TaskError>>()?))
     }
 
     pub(crate) fn has(&self, id: TypeId) -> bool {
@@ -38,7 +80,10 @@ impl States {
     }
 
     fn find<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        Arc::clone(self.0.get(&TypeId::of::<T>())?).downcast().ok()
+        match self.0.get(&TypeId::of::<T>())? {
+            Entry::Value(value) => Arc::clone(value).downcast().ok(),
+            Entry::Made(_) => None,
+        }
     }
 }
 
@@ -181,7 +226,7 @@ pub struct Progress {
     pub message: String,
 }
 
-/// A value that tasks share: the worker is given it once with `App::state`.
+/// A value that tasks share: the application gives it with `App::state` or `App::state_with`.
 #[derive(Debug)]
 pub struct State<T>(Arc<T>);
 

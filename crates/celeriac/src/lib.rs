@@ -42,6 +42,7 @@ mod error;
 mod handler;
 mod job;
 mod lines;
+mod pool;
 mod task;
 mod worker;
 
@@ -66,6 +67,7 @@ pub use durations::DurationExt;
 pub use error::{Result, TaskError};
 pub use handler::TaskDef;
 pub use job::{GroupJob, Job, JobError};
+pub use pool::Pool;
 pub use task::{Requirements, Task, TaskOptions};
 pub use worker::WorkerBuilder;
 

@@ -3,12 +3,20 @@
 use crate::Result;
 use crate::app::App;
 use crate::lines::SpillFile;
+use crate::pool::{self, Pool};
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
-use celeriac_runtime::{Spill, StopHandle, Worker, WorkerOptions, WorkerParts, WorkerReport};
+use celeriac_core::store::Store;
+use celeriac_runtime::pool::ProcessOptions;
+use celeriac_runtime::{
+    Spill, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What frames to and from a child may hold beside a message or a result, in bytes.
+const FRAME_EXTRA: usize = 1 << 20;
 
 /// Where dead letters go that the store has no room for.
 fn spill(path: &str) -> Option<Arc<dyn Spill>> {
@@ -27,6 +35,10 @@ pub struct WorkerBuilder {
     task_events: Option<bool>,
     lease_expiry: Option<Duration>,
     idle_stop: Option<Duration>,
+    pool: Option<Pool>,
+    max_tasks_per_child: Option<u64>,
+    max_memory_per_child: Option<u64>,
+    child_memory_max: Option<u64>,
 }
 
 impl WorkerBuilder {
@@ -40,6 +52,10 @@ impl WorkerBuilder {
             task_events: None,
             lease_expiry: None,
             idle_stop: None,
+            pool: None,
+            max_tasks_per_child: None,
+            max_memory_per_child: None,
+            child_memory_max: None,
         }
     }
 
@@ -85,10 +101,38 @@ impl WorkerBuilder {
         self
     }
 
+    /// Where tasks run. [`Pool::Process`] needs [`App::enter_child`] early in the program.
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// A child ends after so many tasks; its successor is ready before (Celery's
+    /// `worker_max_tasks_per_child`).
+    pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
+        self.max_tasks_per_child = Some(tasks);
+        self
+    }
+
+    /// A child that holds more than so many bytes ends after its task (Celery's
+    /// `worker_max_memory_per_child`, which counts in KiB).
+    pub fn max_memory_per_child(mut self, bytes: u64) -> Self {
+        self.max_memory_per_child = Some(bytes);
+        self
+    }
+
+    /// A child that holds more than so many bytes is killed, which counts against its task. It is
+    /// looked at every 100 ms, on Linux only.
+    pub fn child_memory_max(mut self, bytes: u64) -> Self {
+        self.child_memory_max = Some(bytes);
+        self
+    }
+
     /// Checks everything and connects, without running yet.
     ///
     /// # Errors
-    /// A queue name, an option or a missing state; or the store cannot be opened.
+    /// A queue name, an option or a missing state; a process pool in a program without a place where
+    /// children enter, or on a store that processes cannot share; or the store cannot be opened.
     pub async fn build(self) -> Result<Worker> {
         let settings = self.app.settings();
         let queues = match &self.queues {
@@ -97,27 +141,78 @@ impl WorkerBuilder {
             }
             None => self.app.worker_queues()?,
         };
+        let store = self.app.store().await?;
+        let processes = self.processes(&*store)?;
+        let states = match processes {
+            Some(_) => self.app.given_states(),
+            None => self.app.made_states().await?,
+        };
         let options = WorkerOptions {
-            name: self.name.unwrap_or_else(|| settings.node_name.value.clone()),
+            name: self.node_name(),
             queues,
-            concurrency: self.concurrency.unwrap_or(settings.concurrency.value),
+            concurrency: self.slots(),
             grace: self.grace.unwrap_or(settings.grace.value),
             lease_times: LeaseTimes::with_expiry(
                 self.lease_expiry.unwrap_or(settings.lease_expiry.value),
             ),
             task_events: self.task_events.unwrap_or(settings.task_events.value),
             idle_stop: self.idle_stop,
+            processes,
         };
         let parts = WorkerParts {
-            registry: Arc::new(self.app.registry().await?),
+            registry: Arc::new(self.app.registry(states).await?),
             router: Arc::new(self.app.router()?),
-            store: self.app.store().await?,
+            store,
             heartbeat_store: self.app.own_connection().await?,
             clock: Arc::clone(self.app.clock()),
             entropy: Arc::clone(self.app.entropy()),
             spill: spill(&settings.dead_spill.value),
         };
         Ok(Worker::new(options, parts)?)
+    }
+
+    fn node_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.app.settings().node_name.value.clone())
+    }
+
+    fn slots(&self) -> usize {
+        self.concurrency.unwrap_or(self.app.settings().concurrency.value)
+    }
+
+    /// How children are started, if tasks run in any.
+    fn processes(&self, store: &dyn Store) -> Result<Option<ProcessOptions>> {
+        let settings = self.app.settings();
+        if self.pool.unwrap_or(settings.pool.value) == Pool::Async {
+            return Ok(None);
+        }
+        let refuse = |text: &str| Err(WorkerError::Options(text.to_owned()).into());
+        if !store.capabilities().shared_between_processes {
+            return refuse(
+                "the process pool needs a store that processes share: use sqlite:// instead of \
+                 memory://, or the async pool",
+            );
+        }
+        let Some(launch) = pool::known_launch() else {
+            return refuse(
+                "this program has no place where the children of a process pool enter: call \
+                 `.enter_child()` on the application, as the first thing in main or in the test, \
+                 or use the async pool",
+            );
+        };
+        let frame_bytes_max =
+            settings.message_bytes_max.value.max(settings.result_bytes_max.value) + FRAME_EXTRA;
+        Ok(Some(ProcessOptions {
+            launch,
+            broker_url: settings.broker_url.value.clone(),
+            node: self.node_name(),
+            tasks: self.app.task_defs().iter().map(|task| task.name().to_owned()).collect(),
+            slots: self.slots(),
+            tasks_max: self.max_tasks_per_child.or(settings.max_tasks_per_child.value),
+            memory_recycle: self.max_memory_per_child.or(settings.max_memory_per_child.value),
+            memory_max: self.child_memory_max.or(settings.child_memory_max.value),
+            oom_score_adj: settings.child_oom_score_adj.value,
+            frame_bytes_max,
+        }))
     }
 
     /// Runs until the worker is stopped through nothing but itself: see

@@ -79,6 +79,7 @@ fn words(conclusion: &Conclusion) -> [String; 4] {
         Fate::Release { place, attempt } => {
             format!("{place:?} {}", attempt.as_ref().map_or("-", |one| one.outcome.as_str()))
         }
+        Fate::Lost { attempt, .. } => format!("lost {}", attempt.outcome),
         Fate::Dead { reason, .. } => format!("dead {reason}"),
     };
     let states: Vec<_> = conclusion
@@ -97,6 +98,7 @@ fn words(conclusion: &Conclusion) -> [String; 4] {
         Verdict::Rejected { requeue: false } => "rejected",
         Verdict::Ignored => "ignored",
         Verdict::Returned => "returned",
+        Verdict::ChildLost(_) => "child lost",
     };
     [fate, states.join(" "), conclusion.plan.publish.len().to_string(), verdict.to_owned()]
 }
@@ -106,6 +108,7 @@ fn every_outcome_with_and_without_retries_and_results() {
     let reject = |requeue| Outcome::Reject { requeue, reason: "no".to_owned() };
     let asked = |delay| Outcome::Retry { delay, failure: failed() };
     let permanent = || Failure { permanent: true, ..failed() };
+    let unblamed = || Outcome::Returned { reason: "its child stood still".to_owned() };
     let stubborn = || Outcome::Retry { delay: None, failure: permanent() };
     let (left, none) = (0, 3);
     for (outcome, retries, [fate, state, sent, verdict]) in [
@@ -126,6 +129,9 @@ fn every_outcome_with_and_without_retries_and_results() {
         (Outcome::Cancelled, left, ["done", "REVOKED", "0", "terminated"]),
         (Outcome::Interrupted, left, ["Head interrupted", "", "0", "returned"]),
         (Outcome::Interrupted, none, ["Head interrupted", "", "0", "returned"]),
+        (unblamed(), none, ["Head interrupted", "", "0", "returned"]),
+        (Outcome::ChildLost(death()), left, ["lost child-lost", "", "0", "child lost"]),
+        (Outcome::ChildLost(death()), none, ["lost child-lost", "", "0", "child lost"]),
     ] {
         for ignore_result in [false, true] {
             let what = format!("{outcome:?} at {retries}, ignore {ignore_result}");
@@ -133,6 +139,54 @@ fn every_outcome_with_and_without_retries_and_results() {
                 concluded(&delivery(retries), &Embed::new(), ignore_result, outcome.clone());
             let state = if ignore_result { "" } else { state };
             assert_eq!(words(&conclusion), [fate, state, sent, verdict], "{what}");
+        }
+    }
+}
+
+fn death() -> ChildDeath {
+    ChildDeath {
+        signal: Some(11),
+        exit_code: None,
+        memory_peak: Some(12_582_912),
+        stderr_tail: "é".repeat(30_000) + "last words",
+        reason: "killed by signal 11 (SIGSEGV)".to_owned(),
+    }
+}
+
+#[test]
+fn the_third_death_of_its_child_makes_a_message_poison() {
+    // covers: S2-26
+    let before = |seen, counted| Suspicion { seen, counted };
+    for (suspicion, after) in [
+        (before(0, 0), Some(before(2, 1))),
+        (before(1, 0), Some(before(2, 1))),
+        (before(2, 1), Some(before(2, 2))),
+        (before(4, 1), Some(before(4, 2))),
+        (before(2, 2), None),
+        (before(4, 2), None),
+    ] {
+        let mut message = delivery(0);
+        message.suspicion = suspicion;
+        let conclusion = concluded(&message, &Embed::new(), false, Outcome::ChildLost(death()));
+        match (&conclusion.fate, after) {
+            (Fate::Lost { suspicion, attempt }, Some(after)) => {
+                assert_eq!(*suspicion, after);
+                assert!(
+                    attempt.detail.contains("SIGSEGV") && attempt.detail.contains("last words")
+                );
+            }
+            (Fate::Dead { reason: DeadReason::Poison, detail, attempt: Some(last) }, None) => {
+                assert!(
+                    detail.contains("WorkerLostError") && detail.contains("SIGSEGV"),
+                    "{detail}"
+                );
+                assert!(detail.contains("12.0 MiB") && detail.contains("death 3"), "{detail}");
+                assert!(last.detail.len() <= crate::limits::DETAIL_BYTES_MAX);
+                let meta = &conclusion.plan.results[0].meta;
+                assert_eq!(meta.state(), State::Failure);
+                assert_eq!(meta.traceback(), Some(death().stderr_tail.as_str()));
+            }
+            (fate, _) => panic!("{suspicion:?}: {fate:?}"),
         }
     }
 }

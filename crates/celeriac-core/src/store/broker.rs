@@ -123,6 +123,13 @@ pub enum Fate {
         /// What to note in its history, if it had begun.
         attempt: Option<Attempt>,
     },
+    /// It goes back to its place because its child died: others must be careful with it.
+    Lost {
+        /// What its owners' and children's deaths say about it, this one included.
+        suspicion: Suspicion,
+        /// What to note in its history.
+        attempt: Attempt,
+    },
     /// It is set aside.
     Dead {
         /// Why.

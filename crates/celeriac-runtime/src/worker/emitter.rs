@@ -122,7 +122,9 @@ impl Emitter {
             Verdict::Rejected { requeue } => {
                 self.emit(|base| Event::task_rejected(base, id, *requeue));
             }
-            Verdict::Returned => self.emit(|base| Event::task_cancelled(base, id)),
+            Verdict::Returned | Verdict::ChildLost(_) => {
+                self.emit(|base| Event::task_cancelled(base, id))
+            }
             _ => {}
         }
     }

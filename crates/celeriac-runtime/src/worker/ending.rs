@@ -139,7 +139,11 @@ pub(super) fn outcome_of_join_error(error: JoinError) -> Outcome {
     if !error.is_panic() {
         return Outcome::Cancelled;
     }
-    let payload = error.into_panic();
+    outcome_of_panic(error.into_panic().as_ref())
+}
+
+/// What a panic makes of its task: a failure that its retry policy decides on.
+pub(crate) fn outcome_of_panic(payload: &(dyn std::any::Any + Send)) -> Outcome {
     let text = payload
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
@@ -176,6 +180,10 @@ pub(super) fn log_end(delivery: &Delivery, verdict: &Verdict, runtime: Duration)
         }
         Verdict::Rejected { requeue } => tracing::info!(task_id, task, requeue, "task rejected"),
         Verdict::Returned => tracing::info!(task_id, task, "task interrupted, it goes back"),
+        Verdict::ChildLost(failure) => {
+            let error = failure.exception.summary();
+            tracing::error!(task_id, task, seconds, error, "child lost, its task runs again");
+        }
         _ => tracing::debug!(task_id, task, "task ignored its result"),
     }
 }

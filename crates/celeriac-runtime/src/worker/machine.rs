@@ -246,9 +246,13 @@ impl Machine {
             (Outcome::Failure(_) | Outcome::Cancelled, _, Some(CancelReason::Revoked)) => {
                 Outcome::Cancelled
             }
-            (Outcome::Cancelled | Outcome::Interrupted, _, Some(CancelReason::Shutdown)) => {
-                Outcome::Interrupted
-            }
+            // It was to end anyway; how its child ended says nothing about it.
+            (Outcome::ChildLost(_), _, Some(CancelReason::Revoked)) => Outcome::Cancelled,
+            (
+                Outcome::Cancelled | Outcome::Interrupted | Outcome::ChildLost(_),
+                _,
+                Some(CancelReason::Shutdown),
+            ) => Outcome::Interrupted,
             _ => outcome,
         };
         vec![Action::Settle(lease, outcome)]

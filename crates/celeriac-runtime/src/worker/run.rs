@@ -11,6 +11,7 @@ use super::spill::{self, Spill};
 use super::{Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
+use crate::pool::ProcessPool;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 /// Settlements that wait for the store; at the bound no new work is fetched.
@@ -60,6 +61,8 @@ struct Loop {
     in_flight: BTreeMap<Lease, InFlight>,
     settler: mpsc::Sender<Request>,
     heartbeat: HeartbeatThread,
+    /// Child processes, or none: tasks run as futures here.
+    pool: Option<ProcessPool>,
     revokes_read: i64,
     rates: OwnRates,
     idle_since: Duration,
@@ -102,12 +105,18 @@ impl Look {
 
 pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let options = &worker.options;
+    let pool = match &options.processes {
+        Some(processes) => {
+            Some(ProcessPool::start(processes.clone()).await.map_err(WorkerError::Children)?)
+        }
+        None => None,
+    };
     let info = NodeInfo {
         name: options.name.clone(),
         pid: std::process::id(),
         queues: options.queues.clone(),
         concurrency: options.concurrency as u32,
-        pool: "async".to_owned(),
+        pool: if pool.is_some() { "process" } else { "async" }.to_owned(),
         times: options.lease_times,
         tasks: worker.registry.names().map(str::to_owned).collect(),
     };
@@ -157,6 +166,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         in_flight: BTreeMap::new(),
         settler,
         heartbeat,
+        pool,
         revokes_read: newest_revoke(&*store).await?,
         rates,
         idle_since,
@@ -208,6 +218,8 @@ impl Loop {
         let mut stop = self.worker().stop.0.subscribe();
         let mut losses = self.heartbeat.losses.clone();
         let store = Arc::clone(&self.worker().store);
+        let (_always, endless) = watch::channel(usize::MAX);
+        let mut children = self.pool.as_ref().map_or(endless, ProcessPool::ready);
         let mut look = Look::Now;
         let mut revokes_at = tokio::time::Instant::now();
         loop {
@@ -217,13 +229,15 @@ impl Loop {
                 return;
             }
             let blocked = self.heartbeat.pulse.blocked.load(Ordering::Relaxed);
-            if matches!(look, Look::Now) && self.machine.free() > 0 {
+            // A slot without a child fetches nothing.
+            let room = self.room(*children.borrow_and_update());
+            if matches!(look, Look::Now) && room > 0 {
                 look = if blocked {
                     Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE }
                 } else {
                     self.machine.fetch_begins();
                     let (seen, losses) = (store.changes(), *self.heartbeat.losses.borrow());
-                    Look::Fetching { seen, losses, answer: self.fetch() }
+                    Look::Fetching { seen, losses, answer: self.fetch(room) }
                 };
             }
             let tick = self.next_tick();
@@ -243,6 +257,7 @@ impl Loop {
                 // the fetch in `look` live outside the select, sleeps are to fixed instants.
                 _ = stop.changed() => {}
                 Ok(()) = losses.changed() => self.perform(Event::LeaseLost).await,
+                Ok(()) = children.changed() => {}
                 Some(ended) = self.tasks.join_next_with_id() => {
                     self.ended(ended).await;
                     self.idle_since = self.worker().clock.boot();
@@ -286,11 +301,16 @@ impl Loop {
         }
     }
 
-    fn fetch(&self) -> BoxFuture<'static, Fetched> {
+    /// How many messages may be fetched with so many children.
+    fn room(&self, children: usize) -> usize {
+        self.machine.free().min(children.saturating_sub(self.machine.active()))
+    }
+
+    fn fetch(&self, count_max: usize) -> BoxFuture<'static, Fetched> {
         let request = FetchRequest {
             node: self.heartbeat.pulse.node(),
             queues: self.worker().options.queues.clone(),
-            count_max: self.machine.free(),
+            count_max,
             suspects: self.machine.takes_suspects(),
             caps: self.rates.caps(self.worker().clock.boot()),
         };
@@ -403,7 +423,11 @@ impl Loop {
         let id = delivery.message.headers.id().unwrap_or_default();
         tracing::debug!(task_id = id, task = name, queue = %delivery.queue, "task received");
         self.shared.emitter.started(id);
-        let abort = self.tasks.spawn(handler.run(context, start.body));
+        let run = match &self.pool {
+            Some(pool) => pool.run(context),
+            None => handler.run(context, start.body),
+        };
+        let abort = self.tasks.spawn(run);
         let lease = delivery.lease;
         self.by_task.insert(abort.id(), lease);
         let task = InFlight { delivery, embed, cancellation, abort, started_at, began };
@@ -479,7 +503,7 @@ impl Loop {
     }
 
     fn count(&mut self, verdict: &Verdict) {
-        if !matches!(verdict, Verdict::Returned) {
+        if !matches!(verdict, Verdict::Returned | Verdict::ChildLost(_)) {
             self.report.processed += 1;
             self.heartbeat.pulse.processed.fetch_add(1, Ordering::Relaxed);
         }
@@ -507,7 +531,14 @@ impl Loop {
 
     /// Writes what is left and signs off.
     async fn finish(self, mut background: JoinSet<()>) -> Result<WorkerReport, WorkerError> {
-        let Self { shared, settler, heartbeat, mut report, .. } = self;
+        let Self { shared, settler, heartbeat, pool, tasks, mut report, .. } = self;
+        // What still runs was abandoned: dropped here, its child is killed.
+        drop(tasks);
+        let pool_ends = async {
+            if let Some(pool) = pool {
+                pool.stop().await;
+            }
+        };
         drop(settler);
         let emitter = shared.emitter.clone();
         let store = Arc::clone(&shared.worker.store);
@@ -515,7 +546,8 @@ impl Loop {
         report.events_dropped = emitter.dropped();
         drop(emitter);
         let written = async { while background.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
+        let (written, ()) = tokio::join!(tokio::time::timeout(LAST_WRITES, written), pool_ends);
+        if written.is_err() {
             tracing::error!("the store does not take the last results; their tasks run again");
         }
         report.returned += heartbeat.stop(&*store).await?;

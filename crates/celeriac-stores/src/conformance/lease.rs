@@ -1,10 +1,11 @@
 //! Settlements: who may settle, and what becomes of the message.
 
-use super::fixture::{Harness, attempt, dead, ids, outgoing, record, results, settlement};
+use super::fixture::{Harness, attempt, dead, ids, outgoing, record, request, results, settlement};
 use celeriac_core::ErrorKind;
 use celeriac_core::dead::DeadReason;
+use celeriac_core::lease::Suspicion;
 use celeriac_core::limits::StoreLimits;
-use celeriac_core::store::{ChordStart, DeadFilter, Fate, Place, Plan, Settled};
+use celeriac_core::store::{ChordStart, DeadFilter, Fate, FetchRequest, Place, Plan, Settled};
 use celeriac_wire::State;
 
 /// A settled message is gone, with its place in the queue.
@@ -72,6 +73,30 @@ pub async fn a_release_that_never_began_leaves_no_trace(harness: &Harness) {
     assert_ne!(second.lease.token, first.lease.token);
     second.lease = first.lease;
     assert_eq!(second, first);
+}
+
+/// The death of a child is on its message's record: the next owner sees it, and runs it as its only
+/// suspect, at its old place.
+pub async fn a_message_whose_child_died_returns_as_a_suspect(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("celery@a").await;
+    fixture.send(&["a", "b", "c"]).await;
+    let mut history = Vec::new();
+    for counted in 1..=3 {
+        let held = fixture.take(node).await;
+        assert_eq!((held.message.headers.id(), held.redelivered), (Some("a"), counted > 1));
+        let suspicion = Suspicion { seen: 2, counted };
+        let attempt = attempt("child-lost", fixture.now());
+        history.push(attempt.clone());
+        let settled = fixture.settle(held.lease, Fate::Lost { suspicion, attempt }).await;
+        assert_eq!(settled, Settled::Done);
+    }
+    let queues = vec![super::fixture::queue("celery")];
+    let careful = FetchRequest { suspects: false, ..request(node, queues, 9) };
+    assert_eq!(ids(&fixture.store.fetch(careful).await.unwrap()), ["b", "c"]);
+    let held = fixture.take(node).await;
+    assert_eq!(held.suspicion, Suspicion { seen: 2, counted: 3 });
+    assert_eq!((held.history.as_slice(), held.redelivered), (history.as_slice(), true));
 }
 
 /// A lease is good for one settlement.

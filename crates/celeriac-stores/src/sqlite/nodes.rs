@@ -122,7 +122,7 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
         .map_err(wrap("find a worker's messages"))
 }
 
-fn return_row(
+pub(super) fn return_row(
     connection: &Connection,
     row: i64,
     suspicion: Suspicion,

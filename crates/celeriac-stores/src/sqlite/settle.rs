@@ -3,6 +3,7 @@
 use super::Context;
 use super::error::wrap;
 use super::fetch::held;
+use super::nodes::return_row;
 use super::plan::{self, Limits};
 use super::rows::{
     DEAD_BYTES, DEAD_LETTERS, change_counter, change_depth, counter, delete_message, history_of,
@@ -30,6 +31,7 @@ pub(super) fn settle(
             change_depth(connection, &queue, -1)?;
         }
         Fate::Release { place, attempt } => release(connection, row, place, attempt)?,
+        Fate::Lost { suspicion, attempt } => lose(connection, row, suspicion, attempt)?,
         Fate::Dead { reason, detail, attempt } => {
             set_aside(connection, context, row, reason, &detail, attempt)?;
         }
@@ -85,6 +87,22 @@ fn release(
         })
         .map_err(&fail)?;
     Ok(())
+}
+
+/// Puts a message back whose child died, with the death on its record.
+fn lose(
+    connection: &Connection,
+    row: i64,
+    suspicion: Suspicion,
+    attempt: Attempt,
+) -> Result<(), StoreError> {
+    let history: Option<String> = connection
+        .prepare_cached("SELECT history FROM message WHERE row = ?1")
+        .and_then(|mut statement| statement.query_row([row], |row| row.get(0)))
+        .map_err(wrap("return a message"))?;
+    let mut history = history_of(history.as_deref())?;
+    remember(&mut history, attempt);
+    return_row(connection, row, suspicion, history_text(&history)?.as_deref(), true)
 }
 
 /// Refuses one dead letter too many: the failure waits with its lease, nothing is dropped.

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const EXAMPLES: &str = "Examples:
   celeriac worker -Q default,high -c 8 -l info
   celeriac worker --grace 10s --time-limit 60s
+  celeriac worker -P process --max-tasks-per-child 1000 --child-memory-max 500MB
   CELERY_BROKER_URL=sqlite:///var/lib/app/queue.db celeriac worker
 
 Signals: TERM or INT stops fetching and lets running tasks finish within the grace period; the rest
@@ -43,9 +44,18 @@ pub(super) struct WorkerArgs {
     /// Record no task events: less history, more speed
     #[arg(long)]
     no_task_events: bool,
-    /// Where tasks run: async
-    #[arg(short = 'P', long, value_name = "POOL", default_value = "async")]
-    pool: String,
+    /// Where tasks run: async, or process (prefork is its name in Celery) [default: async]
+    #[arg(short = 'P', long, value_name = "POOL")]
+    pool: Option<String>,
+    /// With -P process: a child ends after so many tasks
+    #[arg(long, value_name = "N")]
+    max_tasks_per_child: Option<String>,
+    /// With -P process: a child that holds more memory ends after its task; a plain number is KiB
+    #[arg(long, value_name = "KIB")]
+    max_memory_per_child: Option<String>,
+    /// With -P process: a child that holds more memory is killed, e.g. 500MB
+    #[arg(long, value_name = "SIZE")]
+    child_memory_max: Option<String>,
     /// End when nothing was ready for this long
     #[arg(long, value_name = "TIME")]
     stop_when_idle: Option<humantime::Span>,
@@ -77,6 +87,10 @@ impl WorkerArgs {
             ("grace", &self.grace),
             ("soft_time_limit", &self.soft_time_limit),
             ("time_limit", &self.time_limit),
+            ("pool", &self.pool),
+            ("max_tasks_per_child", &self.max_tasks_per_child),
+            ("max_memory_per_child", &self.max_memory_per_child.as_deref().map(kib)),
+            ("child_memory_max", &self.child_memory_max),
         ];
         for (key, value) in given {
             if let Some(value) = value {
@@ -89,14 +103,14 @@ impl WorkerArgs {
     }
 }
 
+/// Celery's `--max-memory-per-child` counts in KiB (`celery/bin/worker.py` 5.7); our setting in
+/// bytes.
+fn kib(text: &str) -> String {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { format!("{text}KiB") } else { text.to_owned() }
+}
+
 pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode, Failed> {
-    if args.pool != "async" {
-        return Err(Failed::usage(format!(
-            "-P {}: this version has the async pool only",
-            args.pool
-        ))
-        .hint("leave -P out; native tasks run as async tasks"));
-    }
     if session.app.task_defs().is_empty() {
         return Err(Failed::usage("this program has no tasks to run").hint(
             "a worker is your own program: register tasks and call App::run (see `cargo doc`), \
@@ -132,7 +146,7 @@ fn banner(session: &Session) -> Result<(), Failed> {
     let note = |text: String| session.output.note(text);
     note(format!("celeriac {} · {}", env!("CARGO_PKG_VERSION"), settings.node_name.value));
     note(format!("  store        {}", celeriac_stores::redacted(&settings.broker_url.value)));
-    note(format!("  concurrency  {} (async)", settings.concurrency.value));
+    note(format!("  concurrency  {} ({})", settings.concurrency.value, settings.pool.value));
     note(format!("  queues       {}", queues.join(", ")));
     note(format!("  tasks        {}", tasks.join(", ")));
     note(format!("  grace        {}", span(settings.grace.value)));

@@ -2,6 +2,7 @@
 
 use super::keys::KEYS;
 use super::source::{ConfigError, Raw, Source, nearest};
+use celeriac_runtime::pool::CHILD_VARIABLE;
 use std::path::{Path, PathBuf};
 
 /// Variables by name.
@@ -9,6 +10,8 @@ type Variables = Vec<(String, String)>;
 
 /// Says where the broker is only when nothing else does: applications use it for other things too.
 const FALLBACK: &str = "REDIS_URL";
+/// Names that are ours and no settings: where settings are, and what makes a child.
+const INTERNAL: [&str; 2] = ["CELERIAC_CONFIG", CHILD_VARIABLE];
 /// Names of Celery's environment that this version does not use (wire specification 9.8, and the
 /// ones that Celery sets itself in `celery/app/log.py` 5.7).
 const UNUSED: [&str; 16] = [
@@ -115,6 +118,11 @@ pub(super) fn process() -> Vec<(String, String)> {
         .collect()
 }
 
+/// The process id of the worker that says it started this process as its child.
+pub(crate) fn worker_of_this_child() -> Option<u32> {
+    std::env::var_os(CHILD_VARIABLE)?.to_str()?.parse().ok()
+}
+
 /// Takes the variables that are settings, and warns of those that look like some.
 pub(super) fn apply(
     raw: &mut Raw,
@@ -172,7 +180,7 @@ fn odd(name: &str) -> Option<String> {
     if UNUSED.contains(&name) {
         return Some(format!("the environment variable {name} is Celery's and has no effect here"));
     }
-    if !is_ours(name) || known().any(|known| known == name) || name == "CELERIAC_CONFIG" {
+    if !is_ours(name) || known().any(|known| known == name) || INTERNAL.contains(&name) {
         return None;
     }
     // Names are alike in what follows the prefix; the prefix alone makes any two look near.

@@ -43,6 +43,16 @@ keys! {
         "after this time a task without its own limit is told to stop"
     "time_limit" ["CELERY_TASK_TIME_LIMIT"] "";
         "after this time a task without its own limit is stopped and fails"
+    "pool" [] "async";
+        "where tasks run: async, or process (Celery's prefork)"
+    "max_tasks_per_child" [] "";
+        "a child of the process pool ends after so many tasks"
+    "max_memory_per_child" [] "";
+        "a child that holds more memory ends after its task"
+    "child_memory_max" [] "";
+        "a child that holds more memory is killed, which counts against its task; Linux only"
+    "child_oom_score_adj" [] "500";
+        "what the kernel adds to a child's chance to be killed when memory runs out; -1000 to 1000"
     "task_events" [] "true";
         "records task events for history and monitors"
     "log_level" [] "info";
@@ -88,7 +98,7 @@ pub fn reference_page() -> String {
          Precedence, later wins: defaults, the program (`App::at`), `celeriac.toml`, `.env`, \
          environment,\n`[override]` in `celeriac.toml`, flags.\n\
          `celeriac config show` prints every value with its source.\n\
-         Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds. Sizes: `16MiB`.\n\
+         Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds. Sizes: `16MiB`, `200MB`, a bare number is bytes.\n\
          Booleans: 1, 0, true, false, yes, no, on, off; anything else is an error.\n\n\
          | key | default | environment | effect |\n|---|---|---|---|\n",
     );

@@ -96,7 +96,25 @@ pub(super) fn lease(text: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
-/// `16MiB`, `512KiB`, `1GiB`, or bytes.
+/// Empty is none.
+pub(super) fn optional_count(text: &str) -> Result<Option<u64>, String> {
+    if text.trim().is_empty() { Ok(None) } else { count(text).map(Some) }
+}
+
+/// Empty is none.
+pub(super) fn optional_size(text: &str) -> Result<Option<u64>, String> {
+    if text.trim().is_empty() { Ok(None) } else { size(text).map(|bytes| Some(bytes as u64)) }
+}
+
+/// The range of proc(5)'s `oom_score_adj`.
+pub(super) fn oom_score(text: &str) -> Result<i32, String> {
+    match text.trim().parse() {
+        Ok(score @ -1000..=1000) => Ok(score),
+        _ => Err("expected a number from -1000 to 1000".to_owned()),
+    }
+}
+
+/// `16MiB`, `512KiB`, `1GiB`, `200MB`, or bytes.
 pub(super) fn size(text: &str) -> Result<usize, String> {
     let text = text.trim();
     let wanted = || "expected a size such as 16MiB, 512KiB or a number of bytes".to_owned();
@@ -108,6 +126,9 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
         _ => return Err(wanted()),
     };
     number.checked_mul(factor).filter(|bytes| *bytes > 0).ok_or_else(wanted)

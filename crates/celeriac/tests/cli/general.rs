@@ -58,7 +58,7 @@ async fn what_is_not_here_is_refused_with_a_sentence() {
         (vec!["-b", "amqp://h", "status"], 2, "cannot use amqp:// yet"),
         (vec!["-b", "ftp://h", "status"], 2, "unknown store scheme"),
         (vec!["-b", "sqlite://", "status"], 2, "names no file"),
-        (vec!["worker", "-P", "gevent"], 2, "async pool only"),
+        (vec!["worker", "-P", "gevent"], 3, "there is no pool gevent: use async"),
         (vec!["worker", "-c", "0"], 3, "from 1 to 10000"),
         (vec!["wroker"], 2, "worker"),
         (vec!["call"], 2, "Usage"),

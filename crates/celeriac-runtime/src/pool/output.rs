@@ -1,0 +1,231 @@
+//! What children print: read line by line, logged with the task that printed it, and the end of
+//! stderr kept for the report of a death.
+
+use celeriac_core::limits::STDERR_BYTES_MAX;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::process::{ChildStderr, ChildStdout};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
+
+/// A longer line is cut.
+const LINE_BYTES_MAX: usize = 16 << 10;
+/// What is read of one pipe before others get their turn.
+const TURN_BYTES_MAX: usize = 256 << 10;
+/// After a death, pipes that somebody else still holds are read for so long.
+pub(super) const DRAIN: Duration = Duration::from_millis(200);
+
+/// The task that a child runs, for its log lines.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Speaker {
+    pub(super) task_id: String,
+    pub(super) task: String,
+}
+
+/// Both pipes of one child.
+#[derive(Debug)]
+pub(super) struct Output {
+    child: i32,
+    stdout: Receiver,
+    stderr: Receiver,
+    heard: Mutex<Heard>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    speaker: Option<Speaker>,
+    stdout: Line,
+    stderr: Line,
+    tail: VecDeque<u8>,
+}
+
+/// A line that is not complete.
+#[derive(Debug, Default)]
+struct Line {
+    bytes: Vec<u8>,
+    /// The rest of it is left out.
+    cut: bool,
+    closed: bool,
+}
+
+impl Line {
+    /// Takes bytes in and gives every line that they complete.
+    fn take(&mut self, mut bytes: &[u8], mut say: impl FnMut(&str)) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.push(&bytes[..end]);
+            self.finish(&mut say);
+            bytes = &bytes[end + 1..];
+        }
+        self.push(bytes);
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let room = LINE_BYTES_MAX - self.bytes.len();
+        self.cut |= bytes.len() > room;
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Gives what there is, if anything.
+    fn finish(&mut self, mut say: impl FnMut(&str)) {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let text = text.trim_end_matches('\r');
+        if self.cut {
+            say(&format!("{text} …"));
+        } else if !text.is_empty() {
+            say(text);
+        }
+        self.bytes.clear();
+        self.cut = false;
+    }
+}
+
+impl Output {
+    /// Takes the pipes over; needs a runtime with I/O.
+    pub(super) fn new(child: i32, stdout: ChildStdout, stderr: ChildStderr) -> io::Result<Self> {
+        Ok(Self {
+            child,
+            stdout: Receiver::from_owned_fd(OwnedFd::from(stdout))?,
+            stderr: Receiver::from_owned_fd(OwnedFd::from(stderr))?,
+            heard: Mutex::default(),
+            ended: watch::Sender::new(false),
+        })
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on lines are this task's.
+    pub(super) fn begin(&self, speaker: Speaker) {
+        let mut heard = self.heard();
+        self.read(&mut heard);
+        heard.tail.clear();
+        heard.speaker = Some(speaker);
+    }
+
+    /// The task has ended: what it printed is in the pipes already, and is read now.
+    pub(super) fn end(&self) {
+        let mut heard = self.heard();
+        self.read(&mut heard);
+        heard.flush(self.child);
+        heard.speaker = None;
+    }
+
+    /// Reads until both pipes are closed. Cancel safe.
+    pub(super) async fn pump(&self) {
+        loop {
+            let closed = {
+                let mut heard = self.heard();
+                self.read(&mut heard);
+                (heard.stdout.closed, heard.stderr.closed)
+            };
+            // Errors of readable() come out of the next read as well.
+            tokio::select! {
+                _ = self.stdout.readable(), if !closed.0 => {}
+                _ = self.stderr.readable(), if !closed.1 => {}
+                else => break,
+            }
+        }
+        self.close();
+    }
+
+    /// Nothing more will be read.
+    pub(super) fn close(&self) {
+        self.heard().flush(self.child);
+        self.ended.send_replace(true);
+    }
+
+    /// Waits until everything is read, at most for [`DRAIN`], and gives the end of stderr.
+    pub(super) async fn last_words(&self) -> String {
+        let mut ended = self.ended.subscribe();
+        let _late = tokio::time::timeout(DRAIN, ended.wait_for(|ended| *ended)).await;
+        let mut heard = self.heard();
+        heard.flush(self.child);
+        let tail = Vec::from(std::mem::take(&mut heard.tail));
+        let text = String::from_utf8_lossy(&tail);
+        // A character that was cut in two became a longer one: the bound is on what is given.
+        let from = text.len().saturating_sub(STDERR_BYTES_MAX);
+        let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text[from..].to_owned()
+    }
+
+    fn read(&self, heard: &mut Heard) {
+        let Heard { speaker, stdout, stderr, tail } = heard;
+        let child = self.child;
+        drain(&self.stdout, stdout, |_| (), &mut |line: &str| say(child, speaker, true, line));
+        let keep = |bytes: &[u8]| {
+            tail.extend(bytes);
+            tail.drain(..tail.len().saturating_sub(STDERR_BYTES_MAX));
+        };
+        drain(&self.stderr, stderr, keep, &mut |line: &str| say(child, speaker, false, line));
+    }
+}
+
+impl Heard {
+    fn flush(&mut self, child: i32) {
+        let Self { speaker, stdout, stderr, .. } = self;
+        stdout.finish(|line| say(child, speaker, true, line));
+        stderr.finish(|line| say(child, speaker, false, line));
+    }
+}
+
+/// Reads what is there.
+fn drain(
+    pipe: &Receiver,
+    line: &mut Line,
+    mut keep: impl FnMut(&[u8]),
+    say: &mut impl FnMut(&str),
+) {
+    let mut buffer = [0; 8192];
+    let mut turn = 0;
+    while !line.closed && turn < TURN_BYTES_MAX {
+        match pipe.try_read(&mut buffer) {
+            Ok(0) => line.closed = true,
+            Ok(count) => {
+                turn += count;
+                keep(&buffer[..count]);
+                line.take(&buffer[..count], &mut *say);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => line.closed = true,
+        }
+    }
+}
+
+fn say(child: i32, speaker: &Option<Speaker>, stdout: bool, line: &str) {
+    match (speaker, stdout) {
+        (Some(Speaker { task_id, task }), true) => {
+            tracing::info!(task_id, task, stream = "stdout", child, "{line}");
+        }
+        (Some(Speaker { task_id, task }), false) => {
+            tracing::warn!(task_id, task, stream = "stderr", child, "{line}");
+        }
+        (None, true) => tracing::info!(stream = "stdout", child, "{line}"),
+        (None, false) => tracing::warn!(stream = "stderr", child, "{line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together_and_cut() {
+        let mut line = Line::default();
+        let mut said = Vec::new();
+        let long = "x".repeat(LINE_BYTES_MAX + 10);
+        for piece in ["a", "b\nc\r\n\nd", "\n", &long, &long, "\nlast"] {
+            line.take(piece.as_bytes(), |text| said.push(text.to_owned()));
+        }
+        line.finish(|text| said.push(text.to_owned()));
+        line.finish(|text| said.push(text.to_owned()));
+        assert_eq!(said[..3], ["ab", "c", "d"]);
+        assert_eq!(said[3], format!("{} …", &long[..LINE_BYTES_MAX]));
+        assert_eq!(said[4..], ["last"]);
+    }
+}

@@ -1,0 +1,190 @@
+//! Keeps a crew complete: one attendant per child from its start to its end, and a look at the busy
+//! ones now and then.
+
+use super::channel::Channel;
+use super::crew::{Crew, Fault};
+use super::frame::{self, FromChild, Hello, ToChild};
+use super::output::{DRAIN, Output};
+use super::policy::{Exit, Killed};
+use super::process::{Process, Spawned};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// A child that is not ready after this time is killed: its state takes too long to be made.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// A child that was asked to end is killed after this time.
+const QUIT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often busy children are looked at when memory is limited, and when it is not.
+const EXAMINE_MEMORY: Duration = Duration::from_millis(100);
+const EXAMINE: Duration = Duration::from_secs(1);
+/// With nothing to do the supervisor still looks so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Runs until it is dropped, which ends the attendants and kills their children.
+pub(super) async fn supervise(crew: Arc<Crew>) {
+    let limited = crew.options.memory_max.is_some() || crew.options.memory_recycle.is_some();
+    let every = if limited { EXAMINE_MEMORY } else { EXAMINE };
+    let mut attendants = JoinSet::new();
+    loop {
+        let deeds = crew.deeds();
+        for number in deeds.start {
+            attendants.spawn(attend(Arc::clone(&crew), number));
+        }
+        for (process, channel) in deeds.end {
+            attendants.spawn(end(process, channel));
+        }
+        let wait = deeds.wait.unwrap_or(LOOK_AGAIN);
+        let wait = if deeds.busy { wait.min(every) } else { wait };
+        tokio::select! {
+            // Cancel safe: a Notify keeps its permit, the JoinSet its tasks.
+            () = crew.changed.notified() => {}
+            Some(_) = attendants.join_next() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        if deeds.busy {
+            crew.examine();
+        }
+    }
+}
+
+/// Kills a child whose attendant is dropped.
+struct Guard(Arc<Process>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.kill(Killed::Aborted);
+    }
+}
+
+/// One child from its start to its end.
+async fn attend(crew: Arc<Crew>, number: u64) {
+    let (process, output, mut channel) = match begin(&crew) {
+        Ok(begun) => begun,
+        Err(error) => {
+            let text = format!(
+                "cannot start {} as a child: {error}",
+                crew.options.launch.program.display()
+            );
+            crew.gone(number, Some(Fault { text, exit: None, stderr: String::new() }));
+            return;
+        }
+    };
+    let guard = Guard(Arc::clone(&process));
+    if !crew.spawned(number, &process, &output) {
+        process.kill(Killed::Aborted);
+    }
+    let life = async {
+        let greeted = tokio::time::timeout(START_PATIENCE, greet(&crew, &mut channel)).await;
+        let fault = match greeted {
+            Ok(Ok(())) => {
+                tracing::debug!(child = process.pid(), "a child is ready");
+                crew.is_ready(number, channel);
+                None
+            }
+            Ok(Err(text)) => Some(text),
+            Err(_elapsed) => {
+                process.kill(Killed::Late);
+                Some(format!("it was not ready within {} s", START_PATIENCE.as_secs()))
+            }
+        };
+        if fault.is_some() && tokio::time::timeout(QUIT_PATIENCE, process.exited()).await.is_err() {
+            process.kill(Killed::Late);
+        }
+        let exit = process.exited().await;
+        let idle = crew.is_over(number);
+        (fault, exit, idle)
+    };
+    let (fault, exit, idle) = listen(&output, life).await;
+    drop(guard);
+    let fault = match fault {
+        Some(text) => Some(Fault { text, exit: Some(exit), stderr: output.last_words().await }),
+        None if idle => {
+            let text = format!("an idle child was lost: {}", exit.reason());
+            Some(Fault { text, exit: None, stderr: output.last_words().await })
+        }
+        None => None,
+    };
+    crew.gone(number, fault);
+}
+
+/// Reads what the child prints while it lives, and a moment longer.
+async fn listen<T>(output: &Output, life: impl Future<Output = T>) -> T {
+    let pump = output.pump();
+    tokio::pin!(pump, life);
+    let mut open = true;
+    let ended = loop {
+        tokio::select! {
+            // Both are polled on until they are ready; `pump` only once.
+            () = &mut pump, if open => open = false,
+            ended = &mut life => break ended,
+        }
+    };
+    if open {
+        // What still holds the pipes open was started by a task and has left its group.
+        let _late = tokio::time::timeout(DRAIN, pump).await;
+        output.close();
+    }
+    ended
+}
+
+fn begin(crew: &Crew) -> std::io::Result<(Arc<Process>, Arc<Output>, Channel)> {
+    let Spawned { process, socket, stdout, stderr } = Process::spawn(&crew.options.launch)?;
+    let taken = Output::new(process.pid(), stdout, stderr)
+        .and_then(|output| Ok((output, Channel::new(socket, crew.options.frame_bytes_max)?)));
+    match taken {
+        Ok((output, channel)) => Ok((process, Arc::new(output), channel)),
+        Err(error) => {
+            process.kill(Killed::Aborted);
+            Err(error)
+        }
+    }
+}
+
+/// Says hello and waits until the child is ready.
+async fn greet(crew: &Crew, channel: &mut Channel) -> Result<(), String> {
+    let options = &crew.options;
+    let hello = Hello {
+        protocol: frame::PROTOCOL,
+        version: frame::VERSION.to_owned(),
+        broker_url: options.broker_url.clone(),
+        node: options.node.clone(),
+        tasks: options.tasks.clone(),
+        oom_score_adj: options.oom_score_adj,
+        frame_bytes_max: options.frame_bytes_max,
+    };
+    // A failed write means that it has ended already; the read says what it said before.
+    let sent = channel.send(&ToChild::Hello(hello), &[]).await;
+    match channel.next().await {
+        Ok(Some(FromChild::Ready { protocol, version })) => {
+            if (protocol, version.as_str()) == (frame::PROTOCOL, frame::VERSION) {
+                return Ok(());
+            }
+            Err(format!(
+                "the child is celeriac {version} (protocol {protocol}), its worker is {} (protocol \
+                 {}): the program was replaced while it ran; restart the worker",
+                frame::VERSION,
+                frame::PROTOCOL
+            ))
+        }
+        Ok(Some(FromChild::Failed { text })) => Err(text),
+        Ok(Some(other)) => Err(format!("it said {other:?} before it was ready")),
+        Ok(None) => Err(match sent {
+            Ok(()) => "it ended before it was ready".to_owned(),
+            Err(error) => format!("it ended before it was greeted: {error}"),
+        }),
+        Err(error) => Err(format!("it cannot be understood: {error}")),
+    }
+}
+
+/// Asks an idle child to end, and kills one that does not.
+async fn end(process: Arc<Process>, mut channel: Channel) {
+    process.ask();
+    let quit = async {
+        if channel.send(&ToChild::Quit, &[]).await.is_ok() {
+            let Exit { .. } = process.exited().await;
+        }
+    };
+    let _late = tokio::time::timeout(QUIT_PATIENCE, quit).await;
+    process.kill(Killed::Late);
+}
