@@ -16,4 +16,6 @@ pub mod worker;
 pub use cancel::{CancelReason, Cancellation};
 pub use clock::{OsEntropy, SystemClock};
 pub use handler::{Handler, Registry, RunContext, TaskPolicy};
-pub use worker::{Stop, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport};
+pub use worker::{
+    Background, Stop, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
+};

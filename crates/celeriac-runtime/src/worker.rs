@@ -5,6 +5,7 @@
 //! by `emitter`. The pure parts are tested in `tests/worker`, the whole with real stores and kills in
 //! `crates/celeriac/tests/e2e`.
 
+mod background;
 pub mod decide;
 mod emitter;
 mod ending;
@@ -13,6 +14,7 @@ pub mod machine;
 mod run;
 mod settler;
 
+pub use background::{Background, BackgroundTask};
 pub use machine::Stop;
 
 use crate::handler::Registry;
@@ -126,6 +128,7 @@ pub struct Worker {
     heartbeat_store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    background: Background,
     stop: StopHandle,
 }
 
@@ -150,6 +153,8 @@ pub struct WorkerParts {
     pub clock: Arc<dyn Clock>,
     /// Where ids and jitter come from.
     pub entropy: Arc<dyn Entropy>,
+    /// Where its heartbeat and its writes run.
+    pub background: Background,
 }
 
 impl fmt::Debug for WorkerParts {
@@ -176,9 +181,20 @@ impl Worker {
         if let Some(fault) = fault {
             return Err(WorkerError::Options(fault.to_owned()));
         }
-        let WorkerParts { registry, router, store, heartbeat_store, clock, entropy } = parts;
+        let WorkerParts { registry, router, store, heartbeat_store, clock, entropy, background } =
+            parts;
         let stop = StopHandle(Arc::new(watch::Sender::new(Stop::No)));
-        Ok(Self { options, registry, router, store, heartbeat_store, clock, entropy, stop })
+        Ok(Self {
+            options,
+            registry,
+            router,
+            store,
+            heartbeat_store,
+            clock,
+            entropy,
+            background,
+            stop,
+        })
     }
 
     /// A handle that stops this worker.

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::app::App;
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
-use celeriac_runtime::{StopHandle, Worker, WorkerOptions, WorkerParts, WorkerReport};
+use celeriac_runtime::{Background, StopHandle, Worker, WorkerOptions, WorkerParts, WorkerReport};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +108,7 @@ impl WorkerBuilder {
             heartbeat_store: self.app.own_connection().await?,
             clock: Arc::clone(self.app.clock()),
             entropy: Arc::clone(self.app.entropy()),
+            background: Background::default(),
         };
         Ok(Worker::new(options, parts)?)
     }

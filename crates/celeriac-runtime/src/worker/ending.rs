@@ -7,6 +7,7 @@ use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
 use celeriac_core::dead::DeadReason;
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::record::Recorder;
@@ -96,7 +97,10 @@ impl Shared {
     ) {
         let id = delivery.message.headers.id().unwrap_or_default();
         match written {
-            Written::Done => self.emitter.ended(id, verdict, runtime),
+            Written::Done => {
+                reach(Step::Settled);
+                self.emitter.ended(id, verdict, runtime);
+            }
             Written::Fenced => {
                 tracing::warn!(task_id = id, "the lease was lost; nothing of this run was stored");
             }

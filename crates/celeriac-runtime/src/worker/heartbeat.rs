@@ -1,6 +1,8 @@
 //! Keeps the leases: a thread with a runtime and a store connection of its own, so that neither a
-//! busy task nor a slow write can starve it. It also sweeps dead nodes.
+//! busy task nor a slow write can starve it, unless [`Background`] says otherwise. It also sweeps
+//! dead nodes.
 
+use super::background::Background;
 use celeriac_core::lease::{SweepGuard, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
 use celeriac_core::{Clock, StoreError};
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Expired results are deleted so many at a time, once a heartbeat.
 const EXPIRE_MAX: usize = 1000;
@@ -33,22 +36,30 @@ impl Pulse {
     }
 }
 
-/// The heartbeat thread of one worker.
+/// The heartbeat of one worker.
 #[derive(Debug)]
-pub(super) struct HeartbeatThread {
+pub(super) struct HeartbeatHandle {
     pub(super) pulse: Arc<Pulse>,
     /// Grows whenever the leases were lost.
     pub(super) losses: watch::Receiver<u64>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    running: Running,
     wake: Arc<tokio::sync::Notify>,
 }
 
-impl HeartbeatThread {
+/// Where it runs. A dropped set aborts its task; a thread sees that it is to end.
+#[derive(Debug)]
+enum Running {
+    Thread(Option<std::thread::JoinHandle<()>>),
+    Task(JoinSet<()>),
+}
+
+impl HeartbeatHandle {
     /// Registers the node and starts renewing.
     pub(super) async fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         info: NodeInfo,
+        background: &Background,
     ) -> Result<Self, StoreError> {
         let pulse = Arc::new(Pulse::default());
         let renewed = clock.boot();
@@ -69,23 +80,29 @@ impl HeartbeatThread {
             lost: false,
         };
         let woken = Arc::clone(&wake);
-        let thread = std::thread::Builder::new()
-            .name("heartbeat".to_owned())
-            .spawn(move || keeper.run(&woken))
-            .map_err(|error| {
-                StoreError::new(celeriac_core::ErrorKind::Unavailable, "start the heartbeat thread")
-                    .because(error)
-            })?;
-        Ok(Self { pulse, losses, thread: Some(thread), wake })
+        let running = match background {
+            Background::OwnThread => Running::Thread(Some(keeper.run_on_a_thread(woken)?)),
+            Background::SameRuntime(_) => {
+                let mut set = JoinSet::new();
+                set.spawn(background.prepare(async move { keeper.keep(&woken).await }));
+                Running::Task(set)
+            }
+        };
+        Ok(Self { pulse, losses, running, wake })
     }
 
     /// Stops renewing and signs the node off; what it still holds goes back.
     pub(super) async fn stop(mut self, store: &dyn Store) -> Result<u64, StoreError> {
         self.pulse.ended.store(true, Ordering::Release);
         self.wake.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was logged by the panic hook; signing off is still right.
-            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        // A panic of the heartbeat was logged by the panic hook; signing off is still right.
+        match &mut self.running {
+            Running::Thread(thread) => {
+                if let Some(thread) = thread.take() {
+                    let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+                }
+            }
+            Running::Task(set) => while set.join_next().await.is_some() {},
         }
         store.deregister(self.pulse.node()).await
     }
@@ -93,7 +110,7 @@ impl HeartbeatThread {
 
 /// A worker whose future is dropped must not keep its leases alive: the thread ends, the leases run
 /// out, and others take the tasks.
-impl Drop for HeartbeatThread {
+impl Drop for HeartbeatHandle {
     fn drop(&mut self) {
         self.pulse.ended.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -112,25 +129,31 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(mut self, wake: &tokio::sync::Notify) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "the heartbeat cannot start; leases will be lost");
+    fn run_on_a_thread(
+        self,
+        wake: Arc<tokio::sync::Notify>,
+    ) -> Result<std::thread::JoinHandle<()>, StoreError> {
+        let refuse = |error: std::io::Error| {
+            StoreError::new(celeriac_core::ErrorKind::Unavailable, "start the heartbeat thread")
+                .because(error)
+        };
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().build().map_err(refuse)?;
+        std::thread::Builder::new()
+            .name("heartbeat".to_owned())
+            .spawn(move || runtime.block_on(self.keep(&wake)))
+            .map_err(refuse)
+    }
+
+    async fn keep(mut self, wake: &tokio::sync::Notify) {
+        while !self.pulse.ended.load(Ordering::Acquire) {
+            // Woken early only to end.
+            let _elapsed = tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
+            if self.pulse.ended.load(Ordering::Acquire) {
                 return;
             }
-        };
-        runtime.block_on(async {
-            while !self.pulse.ended.load(Ordering::Acquire) {
-                // Woken early only to end.
-                let _elapsed =
-                    tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
-                if self.pulse.ended.load(Ordering::Acquire) {
-                    return;
-                }
-                self.beat().await;
-            }
-        });
+            self.beat().await;
+        }
     }
 
     async fn beat(&mut self) {

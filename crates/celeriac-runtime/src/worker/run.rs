@@ -3,7 +3,7 @@
 use super::decide::Refusal;
 use super::emitter::Emitter;
 use super::ending::{Shared, finisher, log_end, outcome_of_join_error};
-use super::heartbeat::HeartbeatThread;
+use super::heartbeat::HeartbeatHandle;
 use super::machine::{Action, Event, Machine, Start};
 use super::settler::{self, Request, Written};
 use super::{Worker, WorkerError, WorkerReport};
@@ -13,6 +13,7 @@ use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
@@ -57,7 +58,7 @@ struct Loop {
     by_task: BTreeMap<Id, Lease>,
     in_flight: BTreeMap<Lease, InFlight>,
     settler: mpsc::Sender<Request>,
-    heartbeat: HeartbeatThread,
+    heartbeat: HeartbeatHandle,
     revokes_read: i64,
     idle_since: Duration,
     report: WorkerReport,
@@ -108,10 +109,11 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         times: options.lease_times,
         tasks: worker.registry.names().map(str::to_owned).collect(),
     };
-    let heartbeat = HeartbeatThread::start(
+    let heartbeat = HeartbeatHandle::start(
         Arc::clone(&worker.heartbeat_store),
         Arc::clone(&worker.clock),
         info,
+        &worker.background,
     )
     .await?;
     let node: Arc<str> = Arc::from(options.name.as_str());
@@ -124,13 +126,10 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         options.task_events,
     );
     let mut background = JoinSet::new();
-    background.spawn(recording);
+    background.spawn(worker.background.prepare(recording));
     let (settler, requests) = mpsc::channel(SETTLING_MAX);
-    background.spawn(settler::serve(
-        Arc::clone(&worker.store),
-        requests,
-        Arc::clone(&heartbeat.pulse),
-    ));
+    let serving = settler::serve(Arc::clone(&worker.store), requests, Arc::clone(&heartbeat.pulse));
+    background.spawn(worker.background.prepare(serving));
     let machine = Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
     let store = Arc::clone(&worker.store);
@@ -282,6 +281,7 @@ impl Loop {
             self.give_back(deliveries.into_iter().map(|delivery| delivery.lease).collect()).await;
             return Look::Now;
         }
+        reach(Step::Fetched);
         for delivery in &deliveries {
             self.shared.emitter.received(delivery);
         }
@@ -372,6 +372,7 @@ impl Loop {
         self.by_task.insert(abort.id(), lease);
         let task = InFlight { delivery, embed, cancellation, abort, started_at, began };
         self.in_flight.insert(lease, task);
+        reach(Step::Started);
     }
 
     async fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -382,6 +383,7 @@ impl Loop {
                 (id, outcome_of_join_error(error))
             }
         };
+        reach(Step::Ended);
         if let Some(lease) = self.by_task.remove(&id) {
             self.perform(Event::Ended(lease, outcome)).await;
         }
@@ -428,6 +430,7 @@ impl Loop {
     ) {
         self.count(&conclusion.verdict);
         log_end(&delivery, &conclusion.verdict, runtime);
+        reach(Step::Concluded);
         let settlement = self.shared.settlement(delivery.lease, conclusion.fate, conclusion.plan);
         let shared = Arc::clone(&self.shared);
         let verdict = conclusion.verdict;

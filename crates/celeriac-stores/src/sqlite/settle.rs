@@ -8,6 +8,7 @@ use super::rows::{
     change_depth, delete_message, history_of, history_text, micros, take_numbers, waiting_state,
 };
 use celeriac_core::dead::{Attempt, DeadReason, remember};
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Suspicion;
 use celeriac_core::store::{Fate, Place, Settled, Settlement};
 use celeriac_core::{ErrorKind, StoreError};
@@ -27,10 +28,15 @@ pub(super) fn settle(
         Fate::Done => {
             delete_message(connection, row)?;
             change_depth(connection, &queue, -1)?;
+            reach(Step::SettleAdvances);
         }
-        Fate::Release { place, attempt } => release(connection, row, place, attempt)?,
+        Fate::Release { place, attempt } => {
+            release(connection, row, place, attempt)?;
+            reach(Step::SettleReleased);
+        }
         Fate::Dead { reason, detail, attempt } => {
             set_aside(connection, context, row, reason, &detail, attempt)?;
+            reach(Step::SettleSetAside);
         }
     }
     plan::write(
