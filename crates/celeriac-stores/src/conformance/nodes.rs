@@ -116,6 +116,7 @@ pub async fn deregister_returns_everything_at_its_place(harness: &Harness) {
     let next = fixture.fetch(two, 9).await;
     assert_eq!(ids(&next), ["a", "b", "c"]);
     assert_eq!((next[0].suspicion.seen, next[0].history.len()), (0, 0));
+    assert!(next[1].redelivered && !next[2].redelivered, "it may have begun");
     assert!(!fixture.store.heartbeat(one, Heartbeat::default()).await.unwrap());
     let seen = fixture.store.nodes().await.unwrap();
     assert_eq!(seen.iter().map(|node| node.alive).collect::<Vec<_>>(), [false, true]);

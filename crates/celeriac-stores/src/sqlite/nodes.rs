@@ -80,7 +80,8 @@ pub(super) fn deregister(
     let fail = wrap("sign a worker off");
     let mut returned = 0;
     for row in leased_by(connection, node)? {
-        return_row(connection, row.row, row.suspicion, None, false)?;
+        // Unlike a release, this says nothing of what had begun: the next owner has to be told.
+        return_row(connection, row.row, row.suspicion, None)?;
         returned += 1;
     }
     connection
@@ -127,13 +128,12 @@ fn return_row(
     row: i64,
     suspicion: Suspicion,
     history: Option<&str>,
-    redelivered: bool,
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "UPDATE message SET state = ?2, node = NULL, token = NULL, started_at = NULL, \
              deaths_seen = ?3, deaths_counted = ?4, history = coalesce(?5, history), \
-             redelivered = redelivered OR ?6 WHERE row = ?1",
+             redelivered = 1 WHERE row = ?1",
         )
         .and_then(|mut statement| {
             statement.execute(rusqlite::params![
@@ -142,7 +142,6 @@ fn return_row(
                 suspicion.seen,
                 suspicion.counted,
                 history,
-                redelivered,
             ])
         })
         .map_err(wrap("return a message"))?;
@@ -217,7 +216,7 @@ fn recover(
         verdict;
     let mut history = history_of(leased.history.as_deref())?;
     remember(&mut history, attempt);
-    return_row(connection, leased.row, suspicion, history_text(&history)?.as_deref(), true)?;
+    return_row(connection, leased.row, suspicion, history_text(&history)?.as_deref())?;
     swept.requeued += 1;
     // The worker that fetches a poison message sets it aside with all that hangs on it.
     swept.poisoned += u64::from(matches!(verdict, Recovery::Poison(_)));
