@@ -269,6 +269,13 @@ impl Broker for SqliteStore {
         fetched.await.inspect(|held| reach_if(!held.is_empty(), Step::FetchCommitted))
     }
 
+    async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError> {
+        let returned = self.write("return strays", Synced, move |connection, _| {
+            nodes::return_strays(connection, node, &known)
+        });
+        returned.await
+    }
+
     async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError> {
         reach(Step::MarkBegins);
         self.write("note that tasks run", Relaxed, move |connection, _| {

@@ -63,7 +63,12 @@ impl Invariant {
 
 /// All of them.
 pub const ALL: [Invariant; 9] = [
-    Invariant { name: "I1", word: "lost", promise: "no confirmed task is lost", check: nothing_lost },
+    Invariant {
+        name: "I1",
+        word: "lost",
+        promise: "no confirmed task is lost",
+        check: nothing_lost,
+    },
     Invariant {
         name: "I2",
         word: "doubled",
@@ -100,7 +105,12 @@ pub const ALL: [Invariant; 9] = [
         promise: "counters equal the ledger",
         check: counters_are_right,
     },
-    Invariant { name: "I8", word: "held", promise: "what is held is bounded", check: nothing_leaks },
+    Invariant {
+        name: "I8",
+        word: "held",
+        promise: "what is held is bounded",
+        check: nothing_leaks,
+    },
     Invariant {
         name: "I9",
         word: "order",
@@ -184,20 +194,35 @@ fn good_ends(evidence: &Evidence) -> BTreeMap<&str, Vec<&Line>> {
     ends
 }
 
+fn has_ended(evidence: &Evidence, id: &str) -> bool {
+    let over = |one: &Standing| matches!(one.phase, Phase::Done | Phase::Dead { .. });
+    let quiet = evidence.expected.get(id).is_some_and(|expected| !expected.result);
+    evidence.view.tasks.get(id).is_some_and(over) || (quiet && good_ends(evidence).contains_key(id))
+}
+
 /// I1: what was confirmed is in the store in some form, and what is called done did run.
 fn nothing_lost(evidence: &Evidence) -> Verdict {
     let confirmed = evidence.confirmed();
     let ends = good_ends(evidence);
+    let ran = |id: &str| ends.contains_key(id);
+    let settled: BTreeSet<&str> = evidence
+        .lines(&What::Settled)
+        .filter(|line| line.says("accepted") && line.get("fate") == Some("done"))
+        .map(|line| line.id.as_str())
+        .collect();
     let mut lost = Vec::new();
     for id in &confirmed {
         let Some(expected) = evidence.expected.get(*id) else { continue };
         let standing = evidence.view.tasks.get(*id);
+        // A task without a result may also end without a run: revoked or expired.
+        let done = !expected.result && (ran(id) || settled.contains(id));
         let gone = standing.is_none_or(|one| one.phase == Phase::Unknown && one.state.is_none());
-        let ran = ends.contains_key(id);
-        if gone && (expected.result || !ran) {
+        // A later step is inside the messages of those before it until they have ended.
+        let carried = expected.after.iter().any(|before| !has_ended(evidence, before));
+        if gone && !carried && !done {
             lost.push(format!("{id} was confirmed and is nowhere"));
         }
-        if standing.is_some_and(|one| one.state == Some(State::Success)) && !ran {
+        if standing.is_some_and(|one| one.state == Some(State::Success)) && !ran(id) {
             lost.push(format!("{id} is called a success and never ran to its end"));
         }
     }
@@ -219,7 +244,8 @@ fn no_unexplained_runs(evidence: &Evidence) -> Verdict {
         let faults = touched.get(id).copied().unwrap_or(0);
         if starts.len() as u32 > expected.runs + faults {
             let (count, runs) = (starts.len(), expected.runs);
-            doubled.push(format!("{id} ran {count} times, {runs} and {faults} faults explain less"));
+            doubled
+                .push(format!("{id} ran {count} times, {runs} and {faults} faults explain less"));
         }
         let mut attempts = BTreeSet::new();
         for line in starts {
@@ -316,9 +342,8 @@ fn fenced_owners_are_refused(evidence: &Evidence) -> Verdict {
             What::Settled | What::State if !line.says("accepted") => refused = true,
             What::Settled | What::State => {
                 let owner = owners.get(row.unwrap_or_default());
-                let stands = owner.is_some_and(|(latest, node)| {
-                    Some(*latest) == token && !gone.contains(node)
-                });
+                let stands = owner
+                    .is_some_and(|(latest, node)| Some(*latest) == token && !gone.contains(node));
                 if !stands {
                     accepted.push(format!("{line} was accepted, the owner is {owner:?}"));
                 }
@@ -422,9 +447,8 @@ fn counters_are_right(evidence: &Evidence) -> Verdict {
         }
     }
     let view = &evidence.view;
-    let shown = |word: &str| {
-        view.tasks.values().filter(|one| one.phase.as_str() == word).count() as u64
-    };
+    let shown =
+        |word: &str| view.tasks.values().filter(|one| one.phase.as_str() == word).count() as u64;
     let (dead, counted) = (shown("dead"), view.dead);
     if dead != counted {
         wrong.push(format!("the store counts {counted} dead letters and shows {dead}"));

@@ -62,10 +62,7 @@ impl What {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Other(word) => word,
-            known => WORDS
-                .iter()
-                .find(|(what, _)| what == known)
-                .map_or("", |(_, word)| *word),
+            known => WORDS.iter().find(|(what, _)| what == known).map_or("", |(_, word)| *word),
         }
     }
 

@@ -42,7 +42,7 @@ pub fn replay_command(seed: u64) -> String {
 pub fn quiet_panics() {
     let shown = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload().downcast_ref::<&str>().is_none_or(|text| *text != tasks::PANIC) {
+        if panic.payload_as_str() != Some(tasks::PANIC) {
             shown(panic);
         }
     }));

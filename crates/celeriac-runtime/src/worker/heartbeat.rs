@@ -26,11 +26,19 @@ pub(super) struct Pulse {
     pub(super) processed: AtomicU64,
     /// Set by the settler: settlements wait for room, so nothing new is fetched.
     pub(super) blocked: AtomicBool,
+    /// Set while the leases are lost and no new node is registered. What is fetched then goes back
+    /// with the old node, while it runs.
+    lost: AtomicBool,
     /// Set by the worker: stop renewing.
     ended: AtomicBool,
 }
 
 impl Pulse {
+    /// Whether a fetch makes sense now.
+    pub(super) fn may_fetch(&self) -> bool {
+        !self.blocked.load(Ordering::Acquire) && !self.lost.load(Ordering::Acquire)
+    }
+
     pub(super) fn node(&self) -> NodeId {
         NodeId(self.node.load(Ordering::Acquire))
     }
@@ -69,16 +77,7 @@ impl HeartbeatHandle {
         let mut guard = SweepGuard::new(info.times);
         // The store has just answered: what a dead worker held is back one expiry after this start.
         guard.reached(clock.boot());
-        let keeper = Keeper {
-            store,
-            clock,
-            info,
-            pulse: Arc::clone(&pulse),
-            loss,
-            renewed,
-            guard,
-            lost: false,
-        };
+        let keeper = Keeper { store, clock, info, pulse: Arc::clone(&pulse), loss, renewed, guard };
         let woken = Arc::clone(&wake);
         let running = match background {
             Background::OwnThread => Running::Thread(Some(keeper.run_on_a_thread(woken)?)),
@@ -125,7 +124,6 @@ struct Keeper {
     loss: watch::Sender<u64>,
     renewed: Duration,
     guard: SweepGuard,
-    lost: bool,
 }
 
 impl Keeper {
@@ -174,7 +172,7 @@ impl Keeper {
         match answer {
             // Nobody else noticed the silence, but this worker has dropped its tasks: their leases
             // go back with the old node, and a new one begins.
-            Ok(true) if self.lost => {
+            Ok(true) if self.is_lost() => {
                 self.guard.reached(self.clock.boot());
                 match self.store.deregister(self.pulse.node()).await {
                     Ok(returned) => {
@@ -201,16 +199,20 @@ impl Keeper {
                 self.guard.failed();
                 tracing::warn!(%error, "cannot renew the leases");
                 let silent = self.clock.boot().saturating_sub(self.renewed);
-                if must_fence_itself(silent, self.info.times) && !self.lost {
+                if must_fence_itself(silent, self.info.times) && !self.is_lost() {
                     self.lose("the store has not answered for one lease");
                 }
             }
         }
     }
 
+    fn is_lost(&self) -> bool {
+        self.pulse.lost.load(Ordering::Acquire)
+    }
+
     fn lose(&mut self, why: &str) {
         tracing::error!(why, "leases lost; running tasks are dropped and run again elsewhere");
-        self.lost = true;
+        self.pulse.lost.store(true, Ordering::Release);
         self.loss.send_modify(|count| *count += 1);
     }
 
@@ -220,7 +222,7 @@ impl Keeper {
             Ok(node) => {
                 self.pulse.node.store(node.0, Ordering::Release);
                 self.renewed = asked;
-                self.lost = false;
+                self.pulse.lost.store(false, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "cannot register anew, trying again"),
         }

@@ -2,14 +2,13 @@
 
 use super::decide::Refusal;
 use super::emitter::Emitter;
-use super::ending::{Shared, finisher, log_end, outcome_of_join_error};
+use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
 use super::machine::{Action, Event, Machine, Start};
 use super::settler::{self, Request, Written};
 use super::{Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
-use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
@@ -17,6 +16,7 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
+use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -61,6 +61,8 @@ struct Loop {
     heartbeat: HeartbeatHandle,
     revokes_read: i64,
     idle_since: Duration,
+    /// The answer of a fetch was lost: it may have leased messages that nobody here knows of.
+    strays: bool,
     report: WorkerReport,
 }
 
@@ -134,7 +136,8 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
     let store = Arc::clone(&worker.store);
     let idle_since = worker.clock.boot();
-    let shared = Arc::new(Shared { worker, node, origin, finisher, emitter });
+    let held = Held::default();
+    let shared = Arc::new(Shared { worker, node, origin, finisher, emitter, held });
     let mut looping = Loop {
         shared,
         machine,
@@ -145,6 +148,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         heartbeat,
         revokes_read: newest_revoke(&*store).await?,
         idle_since,
+        strays: false,
         report: WorkerReport::default(),
     };
     looping.serve().await;
@@ -183,14 +187,13 @@ impl Loop {
             if self.machine.is_finished() && !matches!(look, Look::Fetching { .. }) {
                 return;
             }
-            let blocked = self.heartbeat.pulse.blocked.load(Ordering::Relaxed);
             if matches!(look, Look::Now) && self.machine.free() > 0 {
-                look = if blocked {
-                    Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE }
-                } else {
+                look = if self.heartbeat.pulse.may_fetch() {
                     self.machine.fetch_begins();
                     let (seen, losses) = (store.changes(), *self.heartbeat.losses.borrow());
                     Look::Fetching { seen, losses, answer: self.fetch() }
+                } else {
+                    Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE }
                 };
             }
             let tick = self.next_tick();
@@ -259,7 +262,14 @@ impl Loop {
             suspects: self.machine.takes_suspects(),
         };
         let store = Arc::clone(&self.worker().store);
-        Box::pin(async move { store.fetch(request).await })
+        let known = self.strays.then(|| self.shared.held.all());
+        Box::pin(async move {
+            if let Some(known) = known {
+                let returned = store.return_strays(request.node, known).await?;
+                tracing::warn!(returned, "messages of a fetch without an answer are back");
+            }
+            store.fetch(request).await
+        })
     }
 
     /// Takes over fetched messages and says when to look again.
@@ -268,9 +278,12 @@ impl Loop {
             Ok(deliveries) => deliveries,
             Err(error) => {
                 tracing::warn!(%error, "cannot fetch, trying again");
+                self.strays |= error.kind() == ErrorKind::Unknown;
                 return Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE };
             }
         };
+        self.strays = false;
+        self.shared.held.add(deliveries.iter().map(|delivery| delivery.lease));
         if deliveries.is_empty() {
             let until = self.look_again().await;
             self.stop_when_idle();
@@ -333,7 +346,10 @@ impl Loop {
                     }
                 }
                 Action::Settle(lease, outcome) => self.conclude(lease, outcome).await,
-                Action::Forget(lease) => drop(self.in_flight.remove(&lease)),
+                Action::Forget(lease) => {
+                    self.shared.held.remove(lease);
+                    drop(self.in_flight.remove(&lease));
+                }
                 Action::MarkStarted(started) => {
                     let marked = self.worker().store.mark_started(started);
                     // For people who look; it must not hold up the worker.
@@ -462,7 +478,8 @@ impl Loop {
         for lease in leases {
             let fate = Fate::Release { place: Place::Head, attempt: None };
             let settlement = self.shared.settlement(lease, fate, Plan::default());
-            let report = Box::new(|_written: Written| ());
+            let shared = Arc::clone(&self.shared);
+            let report = Box::new(move |_written: Written| shared.held.remove(lease));
             if self.settler.send(Request { settlement, report }).await.is_err() {
                 return;
             }

@@ -6,11 +6,12 @@ use super::rows::{
     ALIVE, DIED, SIGNED_OFF, history_of, history_text, instant, micros, queue_of, waiting_state,
 };
 use celeriac_core::dead::{Attempt, remember};
-use celeriac_core::lease::{LeaseTimes, Recovery, Suspicion, is_dead};
+use celeriac_core::lease::{Lease, LeaseTimes, Recovery, Suspicion, is_dead};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, NodeView, Sweep};
 use celeriac_core::{QueueName, StoreError};
 use celeriac_wire::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a dead node is still listed.
@@ -93,8 +94,26 @@ pub(super) fn deregister(
     Ok(returned)
 }
 
+/// Gives back what a node holds and does not know of.
+pub(super) fn return_strays(
+    connection: &Connection,
+    node: NodeId,
+    known: &[Lease],
+) -> Result<u64, StoreError> {
+    let known: BTreeSet<&Lease> = known.iter().collect();
+    let mut returned = 0;
+    for leased in leased_by(connection, node)? {
+        if !known.contains(&Lease { row: leased.row, token: leased.token }) {
+            return_row(connection, leased.row, leased.suspicion, None)?;
+            returned += 1;
+        }
+    }
+    Ok(returned)
+}
+
 struct LeasedRow {
     row: i64,
+    token: i64,
     suspicion: Suspicion,
     started_at: Option<i64>,
     retries: u32,
@@ -104,7 +123,7 @@ struct LeasedRow {
 fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, StoreError> {
     connection
         .prepare_cached(
-            "SELECT row, deaths_seen, deaths_counted, started_at, retries, history \
+            "SELECT row, deaths_seen, deaths_counted, started_at, retries, history, token \
              FROM message WHERE state = 2 AND node = ?1",
         )
         .and_then(|mut statement| {
@@ -116,6 +135,7 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
                         started_at: row.get(3)?,
                         retries: row.get(4)?,
                         history: row.get(5)?,
+                        token: row.get(6)?,
                     })
                 })?
                 .collect()

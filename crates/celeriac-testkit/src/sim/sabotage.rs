@@ -115,10 +115,13 @@ impl Saboteur {
             if self.does(Sabotage::IgnoreLease) && *settled == Settled::Fenced {
                 inner.publish(settlement.plan, settlement.finisher).await?;
                 *settled = Settled::Done;
-            } else if self.does(Sabotage::RunAgain) && settlement.fate == Fate::Done && self.every(3)
+            } else if self.does(Sabotage::RunAgain)
+                && settlement.fate == Fate::Done
+                && self.every(3)
             {
                 let token = settlement.lease.token;
-                let copy = self.copies.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+                let copy =
+                    self.copies.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
                 let publish = copy.into_iter().collect();
                 inner.publish(Plan { publish, ..Plan::default() }, None).await?;
             }

@@ -92,8 +92,7 @@ impl Scenario {
         let mut faults: Vec<_> =
             (0..fault_count).map(|_| fault(dice, count as usize, times)).collect();
         faults.sort_by_key(|(at, _)| *at);
-        let mut sends: Vec<Send> =
-            (0..maker.dice.between(6, 20)).map(|_| maker.send()).collect();
+        let mut sends: Vec<Send> = (0..maker.dice.between(6, 20)).map(|_| maker.send()).collect();
         if in_line {
             sends.push(maker.line());
         }
@@ -217,7 +216,8 @@ impl Maker {
             let (work, id, mut expected) = self.member();
             expected.after.extend(tasks.last().map(|(id, _)| id.clone()));
             if fails {
-                expected = Expected { states: vec![State::Failure], runs: 0, result: true, ..expected };
+                expected =
+                    Expected { states: vec![State::Failure], runs: 0, result: true, ..expected };
             }
             fails |= expected.states == [State::Failure];
             works.push(work);

@@ -63,6 +63,10 @@ impl Broker for NodeStore {
         Ok(held)
     }
 
+    async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError> {
+        pass!(self.return_strays(node, known))
+    }
+
     async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError> {
         pass!(self.mark_started(started))
     }

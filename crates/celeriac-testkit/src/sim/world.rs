@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(300);
 /// How long a stopped worker lets its tasks run.
 const GRACE: Duration = Duration::from_secs(1);
+/// Longer than clocks are wrong, so that results stay until they are judged.
+const RESULTS_KEPT: Duration = Duration::from_hours(72);
 /// The most events that the store keeps.
 const EVENTS_MAX: u64 = 1000;
 
@@ -84,7 +86,9 @@ impl World {
         let start = tokio::time::Instant::now();
         let record = Arc::new(Record::new(start));
         let store_clock = Arc::new(NodeClock::new(start));
-        let limits = StoreLimits { events_max: EVENTS_MAX, ..StoreLimits::default() };
+        let result_expires = Some(RESULTS_KEPT);
+        let limits =
+            StoreLimits { events_max: EVENTS_MAX, result_expires, ..StoreLimits::default() };
         let (clock, entropy) =
             (Arc::clone(&store_clock) as Arc<dyn Clock>, Arc::new(Seeded::new(seed ^ 0x5707e)));
         let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory(limits, clock, entropy)?);
@@ -128,8 +132,7 @@ impl World {
         let who = format!("w{index}.{}@sim", node.launches);
         let stream = 100 + index as u64 * 1000 + u64::from(node.launches);
         let rates = if self.calm { Rates::default() } else { self.scenario.rates };
-        let link =
-            Link::new(&who, Arc::clone(&self.record), Dice::new(self.seed, stream), rates);
+        let link = Link::new(&who, Arc::clone(&self.record), Dice::new(self.seed, stream), rates);
         link.set(node.mode);
         let (link, gate) = (Arc::new(link), Arc::new(Gate::default()));
         let clock = Arc::clone(&node.clock) as Arc<dyn Clock>;
@@ -224,7 +227,8 @@ impl World {
         let start = tokio::time::Instant::now();
         while start.elapsed() < STORMY {
             self.supervise().await;
-            while let Some(next) = agenda.first_entry().filter(|next| next.key().0 <= start.elapsed())
+            while let Some(next) =
+                agenda.first_entry().filter(|next| next.key().0 <= start.elapsed())
             {
                 let ((at, _), happening) = next.remove_entry();
                 if let Some((span, then)) = self.happen(happening) {
@@ -276,7 +280,11 @@ impl World {
             FaultPlan::Stop { worker, now } => {
                 self.fault("stop", name(worker), GRACE * 2);
                 let running = self.nodes[worker].running.as_ref()?;
-                if now { running.stop.now() } else { running.stop.grace() }
+                if now {
+                    running.stop.now()
+                } else {
+                    running.stop.grace()
+                }
                 None
             }
             FaultPlan::Cut(target, mode, span) => {
@@ -408,8 +416,7 @@ impl World {
             held("owners of the store", Arc::strong_count(&self.store) as u64, 1),
         ];
         let times = self.scenario.times;
-        self.evidence.recovery_max =
-            times.expiry + times.heartbeat + Duration::from_secs(1);
+        self.evidence.recovery_max = times.expiry + times.heartbeat + Duration::from_secs(1);
         self.evidence.ledger = self.record.lines();
         self.evidence
     }
