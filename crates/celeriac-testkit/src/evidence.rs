@@ -133,12 +133,20 @@ pub struct Fault {
     pub from: i64,
     /// When it ended.
     pub until: i64,
+    /// The call that it hit, if it is one of [`CALL_FAULTS`].
+    pub call: Option<String>,
 }
 
 impl Fault {
     /// Whether it hits this worker.
     pub fn hits(&self, who: &str) -> bool {
         self.who == "*" || self.who == who
+    }
+
+    /// Whether it keeps a worker from watching over others.
+    pub(crate) fn blinds(&self) -> bool {
+        let harmless = |call: &String| !matches!(call.as_str(), "heartbeat" | "sweep" | "register");
+        !self.call.as_ref().is_some_and(harmless)
     }
 }
 
@@ -161,6 +169,7 @@ impl Evidence {
             who: line.who.clone(),
             from: line.micros,
             until: line.get("until").and_then(|text| text.parse().ok()).unwrap_or(line.micros),
+            call: line.get("call").map(str::to_owned),
         };
         self.lines(&What::Fault).map(of).collect()
     }

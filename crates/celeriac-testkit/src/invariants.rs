@@ -304,7 +304,7 @@ fn healthy_sweeper(evidence: &Evidence, from: i64, until: i64, except: &str) -> 
     let faults = evidence.faults();
     evidence.lines(&What::Registered).any(|line| {
         let hurt = |fault: &crate::evidence::Fault| {
-            fault.hits(&line.who) && fault.from <= until && fault.until >= from
+            fault.blinds() && fault.hits(&line.who) && fault.from <= until && fault.until >= from
         };
         let left = evidence.ledger.iter().any(|other| {
             let away = matches!(other.what, What::SignedOff | What::Report);

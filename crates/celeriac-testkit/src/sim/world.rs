@@ -289,7 +289,11 @@ impl World {
             }
             FaultPlan::Cut(target, mode, span) => {
                 let who = target.map_or("*", name).to_owned();
-                self.fault(mode.word(), &who, span);
+                // A call that hangs outlives the cut: its caller gives up one lease later.
+                let hangs = matches!(mode, Mode::Silent | Mode::OneWay);
+                let times = self.scenario.times;
+                let after = if hangs { times.expiry + times.heartbeat } else { Duration::ZERO };
+                self.fault(mode.word(), &who, span + after);
                 self.cut(target, mode);
                 Some((span, Happening::Mend(target)))
             }
