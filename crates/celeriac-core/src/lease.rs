@@ -36,10 +36,21 @@ pub struct Lease {
     pub token: i64,
 }
 
-/// Whether a node is past its lease and has to kill its own work: it cannot know whether others
-/// have taken it.
-pub fn must_fence_itself(since_last_renewal: Duration, times: LeaseTimes) -> bool {
-    since_last_renewal >= times.expiry
+/// Whether a node that cannot renew its leases has to kill its own work.
+///
+/// `stands` is what the store says of the node when it is asked by a read alone, `None` when it does
+/// not even answer that. A store that is locked, full or read-only for everybody takes nothing from
+/// anybody, so work goes on and nothing runs twice; a node that cannot know whether others have taken
+/// its work ends it when its lease is over.
+pub fn must_fence_itself(
+    since_last_renewal: Duration,
+    times: LeaseTimes,
+    stands: Option<bool>,
+) -> bool {
+    match stands {
+        Some(stands) => !stands,
+        None => since_last_renewal >= times.expiry,
+    }
 }
 
 /// Decides when silence means death and not an outage of the store.
@@ -210,6 +221,14 @@ mod tests {
         ] {
             assert_eq!(is_dead(SECOND * beat, same_boot, SECOND * now, times), dead);
         }
-        assert!(must_fence_itself(SECOND * 8, times) && !must_fence_itself(SECOND * 7, times));
+        for (silent, stands, fence) in [
+            (7, None, false),
+            (8, None, true),
+            (30, Some(true), false),
+            (9, Some(false), true),
+            (1, Some(false), true),
+        ] {
+            assert_eq!(must_fence_itself(SECOND * silent, times, stands), fence, "{silent}");
+        }
     }
 }

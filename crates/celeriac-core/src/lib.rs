@@ -15,6 +15,7 @@
 
 pub mod clock;
 mod error;
+pub mod failpoint;
 pub mod limits;
 mod queue;
 

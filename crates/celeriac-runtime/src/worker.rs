@@ -5,6 +5,7 @@
 //! by `emitter`. The pure parts are tested in `tests/worker`, the whole with real stores and kills in
 //! `crates/celeriac/tests/e2e`.
 
+mod background;
 pub mod decide;
 mod emitter;
 mod ending;
@@ -15,6 +16,7 @@ mod run;
 mod settler;
 mod spill;
 
+pub use background::{Background, BackgroundTask};
 pub(crate) use ending::outcome_of_panic;
 pub use machine::Stop;
 pub use spill::{Spill, SpilledLetter};
@@ -137,6 +139,7 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     spill: Option<Arc<dyn Spill>>,
+    background: Background,
     stop: StopHandle,
 }
 
@@ -163,6 +166,8 @@ pub struct WorkerParts {
     pub entropy: Arc<dyn Entropy>,
     /// Where dead letters go that the store has no room for; `None`: the worker stops fetching then.
     pub spill: Option<Arc<dyn Spill>>,
+    /// Where its heartbeat and its writes run.
+    pub background: Background,
 }
 
 impl fmt::Debug for WorkerParts {
@@ -189,9 +194,29 @@ impl Worker {
         if let Some(fault) = fault {
             return Err(WorkerError::Options(fault.to_owned()));
         }
-        let WorkerParts { registry, router, store, heartbeat_store, clock, entropy, spill } = parts;
+        let WorkerParts {
+            registry,
+            router,
+            store,
+            heartbeat_store,
+            clock,
+            entropy,
+            spill,
+            background,
+        } = parts;
         let stop = StopHandle(Arc::new(watch::Sender::new(Stop::No)));
-        Ok(Self { options, registry, router, store, heartbeat_store, clock, entropy, spill, stop })
+        Ok(Self {
+            options,
+            registry,
+            router,
+            store,
+            heartbeat_store,
+            clock,
+            entropy,
+            spill,
+            background,
+            stop,
+        })
     }
 
     /// A handle that stops this worker.

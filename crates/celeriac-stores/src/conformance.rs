@@ -114,6 +114,7 @@ macro_rules! conformance_suite {
             a_swept_node_cannot_renew_or_settle
             a_node_that_is_not_alive_gets_nothing
             deregister_returns_everything_at_its_place
+            strays_go_back_and_known_leases_stay
             suspects_come_one_at_a_time
             three_counted_deaths_make_the_poison_flag
             a_dead_node_is_remembered_for_a_day

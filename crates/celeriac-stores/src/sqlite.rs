@@ -27,6 +27,7 @@ mod writer;
 use async_trait::async_trait;
 use bell::{Bell, Listener};
 use celeriac_core::dead::DeadLetter;
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
@@ -202,6 +203,13 @@ impl SqliteStore {
     }
 }
 
+/// Says that a step is reached that only counts when it did something.
+fn reach_if(happened: bool, step: Step) {
+    if happened {
+        reach(step);
+    }
+}
+
 fn thread_error(error: std::io::Error) -> StoreError {
     StoreError::new(ErrorKind::Unavailable, "start the store's threads").because(error)
 }
@@ -260,21 +268,36 @@ impl Broker for SqliteStore {
         plan: Plan,
         finisher: Option<ChordFinisher>,
     ) -> Result<Published, StoreError> {
-        self.write("publish", Synced, move |connection, context| {
-            plan::write(connection, context, plan, finisher.as_ref(), plan::Limits::Enforced)
-        })
-        .await
+        reach(Step::PublishBegins);
+        let published = self.write("publish", Synced, move |connection, context| {
+            let limits = plan::Limits::Enforced;
+            let published = plan::write(connection, context, plan, finisher.as_ref(), limits)?;
+            reach(Step::PublishWritten);
+            Ok(published)
+        });
+        published.await.inspect(|_| reach(Step::PublishCommitted))
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.write("fetch", Relaxed, move |connection, context| {
-            fetch::fetch(connection, context, &request, turn)
-        })
-        .await
+        reach(Step::FetchBegins);
+        let fetched = self.write("fetch", Relaxed, move |connection, context| {
+            let held = fetch::fetch(connection, context, &request, turn)?;
+            reach_if(!held.is_empty(), Step::FetchWritten);
+            Ok(held)
+        });
+        fetched.await.inspect(|held| reach_if(!held.is_empty(), Step::FetchCommitted))
+    }
+
+    async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError> {
+        let returned = self.write("return strays", Synced, move |connection, _| {
+            nodes::return_strays(connection, node, &known)
+        });
+        returned.await
     }
 
     async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError> {
+        reach(Step::MarkBegins);
         self.write("note that tasks run", Relaxed, move |connection, _| {
             fetch::mark_started(connection, &started)
         })
@@ -282,10 +305,13 @@ impl Broker for SqliteStore {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
-        self.write("settle", Synced, move |connection, context| {
-            settlements.into_iter().map(|one| settle::settle(connection, context, one)).collect()
-        })
-        .await
+        reach(Step::SettleBegins);
+        let settled = self.write("settle", Synced, move |connection, context| {
+            let settle = |one| settle::settle(connection, context, one);
+            let settled: Result<Vec<_>, _> = settlements.into_iter().map(settle).collect();
+            settled.inspect(|_| reach(Step::SettleWritten))
+        });
+        settled.await.inspect(|_| reach(Step::SettleCommitted))
     }
 
     fn changes(&self) -> u64 {
@@ -491,28 +517,45 @@ impl Throttle for SqliteStore {
 #[async_trait]
 impl Nodes for SqliteStore {
     async fn register(&self, info: NodeInfo) -> Result<NodeId, StoreError> {
-        self.write("register a worker", Synced, move |connection, context| {
+        reach(Step::RegisterBegins);
+        let registered = self.write("register a worker", Synced, move |connection, context| {
             nodes::register(connection, context, &info)
-        })
-        .await
+        });
+        registered.await.inspect(|_| reach(Step::RegisterCommitted))
     }
 
     async fn heartbeat(&self, node: NodeId, heartbeat: Heartbeat) -> Result<bool, StoreError> {
-        self.write("renew leases", Relaxed, move |connection, context| {
+        reach(Step::HeartbeatBegins);
+        let renewed = self.write("renew leases", Relaxed, move |connection, context| {
             nodes::heartbeat(connection, context, node, heartbeat)
+        });
+        renewed.await.inspect(|_| reach(Step::HeartbeatCommitted))
+    }
+
+    async fn stands(&self, node: NodeId) -> Result<bool, StoreError> {
+        self.read("look for a worker's leases", move |connection, _| {
+            nodes::stands(connection, node)
         })
         .await
     }
 
     async fn deregister(&self, node: NodeId) -> Result<u64, StoreError> {
-        self.write("sign a worker off", Synced, move |connection, context| {
+        reach(Step::DeregisterBegins);
+        let signed_off = self.write("sign a worker off", Synced, move |connection, context| {
             nodes::deregister(connection, context, node)
-        })
-        .await
+        });
+        signed_off.await.inspect(|_| reach(Step::DeregisterCommitted))
     }
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
-        let swept = self.write("look for dead workers", Relaxed, nodes::sweep).await?;
+        reach(Step::SweepBegins);
+        let sweep = self.write("look for dead workers", Relaxed, |connection, context| {
+            let swept = nodes::sweep(connection, context)?;
+            reach_if(swept.requeued > 0, Step::SweepWritten);
+            Ok(swept)
+        });
+        let swept = sweep.await?;
+        reach_if(swept.requeued > 0, Step::SweepCommitted);
         // A relaxed commit rings no bell, and `memory://` has no safety net behind it.
         if swept.requeued > 0 {
             self.bell.ring_everywhere();
@@ -529,11 +572,11 @@ impl Nodes for SqliteStore {
 impl Events for SqliteStore {
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError> {
         let max = self.context.limits.events_max;
-        self.event_writer
-            .write("store events", Relaxed, move |connection| {
-                events::emit(connection, &events, max)
-            })
-            .await
+        reach(Step::EventBegins);
+        let emitted = self.event_writer.write("store events", Relaxed, move |connection| {
+            events::emit(connection, &events, max)
+        });
+        emitted.await.inspect(|()| reach(Step::EventCommitted))
     }
 
     async fn events_since(

@@ -9,7 +9,7 @@ use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
 use celeriac_runtime::pool::ProcessOptions;
 use celeriac_runtime::{
-    Spill, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
+    Background, Spill, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -167,6 +167,7 @@ impl WorkerBuilder {
             clock: Arc::clone(self.app.clock()),
             entropy: Arc::clone(self.app.entropy()),
             spill: spill(&settings.dead_spill.value),
+            background: Background::default(),
         };
         Ok(Worker::new(options, parts)?)
     }

@@ -255,6 +255,11 @@ pub trait Broker: fmt::Debug + Send + Sync {
     /// then arrival. What is paused, or over a limit, stays and stands in nobody's way.
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError>;
 
+    /// Gives back what is leased to a node and not among the leases that it knows: messages of a
+    /// fetch whose answer was lost, which the node's heartbeat would keep for ever. Returns how
+    /// many. To be called before the next fetch of the node, and only when none is under way.
+    async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError>;
+
     /// Notes that deliveries began to run, so that others can see it. Not durable.
     async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError>;
 

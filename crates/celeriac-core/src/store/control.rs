@@ -79,7 +79,11 @@ pub trait Nodes: fmt::Debug + Send + Sync {
     /// it has to stop its work and register anew.
     async fn heartbeat(&self, node: NodeId, heartbeat: Heartbeat) -> Result<bool, StoreError>;
 
-    /// Signs a node off; what it still holds goes back to the queues.
+    /// Whether a node's leases stand, by a read alone: it answers also while nothing can be written.
+    async fn stands(&self, node: NodeId) -> Result<bool, StoreError>;
+
+    /// Signs a node off; what it still holds goes back to the queues and is redelivered from there:
+    /// it may have begun.
     async fn deregister(&self, node: NodeId) -> Result<u64, StoreError>;
 
     /// Finds dead nodes and returns what they held, by the rules of [`crate::lease`]. The caller

@@ -7,6 +7,7 @@ use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
 use celeriac_core::dead::DeadReason;
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::record::Recorder;
@@ -15,7 +16,8 @@ use celeriac_core::store::{ChordFinisher, Delivery, Fate, Plan, Settlement};
 use celeriac_core::workflow::{self, Sender};
 use celeriac_wire::{Embed, ExceptionInfo, Value};
 use jiff::Timestamp;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -27,6 +29,30 @@ pub(super) struct Shared {
     pub(super) origin: Arc<str>,
     pub(super) finisher: ChordFinisher,
     pub(super) emitter: Emitter,
+    /// Every delivery that is fetched and not settled.
+    pub(super) held: Held,
+}
+
+/// The leases that this worker knows of.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<BTreeSet<Lease>>);
+
+impl Held {
+    pub(super) fn add(&self, leases: impl Iterator<Item = Lease>) {
+        self.lock().extend(leases);
+    }
+
+    pub(super) fn remove(&self, lease: Lease) {
+        self.lock().remove(&lease);
+    }
+
+    pub(super) fn all(&self) -> Vec<Lease> {
+        self.lock().iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Lease>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Chords that a settlement completes send their body from inside the store's atomic step.
@@ -95,8 +121,14 @@ impl Shared {
         settler: &mpsc::WeakSender<Request>,
     ) {
         let id = delivery.message.headers.id().unwrap_or_default();
+        if !matches!(written, Written::Refused(_)) {
+            self.held.remove(delivery.lease);
+        }
         match written {
-            Written::Done => self.emitter.ended(id, verdict, runtime),
+            Written::Done => {
+                reach(Step::Settled);
+                self.emitter.ended(id, verdict, runtime);
+            }
             Written::Fenced => {
                 tracing::warn!(task_id = id, "the lease was lost; nothing of this run was stored");
             }
@@ -124,9 +156,15 @@ impl Shared {
         let settlement = self.settlement(delivery.lease, conclusion.fate, conclusion.plan);
         let (shared, id) =
             (Arc::clone(self), delivery.message.headers.id().unwrap_or_default().to_owned());
-        let report = Box::new(move |written: Written| match written {
-            Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
-            other => tracing::error!(task_id = id, ?other, "the task runs again after this worker"),
+        let lease = delivery.lease;
+        let report = Box::new(move |written: Written| {
+            shared.held.remove(lease);
+            match written {
+                Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
+                other => {
+                    tracing::error!(task_id = id, ?other, "the task runs again after this worker");
+                }
+            }
         });
         let request = Request { settlement, delivery: Some(Arc::clone(delivery)), report };
         if settler.upgrade().is_none_or(|settler| settler.try_send(request).is_err()) {

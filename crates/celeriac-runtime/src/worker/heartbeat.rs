@@ -1,6 +1,8 @@
 //! Keeps the leases: a thread with a runtime and a store connection of its own, so that neither a
-//! busy task nor a slow write can starve it. It also sweeps dead nodes.
+//! busy task nor a slow write can starve it, unless [`Background`] says otherwise. It also sweeps
+//! dead nodes.
 
+use super::background::Background;
 use celeriac_core::lease::{SweepGuard, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
 use celeriac_core::{Clock, StoreError};
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Expired results are deleted so many at a time, once a heartbeat.
 const EXPIRE_MAX: usize = 1000;
@@ -23,32 +26,48 @@ pub(super) struct Pulse {
     pub(super) processed: AtomicU64,
     /// Set by the settler: settlements wait for room, so nothing new is fetched.
     pub(super) blocked: AtomicBool,
+    /// Set while the leases are lost and no new node is registered. What is fetched then goes back
+    /// with the old node, while it runs.
+    lost: AtomicBool,
     /// Set by the worker: stop renewing.
     ended: AtomicBool,
 }
 
 impl Pulse {
+    /// Whether a fetch makes sense now.
+    pub(super) fn may_fetch(&self) -> bool {
+        !self.blocked.load(Ordering::Acquire) && !self.lost.load(Ordering::Acquire)
+    }
+
     pub(super) fn node(&self) -> NodeId {
         NodeId(self.node.load(Ordering::Acquire))
     }
 }
 
-/// The heartbeat thread of one worker.
+/// The heartbeat of one worker.
 #[derive(Debug)]
-pub(super) struct HeartbeatThread {
+pub(super) struct HeartbeatHandle {
     pub(super) pulse: Arc<Pulse>,
     /// Grows whenever the leases were lost.
     pub(super) losses: watch::Receiver<u64>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    running: Running,
     wake: Arc<tokio::sync::Notify>,
 }
 
-impl HeartbeatThread {
+/// Where it runs. A dropped set aborts its task; a thread sees that it is to end.
+#[derive(Debug)]
+enum Running {
+    Thread(Option<std::thread::JoinHandle<()>>),
+    Task(JoinSet<()>),
+}
+
+impl HeartbeatHandle {
     /// Registers the node and starts renewing.
     pub(super) async fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         info: NodeInfo,
+        background: &Background,
     ) -> Result<Self, StoreError> {
         let pulse = Arc::new(Pulse::default());
         let renewed = clock.boot();
@@ -58,34 +77,31 @@ impl HeartbeatThread {
         let mut guard = SweepGuard::new(info.times);
         // The store has just answered: what a dead worker held is back one expiry after this start.
         guard.reached(clock.boot());
-        let keeper = Keeper {
-            store,
-            clock,
-            info,
-            pulse: Arc::clone(&pulse),
-            loss,
-            renewed,
-            guard,
-            lost: false,
-        };
+        let keeper = Keeper { store, clock, info, pulse: Arc::clone(&pulse), loss, renewed, guard };
         let woken = Arc::clone(&wake);
-        let thread = std::thread::Builder::new()
-            .name("heartbeat".to_owned())
-            .spawn(move || keeper.run(&woken))
-            .map_err(|error| {
-                StoreError::new(celeriac_core::ErrorKind::Unavailable, "start the heartbeat thread")
-                    .because(error)
-            })?;
-        Ok(Self { pulse, losses, thread: Some(thread), wake })
+        let running = match background {
+            Background::OwnThread => Running::Thread(Some(keeper.run_on_a_thread(woken)?)),
+            Background::SameRuntime(_) => {
+                let mut set = JoinSet::new();
+                set.spawn(background.prepare(async move { keeper.keep(&woken).await }));
+                Running::Task(set)
+            }
+        };
+        Ok(Self { pulse, losses, running, wake })
     }
 
     /// Stops renewing and signs the node off; what it still holds goes back.
     pub(super) async fn stop(mut self, store: &dyn Store) -> Result<u64, StoreError> {
         self.pulse.ended.store(true, Ordering::Release);
         self.wake.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was logged by the panic hook; signing off is still right.
-            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        // A panic of the heartbeat was logged by the panic hook; signing off is still right.
+        match &mut self.running {
+            Running::Thread(thread) => {
+                if let Some(thread) = thread.take() {
+                    let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+                }
+            }
+            Running::Task(set) => while set.join_next().await.is_some() {},
         }
         store.deregister(self.pulse.node()).await
     }
@@ -93,7 +109,7 @@ impl HeartbeatThread {
 
 /// A worker whose future is dropped must not keep its leases alive: the thread ends, the leases run
 /// out, and others take the tasks.
-impl Drop for HeartbeatThread {
+impl Drop for HeartbeatHandle {
     fn drop(&mut self) {
         self.pulse.ended.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -108,29 +124,34 @@ struct Keeper {
     loss: watch::Sender<u64>,
     renewed: Duration,
     guard: SweepGuard,
-    lost: bool,
 }
 
 impl Keeper {
-    fn run(mut self, wake: &tokio::sync::Notify) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "the heartbeat cannot start; leases will be lost");
+    fn run_on_a_thread(
+        self,
+        wake: Arc<tokio::sync::Notify>,
+    ) -> Result<std::thread::JoinHandle<()>, StoreError> {
+        let refuse = |error: std::io::Error| {
+            StoreError::new(celeriac_core::ErrorKind::Unavailable, "start the heartbeat thread")
+                .because(error)
+        };
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().build().map_err(refuse)?;
+        std::thread::Builder::new()
+            .name("heartbeat".to_owned())
+            .spawn(move || runtime.block_on(self.keep(&wake)))
+            .map_err(refuse)
+    }
+
+    async fn keep(mut self, wake: &tokio::sync::Notify) {
+        while !self.pulse.ended.load(Ordering::Acquire) {
+            // Woken early only to end.
+            let _elapsed = tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
+            if self.pulse.ended.load(Ordering::Acquire) {
                 return;
             }
-        };
-        runtime.block_on(async {
-            while !self.pulse.ended.load(Ordering::Acquire) {
-                // Woken early only to end.
-                let _elapsed =
-                    tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
-                if self.pulse.ended.load(Ordering::Acquire) {
-                    return;
-                }
-                self.beat().await;
-            }
-        });
+            self.beat().await;
+        }
     }
 
     async fn beat(&mut self) {
@@ -139,19 +160,20 @@ impl Keeper {
             active: self.pulse.active.load(Ordering::Relaxed) as u32,
             processed: self.pulse.processed.load(Ordering::Relaxed),
         };
-        let answer = tokio::time::timeout(
-            self.info.times.expiry,
-            self.store.heartbeat(self.pulse.node(), heartbeat),
-        )
-        .await
-        .unwrap_or_else(|_| {
-            let text = "no answer within one lease";
-            Err(StoreError::new(celeriac_core::ErrorKind::Unavailable, text))
-        });
+        // A worker that has lived on the word of reads for a while asks often.
+        let silent = asked.saturating_sub(self.renewed) >= self.info.times.expiry;
+        let patience = if silent { self.info.times.heartbeat } else { self.info.times.expiry };
+        let answer =
+            tokio::time::timeout(patience, self.store.heartbeat(self.pulse.node(), heartbeat))
+                .await
+                .unwrap_or_else(|_| {
+                    let text = format!("no answer within {patience:?}");
+                    Err(StoreError::new(celeriac_core::ErrorKind::Unavailable, text))
+                });
         match answer {
             // Nobody else noticed the silence, but this worker has dropped its tasks: their leases
             // go back with the old node, and a new one begins.
-            Ok(true) if self.lost => {
+            Ok(true) if self.is_lost() => {
                 self.guard.reached(self.clock.boot());
                 match self.store.deregister(self.pulse.node()).await {
                     Ok(returned) => {
@@ -177,17 +199,36 @@ impl Keeper {
             Err(error) => {
                 self.guard.failed();
                 tracing::warn!(%error, "cannot renew the leases");
-                let silent = self.clock.boot().saturating_sub(self.renewed);
-                if must_fence_itself(silent, self.info.times) && !self.lost {
-                    self.lose("the store has not answered for one lease");
+                if !self.is_lost() {
+                    self.fence_if_taken().await;
                 }
             }
         }
     }
 
+    /// Drops the running tasks when somebody else has them, or when that cannot be known.
+    async fn fence_if_taken(&mut self) {
+        let asking = self.store.stands(self.pulse.node());
+        let answer = tokio::time::timeout(self.info.times.heartbeat, asking).await;
+        let stands = answer.ok().and_then(Result::ok);
+        let silent = self.clock.boot().saturating_sub(self.renewed);
+        if must_fence_itself(silent, self.info.times, stands) {
+            self.lose(match stands {
+                Some(_) => "another node declared this one dead",
+                None => "the store has not answered for one lease",
+            });
+        } else if silent >= self.info.times.expiry {
+            tracing::warn!(?silent, "the store cannot be written; nobody has taken the tasks");
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.pulse.lost.load(Ordering::Acquire)
+    }
+
     fn lose(&mut self, why: &str) {
         tracing::error!(why, "leases lost; running tasks are dropped and run again elsewhere");
-        self.lost = true;
+        self.pulse.lost.store(true, Ordering::Release);
         self.loss.send_modify(|count| *count += 1);
     }
 
@@ -197,7 +238,7 @@ impl Keeper {
             Ok(node) => {
                 self.pulse.node.store(node.0, Ordering::Release);
                 self.renewed = asked;
-                self.lost = false;
+                self.pulse.lost.store(false, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "cannot register anew, trying again"),
         }

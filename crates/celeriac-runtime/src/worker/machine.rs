@@ -317,6 +317,9 @@ impl Machine {
             actions.extend(self.interrupt(now));
         }
         if self.abandon_at.is_some_and(|at| now >= at) {
+            // Done once: a time that stays in the past would keep the loop busy until its last
+            // fetch is answered.
+            self.abandon_at = None;
             actions.extend(std::mem::take(&mut self.running).into_keys().map(Action::Forget));
             return actions;
         }

@@ -2,8 +2,8 @@
 
 use super::decide::Refusal;
 use super::emitter::Emitter;
-use super::ending::{Shared, finisher, log_end, outcome_of_join_error};
-use super::heartbeat::HeartbeatThread;
+use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
+use super::heartbeat::HeartbeatHandle;
 use super::machine::{Action, Event, Machine, Start};
 use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
@@ -15,10 +15,11 @@ use crate::pool::ProcessPool;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
-use celeriac_core::{Clock, StoreError};
+use celeriac_core::{Clock, ErrorKind, StoreError};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -60,12 +61,14 @@ struct Loop {
     by_task: BTreeMap<Id, Lease>,
     in_flight: BTreeMap<Lease, InFlight>,
     settler: mpsc::Sender<Request>,
-    heartbeat: HeartbeatThread,
+    heartbeat: HeartbeatHandle,
     /// Child processes, or none: tasks run as futures here.
     pool: Option<ProcessPool>,
     revokes_read: i64,
     rates: OwnRates,
     idle_since: Duration,
+    /// The answer of a fetch was lost: it may have leased messages that nobody here knows of.
+    strays: bool,
     report: WorkerReport,
 }
 
@@ -122,10 +125,11 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     };
     let rules = worker.registry.limit_rules();
     worker.store.declare_limits(&info.tasks, rules).await?;
-    let heartbeat = HeartbeatThread::start(
+    let heartbeat = HeartbeatHandle::start(
         Arc::clone(&worker.heartbeat_store),
         Arc::clone(&worker.clock),
         info,
+        &worker.background,
     )
     .await?;
     let node: Arc<str> = Arc::from(options.name.as_str());
@@ -138,26 +142,29 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         options.task_events,
     );
     let mut background = JoinSet::new();
-    background.spawn(recording);
+    background.spawn(worker.background.prepare(recording));
     let (settler, requests) = mpsc::channel(SETTLING_MAX);
-    background.spawn(settler::serve(
+    let serving = settler::serve(
         Arc::clone(&worker.store),
         requests,
         Arc::clone(&heartbeat.pulse),
         Arc::clone(&worker.clock),
         worker.spill.clone(),
-    ));
+    );
+    background.spawn(worker.background.prepare(serving));
     let aged = worker.spill.clone().filter(|_| worker.store.limits().dead_expires.is_some());
     let mut housekeeping = JoinSet::new();
     if let Some(spill) = aged {
-        housekeeping.spawn(keep_young(Arc::clone(&worker.store), Arc::clone(&worker.clock), spill));
+        let keeping = keep_young(Arc::clone(&worker.store), Arc::clone(&worker.clock), spill);
+        housekeeping.spawn(worker.background.prepare(keeping));
     }
     let machine = Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
     let store = Arc::clone(&worker.store);
     let rates = OwnRates::of(&worker.registry);
     let idle_since = worker.clock.boot();
-    let shared = Arc::new(Shared { worker, node, origin, finisher, emitter });
+    let held = Held::default();
+    let shared = Arc::new(Shared { worker, node, origin, finisher, emitter, held });
     let mut looping = Loop {
         shared,
         machine,
@@ -170,6 +177,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         revokes_read: newest_revoke(&*store).await?,
         rates,
         idle_since,
+        strays: false,
         report: WorkerReport::default(),
     };
     looping.serve().await;
@@ -228,16 +236,15 @@ impl Loop {
             if self.machine.is_finished() && !matches!(look, Look::Fetching { .. }) {
                 return;
             }
-            let blocked = self.heartbeat.pulse.blocked.load(Ordering::Relaxed);
             // A slot without a child fetches nothing.
             let room = self.room(*children.borrow_and_update());
             if matches!(look, Look::Now) && room > 0 {
-                look = if blocked {
-                    Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE }
-                } else {
+                look = if self.heartbeat.pulse.may_fetch() {
                     self.machine.fetch_begins();
                     let (seen, losses) = (store.changes(), *self.heartbeat.losses.borrow());
                     Look::Fetching { seen, losses, answer: self.fetch(room) }
+                } else {
+                    Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE }
                 };
             }
             let tick = self.next_tick();
@@ -315,7 +322,14 @@ impl Loop {
             caps: self.rates.caps(self.worker().clock.boot()),
         };
         let store = Arc::clone(&self.worker().store);
-        Box::pin(async move { store.fetch(request).await })
+        let known = self.strays.then(|| self.shared.held.all());
+        Box::pin(async move {
+            if let Some(known) = known {
+                let returned = store.return_strays(request.node, known).await?;
+                tracing::warn!(returned, "messages of a fetch without an answer are back");
+            }
+            store.fetch(request).await
+        })
     }
 
     /// Takes over fetched messages and says when to look again.
@@ -324,9 +338,12 @@ impl Loop {
             Ok(deliveries) => deliveries,
             Err(error) => {
                 tracing::warn!(%error, "cannot fetch, trying again");
+                self.strays |= error.kind() == ErrorKind::Unknown;
                 return Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE };
             }
         };
+        self.strays = false;
+        self.shared.held.add(deliveries.iter().map(|delivery| delivery.lease));
         if deliveries.is_empty() {
             let until = self.look_again().await;
             self.stop_when_idle();
@@ -338,6 +355,7 @@ impl Loop {
             self.give_back(deliveries.into_iter().map(|delivery| delivery.lease).collect()).await;
             return Look::Now;
         }
+        reach(Step::Fetched);
         for delivery in &deliveries {
             self.shared.emitter.received(delivery);
         }
@@ -389,7 +407,10 @@ impl Loop {
                     }
                 }
                 Action::Settle(lease, outcome) => self.conclude(lease, outcome).await,
-                Action::Forget(lease) => drop(self.in_flight.remove(&lease)),
+                Action::Forget(lease) => {
+                    self.shared.held.remove(lease);
+                    drop(self.in_flight.remove(&lease));
+                }
                 Action::MarkStarted(started) => {
                     let marked = self.worker().store.mark_started(started);
                     // For people who look; it must not hold up the worker.
@@ -432,6 +453,7 @@ impl Loop {
         self.by_task.insert(abort.id(), lease);
         let task = InFlight { delivery, embed, cancellation, abort, started_at, began };
         self.in_flight.insert(lease, task);
+        reach(Step::Started);
     }
 
     async fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -442,6 +464,7 @@ impl Loop {
                 (id, outcome_of_join_error(error))
             }
         };
+        reach(Step::Ended);
         if let Some(lease) = self.by_task.remove(&id) {
             self.perform(Event::Ended(lease, outcome)).await;
         }
@@ -488,6 +511,7 @@ impl Loop {
     ) {
         self.count(&conclusion.verdict);
         log_end(&delivery, &conclusion.verdict, runtime);
+        reach(Step::Concluded);
         let settlement = self.shared.settlement(delivery.lease, conclusion.fate, conclusion.plan);
         let shared = Arc::clone(&self.shared);
         let verdict = conclusion.verdict;
@@ -521,7 +545,8 @@ impl Loop {
         for lease in leases {
             let fate = Fate::Release { place: Place::Head, attempt: None };
             let settlement = self.shared.settlement(lease, fate, Plan::default());
-            let report = Box::new(|_written: Written| ());
+            let shared = Arc::clone(&self.shared);
+            let report = Box::new(move |_written: Written| shared.held.remove(lease));
             let request = Request { settlement, delivery: None, report };
             if self.settler.send(request).await.is_err() {
                 return;

@@ -315,3 +315,18 @@ fn nothing_of_a_lost_lease_is_settled() {
         assert_eq!(bench.at(200, Event::Fetched(vec![delivery(3)])), "start 3");
     }
 }
+
+#[test]
+fn a_stopped_machine_has_nothing_more_to_tick_for() {
+    let mut bench = Bench::running(1..=1);
+    bench.tick(100);
+    bench.at(1000, Event::Stop(Stop::Now));
+    assert_eq!(bench.next(), Some(1250));
+    bench.tick(1250);
+    assert_eq!(bench.next(), Some(1400));
+    assert_eq!(bench.tick(1400), "forget 1");
+    assert_eq!((bench.0.is_finished(), bench.next()), (true, None));
+    let mut idle = Bench::new(1);
+    idle.at(0, Event::Stop(Stop::Now));
+    assert_eq!((idle.tick(400), idle.next()), (String::new(), None));
+}

@@ -116,9 +116,26 @@ pub async fn deregister_returns_everything_at_its_place(harness: &Harness) {
     let next = fixture.fetch(two, 9).await;
     assert_eq!(ids(&next), ["a", "b", "c"]);
     assert_eq!((next[0].suspicion.seen, next[0].history.len()), (0, 0));
+    assert!(next[1].redelivered && !next[2].redelivered, "it may have begun");
     assert!(!fixture.store.heartbeat(one, Heartbeat::default()).await.unwrap());
     let seen = fixture.store.nodes().await.unwrap();
     assert_eq!(seen.iter().map(|node| node.alive).collect::<Vec<_>>(), [false, true]);
+}
+
+/// A fetch whose answer is lost leases messages that no worker knows of; their node lives on.
+pub async fn strays_go_back_and_known_leases_stay(harness: &Harness) {
+    let fixture = harness.store();
+    let (one, two) = (fixture.node("celery@a").await, fixture.node("celery@b").await);
+    fixture.send(&["a", "b", "c", "d"]).await;
+    let known = fixture.take(one).await.lease;
+    assert_eq!(fixture.fetch(one, 2).await.len(), 2);
+    let others = fixture.take(two).await.lease;
+    assert_eq!(fixture.store.return_strays(one, vec![known, others]).await.unwrap(), 2);
+    assert_eq!(fixture.store.return_strays(one, vec![known]).await.unwrap(), 0);
+    assert_eq!(ids(&fixture.fetch(two, 9).await), ["b", "c"]);
+    for lease in [known, others] {
+        assert_eq!(fixture.settle(lease, Fate::Done).await, Settled::Done);
+    }
 }
 
 /// What was there when two workers died runs only where no other suspect runs.

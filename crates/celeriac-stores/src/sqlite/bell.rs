@@ -10,29 +10,34 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// How late a change may be noticed when the file system does not tell.
 pub(super) const SAFETY_NET: Duration = Duration::from_millis(100);
 
 /// Counts changes; cloned by everybody who rings or listens.
+///
+/// Listeners are woken in the order in which they began to wait. A `watch` channel wakes them in an
+/// order of its own random numbers, and no simulation could be replayed.
 #[derive(Clone, Debug)]
 pub(super) struct Bell {
-    count: Arc<watch::Sender<u64>>,
+    count: Arc<AtomicU64>,
+    listeners: Arc<Notify>,
     file: Option<Arc<File>>,
 }
 
 impl Bell {
     /// A bell that rings in this process and, with a file, in others.
     pub(super) fn new(file: Option<File>) -> Self {
-        Self { count: Arc::new(watch::Sender::new(0)), file: file.map(Arc::new) }
+        Self { count: Arc::default(), listeners: Arc::default(), file: file.map(Arc::new) }
     }
 
     /// Wakes this process.
     pub(super) fn ring(&self) {
-        self.count.send_modify(|count| *count = count.wrapping_add(1));
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.listeners.notify_waiters();
     }
 
     /// Wakes this process and the others.
@@ -46,15 +51,18 @@ impl Bell {
     }
 
     pub(super) fn count(&self) -> u64 {
-        *self.count.borrow()
+        self.count.load(Ordering::Acquire)
     }
 
     /// Waits until the count is not `seen`. Cancel safe.
     pub(super) async fn wait(&self, seen: u64, timeout: Duration) -> u64 {
-        let mut listener = self.count.subscribe();
-        // The answer holds a read lock on the count. It must be gone before the count is read
-        // again: a ringer that waits in between would block both for ever.
-        drop(tokio::time::timeout(timeout, listener.wait_for(|count| *count != seen)).await);
+        // It hears every ring from here on, also before it is first polled: none is missed between
+        // the look at the count and the wait.
+        let rung = self.listeners.notified();
+        if self.count() == seen {
+            // Rung or late, the count says it.
+            drop(tokio::time::timeout(timeout, rung).await);
+        }
         self.count()
     }
 }

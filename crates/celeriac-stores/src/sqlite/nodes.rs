@@ -6,11 +6,12 @@ use super::rows::{
     ALIVE, DIED, SIGNED_OFF, history_of, history_text, instant, micros, queue_of, waiting_state,
 };
 use celeriac_core::dead::{Attempt, remember};
-use celeriac_core::lease::{LeaseTimes, Recovery, Suspicion, is_dead};
+use celeriac_core::lease::{Lease, LeaseTimes, Recovery, Suspicion, is_dead};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, NodeView, Sweep};
 use celeriac_core::{QueueName, StoreError};
 use celeriac_wire::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a dead node is still listed.
@@ -72,6 +73,14 @@ pub(super) fn heartbeat(
     Ok(renewed == 1)
 }
 
+/// Whether nobody has declared a node dead.
+pub(super) fn stands(connection: &Connection, node: NodeId) -> Result<bool, StoreError> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM node WHERE id = ?1 AND state = 0)")
+        .and_then(|mut statement| statement.query_row([node.0], |row| row.get(0)))
+        .map_err(wrap("look for a worker's leases"))
+}
+
 pub(super) fn deregister(
     connection: &Connection,
     context: &Context,
@@ -80,7 +89,8 @@ pub(super) fn deregister(
     let fail = wrap("sign a worker off");
     let mut returned = 0;
     for row in leased_by(connection, node)? {
-        return_row(connection, row.row, row.suspicion, None, false)?;
+        // Unlike a release, this says nothing of what had begun: the next owner has to be told.
+        return_row(connection, row.row, row.suspicion, None)?;
         returned += 1;
     }
     connection
@@ -92,8 +102,26 @@ pub(super) fn deregister(
     Ok(returned)
 }
 
+/// Gives back what a node holds and does not know of.
+pub(super) fn return_strays(
+    connection: &Connection,
+    node: NodeId,
+    known: &[Lease],
+) -> Result<u64, StoreError> {
+    let known: BTreeSet<&Lease> = known.iter().collect();
+    let mut returned = 0;
+    for leased in leased_by(connection, node)? {
+        if !known.contains(&Lease { row: leased.row, token: leased.token }) {
+            return_row(connection, leased.row, leased.suspicion, None)?;
+            returned += 1;
+        }
+    }
+    Ok(returned)
+}
+
 struct LeasedRow {
     row: i64,
+    token: i64,
     suspicion: Suspicion,
     started_at: Option<i64>,
     retries: u32,
@@ -103,7 +131,7 @@ struct LeasedRow {
 fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, StoreError> {
     connection
         .prepare_cached(
-            "SELECT row, deaths_seen, deaths_counted, started_at, retries, history \
+            "SELECT row, deaths_seen, deaths_counted, started_at, retries, history, token \
              FROM message WHERE state = 2 AND node = ?1",
         )
         .and_then(|mut statement| {
@@ -115,6 +143,7 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
                         started_at: row.get(3)?,
                         retries: row.get(4)?,
                         history: row.get(5)?,
+                        token: row.get(6)?,
                     })
                 })?
                 .collect()
@@ -127,13 +156,12 @@ pub(super) fn return_row(
     row: i64,
     suspicion: Suspicion,
     history: Option<&str>,
-    redelivered: bool,
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "UPDATE message SET state = ?2, node = NULL, token = NULL, started_at = NULL, \
              deaths_seen = ?3, deaths_counted = ?4, history = coalesce(?5, history), \
-             redelivered = redelivered OR ?6 WHERE row = ?1",
+             redelivered = 1 WHERE row = ?1",
         )
         .and_then(|mut statement| {
             statement.execute(rusqlite::params![
@@ -142,7 +170,6 @@ pub(super) fn return_row(
                 suspicion.seen,
                 suspicion.counted,
                 history,
-                redelivered,
             ])
         })
         .map_err(wrap("return a message"))?;
@@ -218,7 +245,7 @@ fn recover(
         verdict;
     let mut history = history_of(leased.history.as_deref())?;
     remember(&mut history, attempt);
-    return_row(connection, leased.row, suspicion, history_text(&history)?.as_deref(), true)?;
+    return_row(connection, leased.row, suspicion, history_text(&history)?.as_deref())?;
     swept.requeued += 1;
     // The worker that fetches a poison message sets it aside with all that hangs on it.
     swept.poisoned += u64::from(matches!(verdict, Recovery::Poison(_)));

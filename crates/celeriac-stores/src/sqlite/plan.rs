@@ -5,6 +5,7 @@ use super::error::wrap;
 use super::lanes::{Rules, lane_of};
 use super::rows::{READY, SCHEDULED, change_depth, history_text, micros, take_numbers};
 use super::unique::{self, Locked};
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
 use celeriac_core::store::{
     ChordDone, ChordFinisher, ChordPart, Duplicate, Outgoing, Plan, Published, ResultRecord,
@@ -372,6 +373,7 @@ fn count_part(
 }
 
 fn finish_chord(connection: &Connection, group: &str) -> Result<ChordDone, StoreError> {
+    reach(Step::ChordCompleted);
     let fail = wrap("complete a chord");
     let corrupt = |error: &dyn std::fmt::Display| {
         super::error::corrupt(format!("read a part of chord {group}: {error}"))

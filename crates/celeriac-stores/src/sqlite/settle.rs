@@ -10,6 +10,7 @@ use super::rows::{
     history_text, micros, take_numbers, waiting_state,
 };
 use celeriac_core::dead::{Attempt, DeadReason, remember};
+use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Suspicion;
 use celeriac_core::store::{Fate, Place, Settled, Settlement};
 use celeriac_core::{ErrorKind, StoreError};
@@ -29,11 +30,16 @@ pub(super) fn settle(
         Fate::Done => {
             delete_message(connection, row)?;
             change_depth(connection, &queue, -1)?;
+            reach(Step::SettleAdvances);
         }
-        Fate::Release { place, attempt } => release(connection, row, place, attempt)?,
+        Fate::Release { place, attempt } => {
+            release(connection, row, place, attempt)?;
+            reach(Step::SettleReleased);
+        }
         Fate::Lost { suspicion, attempt } => lose(connection, row, suspicion, attempt)?,
         Fate::Dead { reason, detail, attempt } => {
             set_aside(connection, context, row, reason, &detail, attempt)?;
+            reach(Step::SettleSetAside);
         }
     }
     plan::write(
@@ -102,7 +108,7 @@ fn lose(
         .map_err(wrap("return a message"))?;
     let mut history = history_of(history.as_deref())?;
     remember(&mut history, attempt);
-    return_row(connection, row, suspicion, history_text(&history)?.as_deref(), true)
+    return_row(connection, row, suspicion, history_text(&history)?.as_deref())
 }
 
 /// Refuses one dead letter too many: the failure waits with its lease, nothing is dropped.

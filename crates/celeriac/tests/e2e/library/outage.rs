@@ -1,23 +1,22 @@
 //! A store that does not answer, and one that somebody else opens and closes.
 
 use crate::kit::{PATIENCE, Place, command, pass, until};
-use crate::running::{Diary, start_with};
+use crate::running::{Diary, Gate, start_with};
 use celeriac::prelude::*;
 use celeriac_core::store::Phase;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE: Duration = Duration::from_millis(600);
+const TASKS: usize = 100;
 
-/// Runs for ever at first; a second run ends at once.
-#[task(name = "outage.hangs_once", max_retries = 0)]
-async fn hangs_once(cx: Context, diary: State<Arc<Diary>>) -> Result<usize> {
+/// Notes its run and waits for the gate.
+#[task(name = "outage.waits", max_retries = 0)]
+async fn waits(diary: State<Arc<Diary>>, gate: State<Arc<Gate>>) -> Result {
     diary.note("start");
-    if diary.read().len() == 1 {
-        return Err(cx.cancelled().await);
-    }
-    Ok(diary.read().len())
+    gate.0.acquire().await?.forget();
+    Ok(())
 }
 
 #[task(name = "outage.add")]
@@ -25,24 +24,43 @@ async fn sum(x: i64, y: i64) -> i64 {
     x + y
 }
 
-#[tokio::test]
-async fn tasks_dropped_in_an_outage_run_again_after_it() {
+/// Nobody can take a lease in a store that nobody can write, so the tasks go on and nothing runs
+/// twice; a second worker is there to take them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_cannot_be_written_for_several_leases_costs_no_run() {
     let place = Place::sqlite();
-    let diary = Arc::new(Diary::default());
-    let app = place.app().tasks(tasks![hangs_once]).state(Arc::clone(&diary));
-    let running = start_with(&app, app.worker().concurrency(1).lease_expiry(LEASE)).await;
-    let job = running.client.send(hangs_once::call()).await.unwrap();
-    until("it runs", PATIENCE, async || (diary.read().len() == 1).then_some(())).await;
+    let (diary, gate) = (Arc::new(Diary::default()), Arc::new(Gate::shut()));
+    let app = || {
+        let app = place.app().tasks(tasks![waits]);
+        app.state(Arc::clone(&diary)).state(Arc::clone(&gate))
+    };
+    let (one, two) = (app(), app());
+    let worker =
+        |app: &App, name: &str| app.worker().name(name).concurrency(TASKS).lease_expiry(LEASE);
+    let first = start_with(&one, worker(&one, "one@test")).await;
+    let jobs = first.client.send_all((0..TASKS).map(|_| waits::call())).await.unwrap();
+    until("all run", PATIENCE, async || (diary.read().len() == TASKS).then_some(())).await;
+    let second = start_with(&two, worker(&two, "two@test")).await;
 
     // Another program holds the write lock for several leases.
     let other = rusqlite::Connection::open(place.path("queue.db")).unwrap();
     other.busy_timeout(PATIENCE).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     pass(LEASE * 4).await;
+    // Half of them end while nothing can be written.
+    gate.0.add_permits(TASKS / 2);
+    pass(LEASE).await;
     other.execute_batch("ROLLBACK").unwrap();
+    pass(LEASE * 3).await;
+    gate.0.add_permits(TASKS / 2);
 
-    assert_eq!(job.get(PATIENCE).await.unwrap(), 2, "the same worker runs it again");
-    running.stop().await;
+    for job in &jobs {
+        job.get(PATIENCE).await.unwrap();
+    }
+    assert_eq!(diary.read().len(), TASKS, "no task ran twice");
+    for running in [first, second] {
+        running.stop().await;
+    }
 }
 
 /// Closing a handle drops all POSIX locks of the process on the file (fcntl(2)); SQLite of another
