@@ -15,11 +15,13 @@ mod rates;
 mod run;
 mod settler;
 mod spill;
+mod watchdog;
 
 pub use background::{Background, BackgroundTask};
 pub(crate) use ending::outcome_of_panic;
 pub use machine::Stop;
 pub use spill::{Spill, SpilledLetter};
+pub use watchdog::YIELD_PATIENCE;
 
 use crate::handler::Registry;
 use crate::pool::ProcessOptions;
@@ -78,6 +80,9 @@ pub enum WorkerError {
     Store(StoreError),
     /// No child process could be started; the text is what the last one said.
     Children(String),
+    /// A task of the async pool did not yield after its hard limit. It has failed, everything else is
+    /// back in its queue, and a thread of this process is lost: the process should end.
+    Stuck(String),
 }
 
 impl fmt::Display for WorkerError {
@@ -86,6 +91,7 @@ impl fmt::Display for WorkerError {
             Self::Options(text) => write!(formatter, "worker options: {text}"),
             Self::Store(error) => write!(formatter, "{error}"),
             Self::Children(text) => write!(formatter, "the worker's children do not start: {text}"),
+            Self::Stuck(text) => write!(formatter, "{text}; end this process and start another"),
         }
     }
 }
@@ -93,7 +99,7 @@ impl fmt::Display for WorkerError {
 impl std::error::Error for WorkerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Options(_) | Self::Children(_) => None,
+            Self::Options(_) | Self::Children(_) | Self::Stuck(_) => None,
             Self::Store(error) => Some(error),
         }
     }
@@ -140,8 +146,12 @@ pub struct Worker {
     entropy: Arc<dyn Entropy>,
     spill: Option<Arc<dyn Spill>>,
     background: Background,
+    restart: Option<Restart>,
     stop: StopHandle,
 }
+
+/// Starts the process anew; called when a task of the async pool holds a thread for ever.
+pub type Restart = Arc<dyn Fn() + Send + Sync>;
 
 impl fmt::Debug for Worker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -215,8 +225,17 @@ impl Worker {
             entropy,
             spill,
             background,
+            restart: None,
             stop,
         })
+    }
+
+    /// Gives the worker a way to start its process anew: it is called from a thread of its own, after a
+    /// task that does not yield was failed and everything else went back. Without one,
+    /// [`Worker::run`] ends with [`WorkerError::Stuck`].
+    pub fn restart_with(mut self, restart: Restart) -> Self {
+        self.restart = Some(restart);
+        self
     }
 
     /// A handle that stops this worker.

@@ -28,7 +28,12 @@ fn options_become_calls() {
 fn wrong_options_say_what_is_right() {
     for (text, expected) in [
         (r#"quue = "q""#, "did you mean `queue`?"),
-        (r#"rate_limit = "10/s""#, "not available in this version"),
+        (r#"rate_limit = "10""#, "expected a rate"),
+        (r#"rate_limit = "10/s, 20/m""#, "is one rate"),
+        (r#"global_rate_limit = "10/0s""#, "expected a rate"),
+        ("concurrency_limit = 0", "lets nothing run"),
+        (r#"unique_until = "later""#, "started or finished"),
+        (r#"unique_for = "1h""#, "needs `unique`"),
         (r#"time_limit = "soon""#, "expected a duration"),
         (r#"soft_time_limit = "60s", time_limit = "60s""#, "must be shorter"),
         (r#"backoff = "1s..1m", retry_schedule = ["1s"]"#, "exclude each other"),

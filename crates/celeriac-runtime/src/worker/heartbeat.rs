@@ -39,6 +39,12 @@ impl Pulse {
         !self.blocked.load(Ordering::Acquire) && !self.lost.load(Ordering::Acquire)
     }
 
+    /// Ends renewing and fetching: the node is signed off by somebody else.
+    pub(super) fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.ended.store(true, Ordering::Release);
+    }
+
     pub(super) fn node(&self) -> NodeId {
         NodeId(self.node.load(Ordering::Acquire))
     }

@@ -8,7 +8,8 @@ use super::machine::{Action, Event, Machine, Start};
 use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
 use super::spill::{self, Spill};
-use super::{Worker, WorkerError, WorkerReport};
+use super::watchdog::{Watchdog, Watched};
+use super::{Background, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
 use crate::pool::ProcessPool;
@@ -64,6 +65,9 @@ struct Loop {
     heartbeat: HeartbeatHandle,
     /// Child processes, or none: tasks run as futures here.
     pool: Option<ProcessPool>,
+    /// Made for the first task of the async pool with a hard limit.
+    watchdog: Option<Watchdog>,
+    stuck: watch::Sender<Option<String>>,
     revokes_read: i64,
     rates: OwnRates,
     idle_since: Duration,
@@ -174,6 +178,8 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         settler,
         heartbeat,
         pool,
+        watchdog: None,
+        stuck: watch::Sender::new(None),
         revokes_read: newest_revoke(&*store).await?,
         rates,
         idle_since,
@@ -182,6 +188,10 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     };
     looping.serve().await;
     drop(housekeeping);
+    let stuck = looping.stuck.borrow().clone();
+    if let Some(text) = stuck {
+        return Err(WorkerError::Stuck(text));
+    }
     looping.finish(background).await
 }
 
@@ -224,6 +234,7 @@ impl Loop {
 
     async fn serve(&mut self) {
         let mut stop = self.worker().stop.0.subscribe();
+        let mut stuck = self.stuck.subscribe();
         let mut losses = self.heartbeat.losses.clone();
         let store = Arc::clone(&self.worker().store);
         let (_always, endless) = watch::channel(usize::MAX);
@@ -262,6 +273,7 @@ impl Loop {
                 biased;
                 // All branches are cancel safe: watch and bell keep their state, the JoinSet and
                 // the fetch in `look` live outside the select, sleeps are to fixed instants.
+                Ok(()) = stuck.changed() => return,
                 _ = stop.changed() => {}
                 Ok(()) = losses.changed() => self.perform(Event::LeaseLost).await,
                 Ok(()) = children.changed() => {}
@@ -448,12 +460,37 @@ impl Loop {
             Some(pool) => pool.run(context),
             None => handler.run(context, start.body),
         };
-        let abort = self.tasks.spawn(run);
         let lease = delivery.lease;
+        if let (Some(limit), None) = (start.hard, &self.pool) {
+            self.watch(Watched {
+                delivery: Arc::clone(&delivery),
+                embed: embed.clone(),
+                started_at,
+                limit,
+                ends: began + limit,
+            });
+        }
+        let abort = self.tasks.spawn(run);
         self.by_task.insert(abort.id(), lease);
         let task = InFlight { delivery, embed, cancellation, abort, started_at, began };
         self.in_flight.insert(lease, task);
         reach(Step::Started);
+    }
+
+    /// Has a task of the async pool watched in case it does not yield at its hard limit.
+    fn watch(&mut self, task: Watched) {
+        if self.watchdog.is_none() && matches!(self.worker().background, Background::OwnThread) {
+            let (shared, pulse) = (Arc::clone(&self.shared), Arc::clone(&self.heartbeat.pulse));
+            match Watchdog::start(shared, pulse, self.stuck.clone()) {
+                Ok(watchdog) => self.watchdog = Some(watchdog),
+                Err(error) => {
+                    tracing::error!(%error, "hard limits are kept only by tasks that yield")
+                }
+            }
+        }
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.add(task.delivery.lease, task);
+        }
     }
 
     async fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -466,6 +503,9 @@ impl Loop {
         };
         reach(Step::Ended);
         if let Some(lease) = self.by_task.remove(&id) {
+            if let Some(watchdog) = &self.watchdog {
+                watchdog.remove(lease);
+            }
             self.perform(Event::Ended(lease, outcome)).await;
         }
     }
@@ -556,7 +596,7 @@ impl Loop {
 
     /// Writes what is left and signs off.
     async fn finish(self, mut background: JoinSet<()>) -> Result<WorkerReport, WorkerError> {
-        let Self { shared, settler, heartbeat, pool, tasks, mut report, .. } = self;
+        let Self { shared, settler, heartbeat, watchdog, pool, tasks, mut report, .. } = self;
         // What still runs was abandoned: dropped here, its child is killed.
         drop(tasks);
         let pool_ends = async {
@@ -565,6 +605,7 @@ impl Loop {
             }
         };
         drop(settler);
+        drop(watchdog);
         let emitter = shared.emitter.clone();
         let store = Arc::clone(&shared.worker.store);
         drop(shared);

@@ -5,7 +5,10 @@ use super::exit::Failed;
 use super::output::span;
 use celeriac_runtime::StopHandle;
 use clap::Args;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "Examples:
@@ -121,7 +124,7 @@ pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode,
     if let Some(idle) = args.stop_when_idle {
         builder = builder.stop_when_idle(idle.0);
     }
-    let worker = builder.build().await?;
+    let worker = builder.build().await?.restart_with(Arc::new(start_anew));
     banner(session)?;
     let signals = tokio::spawn(stop_on_signals(worker.stop_handle()));
     let report = worker.run().await.map_err(crate::TaskError::from);
@@ -135,6 +138,28 @@ pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode,
         "worker stopped"
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces this process by a fresh one with the same arguments and the same process id: whoever
+/// supervises it sees no end. SQLite's files are closed on the way, with their locks.
+fn start_anew() {
+    #[cfg(target_os = "linux")]
+    let program = Ok(PathBuf::from("/proc/self/exe"));
+    #[cfg(not(target_os = "linux"))]
+    let program = std::env::current_exe();
+    let failed = match program {
+        Ok(program) => {
+            let mut arguments = std::env::args_os();
+            let name = arguments.next().unwrap_or_else(|| program.clone().into_os_string());
+            #[expect(clippy::disallowed_methods, reason = "the worker becomes itself again")]
+            let mut command = Command::new(program);
+            command.arg0(name).args(arguments).exec()
+        }
+        Err(error) => error,
+    };
+    tracing::error!(error = %failed, "cannot start anew; the process ends");
+    #[expect(clippy::exit, reason = "a thread of this process is lost for ever")]
+    std::process::exit(1);
 }
 
 /// What runs where, before the first task does.

@@ -5,6 +5,7 @@ mod freeze;
 mod kills;
 mod sharing;
 mod stops;
+mod stuck;
 
 use celeriac::{Call, Client};
 
