@@ -484,7 +484,7 @@ impl Loop {
             match Watchdog::start(shared, pulse, self.stuck.clone()) {
                 Ok(watchdog) => self.watchdog = Some(watchdog),
                 Err(error) => {
-                    tracing::error!(%error, "hard limits are kept only by tasks that yield")
+                    tracing::error!(%error, "hard limits are kept only by tasks that yield");
                 }
             }
         }

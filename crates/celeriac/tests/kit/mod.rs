@@ -50,6 +50,12 @@ impl Place {
         Self { dir, url }
     }
 
+    /// A store at `path`, elsewhere than the ledger and the logs.
+    pub(crate) fn with_store_at(path: &Path) -> Self {
+        let url = format!("sqlite://{}", path.display());
+        Self { dir: tempfile::tempdir().unwrap(), url }
+    }
+
     /// A store in memory; each application that opens it gets its own.
     pub(crate) fn memory() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), url: "memory://".to_owned() }
