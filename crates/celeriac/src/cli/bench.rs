@@ -1,5 +1,7 @@
 //! `celeriac bench`: measures this machine's store and worker beside the disk's own fsync rate.
 
+mod backlog;
+
 use super::Session;
 use super::exit::Failed;
 use super::output::object;
@@ -23,6 +25,7 @@ use tokio::time::Instant;
 const EXAMPLES: &str = "Examples:
   celeriac bench
   celeriac bench --dir /var/lib/app --tasks 50000 --json
+  celeriac bench --backlog 1000000       # takes about ten minutes
 
 It makes a store of its own in the folder and removes it at the end. Figures depend on the disk:
 compare ratios of one run, not runs of different machines.";
@@ -55,6 +58,9 @@ pub(super) struct BenchArgs {
     /// The worker's concurrency
     #[arg(short, long, value_name = "SLOTS", default_value_t = 64)]
     concurrency: usize,
+    /// Instead, measure a backlog of so many tasks, waiting and then scheduled
+    #[arg(long, value_name = "COUNT")]
+    backlog: Option<usize>,
     /// Measure without task events
     #[arg(long)]
     no_task_events: bool,
@@ -127,6 +133,9 @@ async fn measure(
     folder: &Path,
 ) -> Result<Vec<Figure>, Failed> {
     let note = |text: &str| session.output.note(text);
+    if let Some(count) = args.backlog {
+        return backlogs(session, args, folder, count).await;
+    }
     note("measuring the disk …");
     let fsyncs = fsync_rate(folder)?;
     let mut figures = vec![Figure { name: "fsync of 4 KiB appends", value: fsyncs, unit: "per s" }];
@@ -151,6 +160,26 @@ async fn measure(
 
     note("idle pickup …");
     figures.extend(idle(&url, &client, args).await?);
+    Ok(figures)
+}
+
+/// A large backlog, then as many scheduled tasks, each in a store of its own.
+async fn backlogs(
+    session: &Session,
+    args: &BenchArgs,
+    folder: &Path,
+    count: usize,
+) -> Result<Vec<Figure>, Failed> {
+    let output = session.output;
+    let url = |name: &str| format!("sqlite://{}", folder.join(name).display());
+    let (waiting, scheduled) = (url("waiting.db"), url("scheduled.db"));
+    output.note(format!("drain {count} waiting tasks …"));
+    let app = application(&waiting)?;
+    let mut figures = backlog::drain(&app, count, output, || start_worker(&waiting, args)).await?;
+    output.note(format!("run {count} scheduled tasks with three workers, kill two …"));
+    let app = application(&scheduled)?;
+    let start = || start_worker(&scheduled, args);
+    figures.extend(backlog::scheduled(&app, count, output, start).await?);
     Ok(figures)
 }
 
@@ -320,7 +349,8 @@ async fn serve(app: &App, args: &BenchArgs) -> Result<ExitCode, Failed> {
 fn application(url: &str) -> Result<App, Failed> {
     let flags = vec![("broker_url", url.to_owned())];
     let settings = Settings::resolve(Inputs { flags, ..Inputs::default() })?;
-    Ok(App::with_settings(settings).tasks([crate::TaskDef::of::<NoOp>()]))
+    Ok(App::with_settings(settings)
+        .tasks([crate::TaskDef::of::<NoOp>(), crate::TaskDef::of::<backlog::Due>()]))
 }
 
 /// User and system time of this process.
