@@ -62,6 +62,8 @@ struct Table {
     runs: u64,
     backoff: Backoff,
     stopping: bool,
+    /// The supervisor knows that somebody is busy and looks at them.
+    watched: bool,
 }
 
 /// The children of one worker.
@@ -131,6 +133,7 @@ impl Crew {
             runs: 0,
             backoff: Backoff::default(),
             stopping: false,
+            watched: false,
         };
         Self {
             options,
@@ -189,7 +192,7 @@ impl Crew {
     fn try_take(self: &Arc<Self>, speaker: &Speaker) -> Option<Held> {
         let mut table = self.table();
         table.runs += 1;
-        let runs = table.runs;
+        let (runs, watched) = (table.runs, table.watched);
         let tasks_max = self.options.tasks_max;
         let is_idle = |member: &Member| {
             let lives = member.process.as_ref().is_some_and(|process| !process.is_over());
@@ -215,7 +218,7 @@ impl Crew {
         member.last_taken = runs;
         member.stopped_since = None;
         let (number, run) = (*number, member.taken);
-        if policy::tasks_left(run, tasks_max) <= 1 {
+        if !watched || policy::tasks_left(run, tasks_max) <= 1 {
             self.changed.notify_one();
         }
         drop(table);
@@ -262,6 +265,7 @@ impl Crew {
                 other => member.phase = other,
             }
         }
+        table.watched = deeds.busy;
         let failed = matches!(*self.startup.borrow(), Startup::Failed(_));
         if table.stopping || failed {
             return deeds;

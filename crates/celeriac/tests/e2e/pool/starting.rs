@@ -1,0 +1,71 @@
+//! Workers whose children do not start say why, and do not start either.
+
+use super::{add, application, entered};
+use celeriac::prelude::*;
+use celeriac::{Pool, StopHandle};
+
+struct Never;
+
+#[task(name = "p.wants", max_retries = 0)]
+async fn wants(_never: State<Never>) -> Result {
+    Ok(())
+}
+
+fn broken() -> Result<Never> {
+    Err(TaskError::fail("the model file is missing"))
+}
+
+#[expect(clippy::print_stderr, reason = "what a child prints before it fails is shown")]
+fn bursts() -> Result<Never> {
+    eprintln!("reading the model");
+    panic!("the model is broken")
+}
+
+async fn refusal(app: &App) -> String {
+    let worker = app.worker().pool(Pool::Process).concurrency(2).build().await;
+    let _stop: StopHandle = worker.as_ref().unwrap().stop_handle();
+    worker.unwrap().run().await.unwrap_err().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_cannot_be_made_refuses_the_start() {
+    let app = |url: &str| App::at(url).unwrap().tasks(tasks![wants]).state_with(broken);
+    drop(app("memory://").enter_child());
+    let place = crate::kit::Place::sqlite();
+    let text = refusal(&app(place.url()).enter_child()).await;
+    assert!(text.contains("the model file is missing"), "{text}");
+    assert!(place.app().store().await.unwrap().nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_while_a_state_is_made_is_shown_with_stderr() {
+    let app = |url: &str| App::at(url).unwrap().tasks(tasks![wants]).state_with(bursts);
+    drop(app("memory://").enter_child());
+    let place = crate::kit::Place::sqlite();
+    let text = refusal(&app(place.url()).enter_child()).await;
+    assert!(text.contains("the model is broken") && text.contains("reading the model"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_child_must_know_the_workers_tasks() {
+    drop(App::at("memory://").unwrap().tasks(tasks![add]).enter_child());
+    let place = crate::kit::Place::sqlite();
+    let app = application(place.url()).enter_child();
+    let text = refusal(&app).await;
+    assert!(text.contains("p.who") && text.contains("enter_child"), "{text}");
+}
+
+#[tokio::test]
+async fn a_program_without_an_entry_is_told_what_to_add() {
+    let place = crate::kit::Place::sqlite();
+    let error = application(place.url()).worker().pool(Pool::Process).build().await.unwrap_err();
+    assert!(error.to_string().contains(".enter_child()"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_of_one_process_has_no_process_pool() {
+    let (_place, _app) = entered();
+    let app = application("memory://").enter_child();
+    let error = app.worker().pool(Pool::Process).build().await.unwrap_err();
+    assert!(error.to_string().contains("sqlite://"), "{error}");
+}
