@@ -460,7 +460,7 @@ impl Crew {
 pub(super) struct Fault {
     /// What it said, or what is known.
     pub(super) text: String,
-    /// How it ended, if it had begun.
+    /// How it ended, where nothing better is known.
     pub(super) exit: Option<Exit>,
     /// What it wrote to stderr.
     pub(super) stderr: String,
@@ -468,17 +468,15 @@ pub(super) struct Fault {
 
 impl Fault {
     fn text(&self) -> String {
-        let mut text = self.text.clone();
-        if let Some(exit) = self.exit.as_ref().filter(|exit| exit.signal.is_some()) {
-            text.push_str(&format!(" ({})", exit.reason()));
-        }
+        let text = &self.text;
+        let exit =
+            self.exit.as_ref().map_or_else(String::new, |exit| format!(": {}", exit.reason()));
         let stderr = self.stderr.trim();
-        if !stderr.is_empty() {
-            let from = stderr.len().saturating_sub(SHOWN_BYTES_MAX);
-            let from = (from..stderr.len()).find(|at| stderr.is_char_boundary(*at)).unwrap_or(0);
-            text.push_str("\nlast words on its stderr:\n");
-            text.push_str(&stderr[from..]);
+        if stderr.is_empty() {
+            return format!("{text}{exit}");
         }
-        text
+        let from = stderr.len().saturating_sub(SHOWN_BYTES_MAX);
+        let from = (from..stderr.len()).find(|at| stderr.is_char_boundary(*at)).unwrap_or(0);
+        format!("{text}{exit}\nthe end of its stderr:\n{}", &stderr[from..])
     }
 }

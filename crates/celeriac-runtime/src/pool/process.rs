@@ -85,11 +85,11 @@ impl Process {
             life: Mutex::default(),
             exit: watch::Sender::new(None),
         });
-        let waited = Arc::clone(&process);
+        let watched = Arc::clone(&process);
         let waiter = std::thread::Builder::new()
             .name("child waiter".to_owned())
             .stack_size(WAITER_STACK)
-            .spawn(move || waited.wait(child));
+            .spawn(move || watched.wait(child));
         if let Err(error) = waiter {
             // Without a waiter nobody would reap it: it must not live.
             process.kill(Killed::Aborted);

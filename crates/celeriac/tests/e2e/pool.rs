@@ -26,9 +26,11 @@ struct Made {
     pid: u32,
 }
 
-fn made() -> Result<Made> {
-    MADE.fetch_add(1, Ordering::Relaxed);
-    Ok(Made { pid: std::process::id() })
+impl Made {
+    fn here() -> Self {
+        MADE.fetch_add(1, Ordering::Relaxed);
+        Self { pid: std::process::id() }
+    }
 }
 
 /// Appends a line with the process id, in one write.
@@ -140,7 +142,7 @@ async fn eats(notes: PathBuf, mib: usize, more: bool) -> Result<u32> {
 fn application(url: &str) -> App {
     let tasks =
         tasks![add, who, waits, sends, spins, listens, freezes, crashes, panics, exits, eats];
-    App::at(url).unwrap().tasks(tasks).state_with(made)
+    App::at(url).unwrap().tasks(tasks).state_with(|| Ok(Made::here()))
 }
 
 /// The place and the application of a test; its children go no further than this.
