@@ -68,11 +68,16 @@ impl App {
     /// A child takes the store and the node name from its worker; everything else, such as routes
     /// and limits, from this application.
     pub fn enter_child(self) -> Self {
-        if config::worker_of_this_child().is_some_and(pool::is_child) {
+        if is_child() {
             pool::serve_child(Box::new(|offer| Box::pin(prepare(self, offer))));
         }
         self.with_launch(launch())
     }
+}
+
+/// Whether this process is a child of a worker.
+pub(crate) fn is_child() -> bool {
+    config::worker_of_this_child().is_some_and(pool::is_child)
 }
 
 fn launch() -> Launch {

@@ -7,7 +7,7 @@ use super::ProcessOptions;
 use super::channel::Channel;
 use super::output::{Output, Speaker};
 use super::policy::{self, Backoff, Exit, FAILED_STARTS_MAX, Killed, Standing};
-use super::process::{Process, Vitals};
+use super::process::{Process, Vitals, memory_now};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -228,7 +228,10 @@ impl Crew {
     }
 
     fn give_back(&self, number: u64, process: &Process, mut channel: Channel) {
-        let heavy = self.options.memory_recycle.is_some_and(|max| Vitals::of(process).memory > max);
+        // One that is over the hard limit goes as well: its next task would be blamed for it.
+        let bounds = [self.options.memory_recycle, self.options.memory_max];
+        let bound = bounds.into_iter().flatten().min();
+        let heavy = bound.is_some_and(|max| memory_now(process) > max);
         let tasks_max = self.options.tasks_max;
         channel.rest();
         let mut table = self.table();

@@ -6,7 +6,7 @@ use super::ending::{Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatThread;
 use super::machine::{Action, Event, Machine, Start};
 use super::settler::{self, Request, Written};
-use super::{Worker, WorkerError, WorkerReport};
+use super::{Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
 use crate::pool::ProcessPool;
@@ -104,7 +104,15 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let options = &worker.options;
     let pool = match &options.processes {
         Some(processes) => {
-            Some(ProcessPool::start(processes.clone()).await.map_err(WorkerError::Children)?)
+            let mut stop = worker.stop.0.subscribe();
+            tokio::select! {
+                biased;
+                // Children that start are killed when the future is dropped.
+                Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => return Ok(WorkerReport::default()),
+                started = ProcessPool::start(processes.clone()) => {
+                    Some(started.map_err(WorkerError::Children)?)
+                }
+            }
         }
         None => None,
     };

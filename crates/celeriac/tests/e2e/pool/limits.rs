@@ -1,10 +1,11 @@
 //! Limits and cancellations reach every body, and end those that do not listen.
 
-use super::{entered, freezes, is_gone, listens, running, spins, steps, who};
+use super::{entered, freezes, is_gone, listens, running, spins, steps, waits, who};
 use crate::kit::PATIENCE;
 use celeriac::{DurationExt as _, JobError};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::store::Phase;
+use rustix::process::{Pid, Signal, kill_process};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hard_limit_ends_a_body_that_never_yields_or_stands_still() {
@@ -56,6 +57,20 @@ async fn a_cancelled_busy_body_is_killed() {
     is_gone(pid).await;
     assert_eq!(steps(&notes, "start", 1).await.len(), 1, "it ran once");
     here.stop().await;
+}
+
+/// An idle child that is stopped takes no task: it is replaced, and the task runs elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_does_not_take_its_task_is_replaced_without_blame() {
+    let (_place, app) = entered();
+    let here = running(&app, 1).await;
+    let (deaf, ..) = here.client.send(who::call()).await.unwrap().get(PATIENCE).await.unwrap();
+    kill_process(Pid::from_raw(deaf.cast_signed()).unwrap(), Signal::STOP).unwrap();
+    let job = here.client.send(waits::call("/dev/null".into(), "/dev/null".into())).await.unwrap();
+    assert_ne!(job.get(PATIENCE).await.unwrap(), deaf);
+    is_gone(deaf).await;
+    let report = here.stop().await;
+    assert_eq!((report.succeeded, report.failed), (2, 0));
 }
 
 /// A stopped child is replaced, and its task is not to blame: it runs again.
