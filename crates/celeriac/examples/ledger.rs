@@ -49,15 +49,6 @@ async fn until_told(cx: Context, ledger: State<Ledger>) -> Result {
     Err(why)
 }
 
-/// Computes for ever without an `.await`: dropping its future stops nothing.
-#[task(name = "ledger.spins", max_retries = 0, time_limit = "300ms")]
-async fn spins(cx: Context, ledger: State<Ledger>) -> Result {
-    ledger.note("start", &cx)?;
-    loop {
-        std::hint::spin_loop();
-    }
-}
-
 /// Has a bug.
 #[task(name = "ledger.panics", max_retries = 0)]
 async fn panics(cx: Context, ledger: State<Ledger>) -> Result {
@@ -72,8 +63,28 @@ async fn aborts(cx: Context, ledger: State<Ledger>) -> Result {
     std::process::abort()
 }
 
+/// Computes without end and without yielding.
+#[task(name = "ledger.spins", max_retries = 0)]
+async fn spins(cx: Context, ledger: State<Ledger>) -> Result {
+    ledger.note("start", &cx)?;
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// Prints this text twice, on stdout and on stderr.
+#[task(name = "ledger.prints", max_retries = 0)]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "it is what the task is for")]
+async fn prints(text: String) {
+    println!("out: {text}");
+    eprintln!("err: {text}");
+}
+
 fn main() -> Result<ExitCode> {
     let path = std::env::var_os("LEDGER").unwrap_or_else(|| "ledger.txt".into());
     let ledger = Ledger::open(path.as_ref())?;
-    Ok(App::from_env()?.tasks(tasks![work, until_told, spins, panics, aborts]).state(ledger).run())
+    Ok(App::from_env()?
+        .tasks(tasks![work, until_told, panics, aborts, spins, prints])
+        .state(ledger)
+        .run())
 }

@@ -10,6 +10,7 @@ use celeriac_core::priority::Level;
 use celeriac_core::route::Router;
 use celeriac_core::store::Store;
 use celeriac_core::{Clock, Entropy, QueueName};
+use celeriac_runtime::pool::Launch;
 use celeriac_runtime::{OsEntropy, Registry, SystemClock};
 use celeriac_stores::Resources;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct App {
     program: Vec<(&'static str, String)>,
     tasks: Vec<TaskDef>,
     states: States,
+    /// How children of this application are started; known once it has passed `enter_child`.
+    launch: Option<Launch>,
     store: Arc<OnceCell<Arc<dyn Store>>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -56,6 +59,7 @@ impl App {
             program: Vec::new(),
             tasks: Vec::new(),
             states: States::default(),
+            launch: None,
             store: Arc::default(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
@@ -104,6 +108,15 @@ impl App {
     pub(crate) fn replace_settings(mut self, settings: Settings) -> Self {
         self.settings = Arc::new(settings);
         self
+    }
+
+    pub(crate) fn with_launch(mut self, launch: Launch) -> Self {
+        self.launch = Some(launch);
+        self
+    }
+
+    pub(crate) fn launch(&self) -> Option<&Launch> {
+        self.launch.as_ref()
     }
 
     /// The same application as a child of a worker.

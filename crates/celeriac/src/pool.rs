@@ -7,10 +7,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
-
-/// How this program is started once more; set where children enter.
-static LAUNCH: OnceLock<Launch> = OnceLock::new();
+use std::sync::Arc;
 
 /// Where a worker's tasks run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,17 +68,16 @@ impl App {
     /// A child takes the store and the node name from its worker; everything else, such as routes
     /// and limits, from this application.
     pub fn enter_child(self) -> Self {
-        if config::worker_of_this_child().is_some_and(pool::is_child) {
+        if is_child() {
             pool::serve_child(Box::new(|offer| Box::pin(prepare(self, offer))));
         }
-        LAUNCH.get_or_init(launch);
-        self
+        self.with_launch(launch())
     }
 }
 
-/// How children of this program are started, if it has a place where they enter.
-pub(crate) fn known_launch() -> Option<Launch> {
-    LAUNCH.get().cloned()
+/// Whether this process is a child of a worker.
+pub(crate) fn is_child() -> bool {
+    config::worker_of_this_child().is_some_and(pool::is_child)
 }
 
 fn launch() -> Launch {

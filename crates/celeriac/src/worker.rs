@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::app::App;
 use crate::lines::SpillFile;
-use crate::pool::{self, Pool};
+use crate::pool::Pool;
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
@@ -193,7 +193,7 @@ impl WorkerBuilder {
                  memory://, or the async pool",
             );
         }
-        let Some(launch) = pool::known_launch() else {
+        let Some(launch) = self.app.launch().cloned() else {
             return refuse(
                 "this program has no place where the children of a process pool enter: call \
                  `.enter_child()` on the application, as the first thing in main or in the test, \

@@ -276,7 +276,7 @@ impl Reader {
         loop {
             match self.next() {
                 Ok(Some((ToChild::Run(run), body))) => {
-                    present = (run.run, Cancellation::default());
+                    present = (run.number, Cancellation::default());
                     let cancellation = present.1.clone();
                     // The worker sends a run only after the one before has ended.
                     if runs.try_send(Work { run: *run, body, cancellation }).is_err() {
@@ -329,7 +329,7 @@ impl Child {
     /// Runs one task after the other.
     async fn work(self: Arc<Self>, mut work: tokio::sync::mpsc::Receiver<Work>) {
         while let Some(Work { run, body, cancellation }) = work.recv().await {
-            let number = run.run;
+            let number = run.number;
             // Failed writes: the worker is gone, and the reader ends this process.
             let _gone = self.writer.say(&FromChild::Started { run: number });
             let outcome = self.run(run, body, cancellation).await;

@@ -7,7 +7,7 @@ use super::ProcessOptions;
 use super::channel::Channel;
 use super::output::{Output, Speaker};
 use super::policy::{self, Backoff, Exit, FAILED_STARTS_MAX, Killed, Standing};
-use super::process::{Process, Vitals};
+use super::process::{Process, Vitals, memory_now};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,6 +62,8 @@ struct Table {
     runs: u64,
     backoff: Backoff,
     stopping: bool,
+    /// The supervisor knows that somebody is busy and looks at them.
+    watched: bool,
 }
 
 /// The children of one worker.
@@ -131,6 +133,7 @@ impl Crew {
             runs: 0,
             backoff: Backoff::default(),
             stopping: false,
+            watched: false,
         };
         Self {
             options,
@@ -189,7 +192,7 @@ impl Crew {
     fn try_take(self: &Arc<Self>, speaker: &Speaker) -> Option<Held> {
         let mut table = self.table();
         table.runs += 1;
-        let runs = table.runs;
+        let (runs, watched) = (table.runs, table.watched);
         let tasks_max = self.options.tasks_max;
         let is_idle = |member: &Member| {
             let lives = member.process.as_ref().is_some_and(|process| !process.is_over());
@@ -215,7 +218,7 @@ impl Crew {
         member.last_taken = runs;
         member.stopped_since = None;
         let (number, run) = (*number, member.taken);
-        if policy::tasks_left(run, tasks_max) <= 1 {
+        if !watched || policy::tasks_left(run, tasks_max) <= 1 {
             self.changed.notify_one();
         }
         drop(table);
@@ -225,7 +228,10 @@ impl Crew {
     }
 
     fn give_back(&self, number: u64, process: &Process, mut channel: Channel) {
-        let heavy = self.options.memory_recycle.is_some_and(|max| Vitals::of(process).memory > max);
+        // One that is over the hard limit goes as well: its next task would be blamed for it.
+        let bounds = [self.options.memory_recycle, self.options.memory_max];
+        let bound = bounds.into_iter().flatten().min();
+        let heavy = bound.is_some_and(|max| memory_now(process) > max);
         let tasks_max = self.options.tasks_max;
         channel.rest();
         let mut table = self.table();
@@ -262,6 +268,7 @@ impl Crew {
                 other => member.phase = other,
             }
         }
+        table.watched = deeds.busy;
         let failed = matches!(*self.startup.borrow(), Startup::Failed(_));
         if table.stopping || failed {
             return deeds;
@@ -456,7 +463,7 @@ impl Crew {
 pub(super) struct Fault {
     /// What it said, or what is known.
     pub(super) text: String,
-    /// How it ended, if it had begun.
+    /// How it ended, where nothing better is known.
     pub(super) exit: Option<Exit>,
     /// What it wrote to stderr.
     pub(super) stderr: String,
@@ -464,17 +471,15 @@ pub(super) struct Fault {
 
 impl Fault {
     fn text(&self) -> String {
-        let mut text = self.text.clone();
-        if let Some(exit) = self.exit.as_ref().filter(|exit| exit.signal.is_some()) {
-            text.push_str(&format!(" ({})", exit.reason()));
-        }
+        let text = &self.text;
+        let exit =
+            self.exit.as_ref().map_or_else(String::new, |exit| format!(": {}", exit.reason()));
         let stderr = self.stderr.trim();
-        if !stderr.is_empty() {
-            let from = stderr.len().saturating_sub(SHOWN_BYTES_MAX);
-            let from = (from..stderr.len()).find(|at| stderr.is_char_boundary(*at)).unwrap_or(0);
-            text.push_str("\nlast words on its stderr:\n");
-            text.push_str(&stderr[from..]);
+        if stderr.is_empty() {
+            return format!("{text}{exit}");
         }
-        text
+        let from = stderr.len().saturating_sub(SHOWN_BYTES_MAX);
+        let from = (from..stderr.len()).find(|at| stderr.is_char_boundary(*at)).unwrap_or(0);
+        format!("{text}{exit}\nthe end of its stderr:\n{}", &stderr[from..])
     }
 }

@@ -79,7 +79,7 @@ pub(super) struct Hello {
 /// A delivery on its way into a child.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
-    pub(super) run: u64,
+    pub(super) number: u64,
     row: i64,
     token: i64,
     queue: String,
@@ -101,14 +101,14 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(
-        run: u64,
+        number: u64,
         delivery: &Delivery,
         started_at: Timestamp,
         [soft, hard]: [Option<Duration>; 2],
     ) -> Self {
         let message = &delivery.message;
         Self {
-            run,
+            number,
             row: delivery.lease.row,
             token: delivery.lease.token,
             queue: delivery.queue.to_string(),

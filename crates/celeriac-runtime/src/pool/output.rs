@@ -156,20 +156,24 @@ impl Output {
     fn read(&self, heard: &mut Heard) {
         let Heard { speaker, stdout, stderr, tail } = heard;
         let child = self.child;
-        drain(&self.stdout, stdout, |_| (), &mut |line: &str| say(child, speaker, true, line));
+        drain(&self.stdout, stdout, |_| (), &mut |line: &str| {
+            say(child, speaker.as_ref(), true, line);
+        });
         let keep = |bytes: &[u8]| {
             tail.extend(bytes);
             tail.drain(..tail.len().saturating_sub(STDERR_BYTES_MAX));
         };
-        drain(&self.stderr, stderr, keep, &mut |line: &str| say(child, speaker, false, line));
+        drain(&self.stderr, stderr, keep, &mut |line: &str| {
+            say(child, speaker.as_ref(), false, line);
+        });
     }
 }
 
 impl Heard {
     fn flush(&mut self, child: i32) {
         let Self { speaker, stdout, stderr, .. } = self;
-        stdout.finish(|line| say(child, speaker, true, line));
-        stderr.finish(|line| say(child, speaker, false, line));
+        stdout.finish(|line| say(child, speaker.as_ref(), true, line));
+        stderr.finish(|line| say(child, speaker.as_ref(), false, line));
     }
 }
 
@@ -197,7 +201,7 @@ fn drain(
     }
 }
 
-fn say(child: i32, speaker: &Option<Speaker>, stdout: bool, line: &str) {
+fn say(child: i32, speaker: Option<&Speaker>, stdout: bool, line: &str) {
     match (speaker, stdout) {
         (Some(Speaker { task_id, task }), true) => {
             tracing::info!(task_id, task, stream = "stdout", child, "{line}");

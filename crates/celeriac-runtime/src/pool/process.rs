@@ -85,11 +85,11 @@ impl Process {
             life: Mutex::default(),
             exit: watch::Sender::new(None),
         });
-        let waited = Arc::clone(&process);
+        let watched = Arc::clone(&process);
         let waiter = std::thread::Builder::new()
             .name("child waiter".to_owned())
             .stack_size(WAITER_STACK)
-            .spawn(move || waited.wait(child));
+            .spawn(move || watched.wait(child));
         if let Err(error) = waiter {
             // Without a waiter nobody would reap it: it must not live.
             process.kill(Killed::Aborted);
@@ -182,16 +182,22 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
-    /// Reads `/proc`, where there is one; elsewhere memory is only known at the end.
     pub(super) fn of(process: &Process) -> Self {
-        if cfg!(not(target_os = "linux")) || process.is_over() {
-            return Self::default();
-        }
-        let read = |name: &str| {
-            std::fs::read_to_string(format!("/proc/{}/{name}", process.pid())).unwrap_or_default()
-        };
-        Self { memory: memory_of(&read("statm")), stopped: is_stopped(&read("stat")) }
+        Self { memory: memory_now(process), stopped: is_stopped(&proc_file(process, "stat")) }
     }
+}
+
+/// The memory that a process holds now, in bytes of resident set; 0 where nobody knows.
+pub(super) fn memory_now(process: &Process) -> u64 {
+    memory_of(&proc_file(process, "statm"))
+}
+
+/// A file of `/proc`, where there is one; elsewhere memory is only known at the end.
+fn proc_file(process: &Process, name: &str) -> String {
+    if cfg!(not(target_os = "linux")) || process.is_over() {
+        return String::new();
+    }
+    std::fs::read_to_string(format!("/proc/{}/{name}", process.pid())).unwrap_or_default()
 }
 
 /// The second number of `statm` is the resident set in pages (proc(5)).

@@ -41,7 +41,7 @@ pub(super) async fn run(crew: Arc<Crew>, context: RunContext) -> Outcome {
             held.give_back();
             outcome
         }
-        Err(why) => lost(held, why).await,
+        Err(why) => lost(held, &speaker, why).await,
     }
 }
 
@@ -115,7 +115,7 @@ async fn converse(
 }
 
 /// The child is lost: how it ended says what that means.
-async fn lost(held: Held, why: Break) -> Outcome {
+async fn lost(held: Held, speaker: &Speaker, why: Break) -> Outcome {
     let process = &held.process;
     match why {
         Break::Kill(killed) => process.kill(killed),
@@ -129,5 +129,8 @@ async fn lost(held: Held, why: Break) -> Outcome {
     let Ok(exit) = tokio::time::timeout(DEATH_PATIENCE, process.exited()).await else {
         return Outcome::Returned { reason: "its child does not die".to_owned() };
     };
+    let (task_id, task) = (&speaker.task_id, &speaker.task);
+    let (child, reason) = (process.pid(), exit.reason());
+    tracing::warn!(task_id, task, child, reason, "a child was lost while it ran a task");
     exit.outcome(held.output.last_words().await)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// A child that is not ready after this time is killed: its state takes too long to be made.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 /// A child that was asked to end is killed after this time.
 const QUIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How often busy children are looked at when memory is limited, and when it is not.
@@ -77,15 +77,16 @@ async fn attend(crew: Arc<Crew>, number: u64) {
     let life = async {
         let greeted = tokio::time::timeout(START_PATIENCE, greet(&crew, &mut channel)).await;
         let fault = match greeted {
-            Ok(Ok(())) => {
+            Ok(Greeting::Ready) => {
                 tracing::debug!(child = process.pid(), "a child is ready");
                 crew.is_ready(number, channel);
                 None
             }
-            Ok(Err(text)) => Some(text),
+            Ok(other) => Some(other),
             Err(_elapsed) => {
                 process.kill(Killed::Late);
-                Some(format!("it was not ready within {} s", START_PATIENCE.as_secs()))
+                let limit = START_PATIENCE.as_secs();
+                Some(Greeting::Refused(format!("it was not ready within {limit} s")))
             }
         };
         if fault.is_some() && tokio::time::timeout(QUIT_PATIENCE, process.exited()).await.is_err() {
@@ -98,11 +99,13 @@ async fn attend(crew: Arc<Crew>, number: u64) {
     let (fault, exit, idle) = listen(&output, life).await;
     drop(guard);
     let fault = match fault {
-        Some(text) => Some(Fault { text, exit: Some(exit), stderr: output.last_words().await }),
-        None if idle => {
-            let text = format!("an idle child was lost: {}", exit.reason());
-            Some(Fault { text, exit: None, stderr: output.last_words().await })
-        }
+        Some(Greeting::Refused(text)) => Some((text, None)),
+        Some(_) => Some(("it ended before it was ready".to_owned(), Some(exit))),
+        None if idle => Some(("it was lost while it was idle".to_owned(), Some(exit))),
+        None => None,
+    };
+    let fault = match fault {
+        Some((text, exit)) => Some(Fault { text, exit, stderr: output.last_words().await }),
         None => None,
     };
     crew.gone(number, fault);
@@ -141,8 +144,17 @@ fn begin(crew: &Crew) -> std::io::Result<(Arc<Process>, Arc<Output>, Channel)> {
     }
 }
 
+/// What a child answers to a hello.
+enum Greeting {
+    Ready,
+    /// It cannot run tasks, and says why.
+    Refused(String),
+    /// It has closed its end.
+    Ended,
+}
+
 /// Says hello and waits until the child is ready.
-async fn greet(crew: &Crew, channel: &mut Channel) -> Result<(), String> {
+async fn greet(crew: &Crew, channel: &mut Channel) -> Greeting {
     let options = &crew.options;
     let hello = Hello {
         protocol: frame::PROTOCOL,
@@ -153,27 +165,24 @@ async fn greet(crew: &Crew, channel: &mut Channel) -> Result<(), String> {
         oom_score_adj: options.oom_score_adj,
         frame_bytes_max: options.frame_bytes_max,
     };
-    // A failed write means that it has ended already; the read says what it said before.
-    let sent = channel.send(&ToChild::Hello(hello), &[]).await;
+    // A failed write means that it has ended already; the read finds what it said before.
+    let _closed = channel.send(&ToChild::Hello(hello), &[]).await;
     match channel.next().await {
         Ok(Some(FromChild::Ready { protocol, version })) => {
             if (protocol, version.as_str()) == (frame::PROTOCOL, frame::VERSION) {
-                return Ok(());
+                return Greeting::Ready;
             }
-            Err(format!(
+            Greeting::Refused(format!(
                 "the child is celeriac {version} (protocol {protocol}), its worker is {} (protocol \
                  {}): the program was replaced while it ran; restart the worker",
                 frame::VERSION,
                 frame::PROTOCOL
             ))
         }
-        Ok(Some(FromChild::Failed { text })) => Err(text),
-        Ok(Some(other)) => Err(format!("it said {other:?} before it was ready")),
-        Ok(None) => Err(match sent {
-            Ok(()) => "it ended before it was ready".to_owned(),
-            Err(error) => format!("it ended before it was greeted: {error}"),
-        }),
-        Err(error) => Err(format!("it cannot be understood: {error}")),
+        Ok(Some(FromChild::Failed { text })) => Greeting::Refused(text),
+        Ok(Some(other)) => Greeting::Refused(format!("it said {other:?} before it was ready")),
+        Ok(None) => Greeting::Ended,
+        Err(error) => Greeting::Refused(format!("it cannot be understood: {error}")),
     }
 }
 

@@ -123,7 +123,7 @@ impl Emitter {
                 self.emit(|base| Event::task_rejected(base, id, *requeue));
             }
             Verdict::Returned | Verdict::ChildLost(_) => {
-                self.emit(|base| Event::task_cancelled(base, id))
+                self.emit(|base| Event::task_cancelled(base, id));
             }
             _ => {}
         }

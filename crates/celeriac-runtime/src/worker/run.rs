@@ -9,7 +9,7 @@ use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
 use super::spill::{self, Spill};
 use super::watchdog::{Watchdog, Watched};
-use super::{Background, Worker, WorkerError, WorkerReport};
+use super::{Background, Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
 use crate::pool::ProcessPool;
@@ -114,7 +114,15 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let options = &worker.options;
     let pool = match &options.processes {
         Some(processes) => {
-            Some(ProcessPool::start(processes.clone()).await.map_err(WorkerError::Children)?)
+            let mut stop = worker.stop.0.subscribe();
+            tokio::select! {
+                biased;
+                // Children that start are killed when the future is dropped.
+                Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => return Ok(WorkerReport::default()),
+                started = ProcessPool::start(processes.clone()) => {
+                    Some(started.map_err(WorkerError::Children)?)
+                }
+            }
         }
         None => None,
     };

@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::config::{Inputs, Settings};
 use crate::context::Context;
 use crate::error::TaskError;
+use crate::pool::Pool;
 use crate::task::Task;
 use celeriac_wire::Value;
 use clap::Args;
@@ -40,6 +41,8 @@ const PICKUPS: usize = 300;
 const PATIENCE: Duration = Duration::from_mins(5);
 /// Processes that send at once.
 const WRITERS: usize = 4;
+/// Children of the process pool.
+const CHILDREN: usize = 2;
 /// How long an idle worker is watched.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -94,6 +97,8 @@ struct Figure {
 }
 
 pub(super) async fn run(session: &Session, args: BenchArgs) -> Result<ExitCode, Failed> {
+    // The children of the process pool come here; the store's URL is their worker's.
+    drop(application("memory://")?.enter_child());
     if let Some(url) = &args.serve {
         return serve(&application(url)?, &args).await;
     }
@@ -157,6 +162,9 @@ async fn measure(
 
     note("execute …");
     figures.extend(execute(&app, args).await?);
+
+    note("execute in child processes …");
+    figures.extend(in_processes(&app, &client, args).await?);
 
     note("idle pickup …");
     figures.extend(idle(&url, &client, args).await?);
@@ -283,6 +291,26 @@ async fn execute(app: &App, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
         Figure { name: "execute no-ops, results on", value: done / seconds, unit: "tasks/s" },
         Figure { name: "  per core-second", value: done / cpu, unit: "tasks" },
         Figure { name: "  events dropped", value: report.events_dropped as f64, unit: "events" },
+    ])
+}
+
+/// The same in children: how long the first takes to start, and how many tasks they do.
+async fn in_processes(app: &App, client: &Client, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
+    let app = app.clone().enter_child();
+    let worker = |slots: usize| {
+        let worker = app.worker().pool(Pool::Process).concurrency(slots);
+        worker.task_events(!args.no_task_events).stop_when_idle(Duration::from_millis(1))
+    };
+    let began = Instant::now();
+    worker(1).run().await?;
+    let start = began.elapsed().as_secs_f64() * 1000.0;
+    in_bulk(client, args.tasks).await?;
+    let began = Instant::now();
+    let report = worker(CHILDREN).run().await?;
+    let rate = report.processed as f64 / began.elapsed().as_secs_f64();
+    Ok(vec![
+        Figure { name: "start and end of a worker with one child", value: start, unit: "ms" },
+        Figure { name: "execute no-ops in two children", value: rate, unit: "tasks/s" },
     ])
 }
 

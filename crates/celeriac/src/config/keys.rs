@@ -98,7 +98,8 @@ pub fn reference_page() -> String {
          Precedence, later wins: defaults, the program (`App::at`), `celeriac.toml`, `.env`, \
          environment,\n`[override]` in `celeriac.toml`, flags.\n\
          `celeriac config show` prints every value with its source.\n\
-         Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds. Sizes: `16MiB`, `200MB`, a bare number is bytes.\n\
+         Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds.\n\
+         Sizes: `16MiB`, `200MB`, a bare number is bytes.\n\
          Booleans: 1, 0, true, false, yes, no, on, off; anything else is an error.\n\n\
          | key | default | environment | effect |\n|---|---|---|---|\n",
     );

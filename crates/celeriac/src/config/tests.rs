@@ -102,7 +102,11 @@ fn values_that_cannot_be_used_say_what_can() {
     for (key, value, expected) in [
         ("CELERIAC_CONCURRENCY", "0", "from 1 to 10000"),
         ("CELERIAC_GRACE", "soon", "such as 500ms"),
-        ("CELERIAC_MESSAGE_BYTES_MAX", "16MB", "16MiB"),
+        ("CELERIAC_MESSAGE_BYTES_MAX", "16 megs", "16MiB"),
+        ("CELERIAC_POOL", "gevent", "use async"),
+        ("CELERIAC_MAX_TASKS_PER_CHILD", "0", "at least 1"),
+        ("CELERIAC_CHILD_MEMORY_MAX", "much", "16MiB"),
+        ("CELERIAC_CHILD_OOM_SCORE_ADJ", "1001", "-1000 to 1000"),
         ("CELERIAC_LOG_FORMAT", "xml", "text or json"),
         ("CELERIAC_LEASE_EXPIRY", "1ms", "at least 200ms"),
         ("CELERIAC_QUEUES", "a,celeriac:b", "reserved"),
@@ -115,6 +119,23 @@ fn values_that_cannot_be_used_say_what_can() {
     let backend = error(inputs(&[("CELERY_RESULT_BACKEND", "redis://:pw@h/1")], &[], ""));
     assert!(backend.contains("**") && !backend.contains("pw"), "{backend}");
     assert!(error(inputs(&[], &[], "[routes]\n\"/(/\" = \"q\"")).contains("regular expression"));
+}
+
+#[test]
+fn what_is_said_of_children_is_understood() {
+    let env = [
+        ("CELERIAC_CHILD", "4711"),
+        ("CELERIAC_POOL", "prefork"),
+        ("CELERIAC_MAX_MEMORY_PER_CHILD", "200MB"),
+        ("CELERIAC_CHILD_MEMORY_MAX", "1GiB"),
+    ];
+    let settings = Settings::resolve(inputs(&env, &[], "max_tasks_per_child = 100")).unwrap();
+    assert!(settings.warnings().is_empty(), "the mark of a child is no setting");
+    assert_eq!(settings.pool.value, Pool::Process);
+    assert_eq!(settings.max_tasks_per_child.value, Some(100));
+    assert_eq!(settings.max_memory_per_child.value, Some(200_000_000));
+    assert_eq!(settings.child_memory_max.value, Some(1 << 30));
+    assert_eq!(settings.child_oom_score_adj.value, 500);
 }
 
 #[test]

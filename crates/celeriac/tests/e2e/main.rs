@@ -8,6 +8,7 @@ mod demo;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod library;
+mod pool;
 mod process;
 mod running;
 mod ui;

@@ -94,7 +94,7 @@ fn a_delivery_arrives_as_it_was() {
     buffer.extend_from_slice(&[*last]);
     let (read, body) = decode::<ToChild>(&mut buffer, MAX).unwrap().unwrap();
     let ToChild::Run(run) = read else { panic!("{read:?}") };
-    assert_eq!((run.run, run.soft, run.hard), (9, limits[0], limits[1]));
+    assert_eq!((run.number, run.soft, run.hard), (9, limits[0], limits[1]));
     assert_eq!(run.into_delivery(body).unwrap(), delivery);
 }
 

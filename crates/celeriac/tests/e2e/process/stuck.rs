@@ -6,6 +6,7 @@ use celeriac_core::dead::DeadReason;
 use celeriac_core::store::DeadFilter;
 use std::time::Duration;
 
+const LIMIT: Duration = Duration::from_millis(300);
 /// Limit (0.3 s), patience (1 s), and a margin for a busy machine.
 const FENCED_WITHIN: Duration = Duration::from_millis(3300);
 
@@ -25,7 +26,7 @@ async fn a_task_that_never_yields_is_failed_and_its_neighbours_run_again_without
     .await;
     // As many as the runtime has threads: nothing in it is polled any more.
     let sent = tokio::time::Instant::now();
-    let calls: Vec<_> = (0..3).map(|_| Call::named("ledger.spins")).collect();
+    let calls: Vec<_> = (0..3).map(|_| Call::named("ledger.spins").time_limit(LIMIT)).collect();
     let spins = client.send_all(calls).await.unwrap();
     for job in &spins[..2] {
         let error = job.get(PATIENCE).await.unwrap_err();
