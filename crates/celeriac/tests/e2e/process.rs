@@ -1,5 +1,6 @@
 //! Real worker processes: killed, stopped, frozen, and with tasks that misbehave.
 
+mod failpoints;
 mod faults;
 mod freeze;
 mod kills;
