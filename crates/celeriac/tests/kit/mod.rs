@@ -5,6 +5,7 @@
 use celeriac::App;
 use celeriac_core::store::Store;
 use celeriac_testkit::process::{Process, read_ledger};
+#[allow(unused_imports, reason = "each test program uses its part")]
 pub(crate) use celeriac_testkit::process::{pass, until};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};

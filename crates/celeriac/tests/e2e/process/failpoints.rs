@@ -98,6 +98,8 @@ async fn die_at(point: &str) -> &'static str {
     faults.push(killed(&client, victim.pid));
 
     let mut last = Worker::spawn(&place, "last", LEASE, &["-c", "8"]);
+    let listens = async || last.log().contains("ready.").then_some(());
+    kit::until("the last worker listens to signals", PATIENCE, listens).await;
     all_end(&client, &evidence).await;
     evidence.held = descriptors(last.pid);
     last.signal(rustix::process::Signal::TERM);
