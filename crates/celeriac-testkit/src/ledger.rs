@@ -178,7 +178,12 @@ impl Ledger {
 
 /// The text of lines, as a file has it.
 pub fn print(lines: &[Line]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]

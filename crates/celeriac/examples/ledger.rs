@@ -1,7 +1,9 @@
 //! An application with tasks of its own, a shared state and the whole command line.
 //!
 //! Its tasks write what they do into a ledger, a file outside the store: the test programs run it
-//! as a real worker, kill it, and compare the ledger with what the store says.
+//! as a real worker, kill it, and compare the ledger with what the store says. With
+//! `CELERIAC_FAILPOINT=<step>[:<n>]` the process kills itself when it reaches that step of
+//! `celeriac_core::failpoint` for the n-th time.
 //!
 //! ```console
 //! $ cargo run --example ledger -- call ledger.work -a '[500]'
@@ -9,10 +11,15 @@
 //! ```
 
 use celeriac::prelude::*;
+use celeriac_core::failpoint::{self, Step};
+use celeriac_wire::Value;
+use rustix::process::Signal;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file to which every run appends one line a step.
 struct Ledger(File);
@@ -22,11 +29,13 @@ impl Ledger {
         Ok(Self(OpenOptions::new().create(true).append(true).open(path)?))
     }
 
-    /// Appends `<step> <task id> <attempt> <pid> <microseconds>` in one write, so that lines of
-    /// several processes never mix.
+    /// Appends `<step> <task id> <attempt> <pid> <microseconds> redelivered=<yes|no>` in one write,
+    /// so that lines of several processes never mix; `celeriac_testkit::ledger` reads them.
     fn note(&self, step: &str, cx: &Context) -> Result {
         let (id, attempt, pid) = (cx.id(), cx.attempt(), std::process::id());
-        let line = format!("{step} {id} {attempt} {pid} {}\n", cx.now().as_microsecond());
+        let (now, again) = (cx.now().as_microsecond(), cx.is_redelivered());
+        let again = if again { "yes" } else { "no" };
+        let line = format!("{step} {id} {attempt} {pid} {now} redelivered={again}\n");
         Ok((&self.0).write_all(line.as_bytes())?)
     }
 }
@@ -38,6 +47,46 @@ async fn work(cx: Context, ledger: State<Ledger>, ms: u64) -> Result<u32> {
     tokio::time::sleep(ms.millis()).await;
     ledger.note("end", &cx)?;
     Ok(std::process::id())
+}
+
+/// A step of a chain, or the body of a chord: takes what came before.
+#[task(name = "ledger.follow", max_retries = 0)]
+async fn follow(cx: Context, ledger: State<Ledger>, before: Value) -> Result<u32> {
+    ledger.note("start", &cx)?;
+    if before.is_null() {
+        return Err(TaskError::fail("nothing came before"));
+    }
+    ledger.note("end", &cx)?;
+    Ok(std::process::id())
+}
+
+/// Fails the first time.
+#[task(name = "ledger.flaky", max_retries = 2, retry_delay = "50ms")]
+async fn flaky(cx: Context, ledger: State<Ledger>) -> Result<u32> {
+    ledger.note("start", &cx)?;
+    if cx.attempt() == 1 {
+        return Err(TaskError::retry("it is the first time"));
+    }
+    ledger.note("end", &cx)?;
+    Ok(std::process::id())
+}
+
+/// Gives its message back until somebody else had it.
+#[task(name = "ledger.returns", max_retries = 0)]
+async fn returns(cx: Context, ledger: State<Ledger>) -> Result<u32> {
+    ledger.note("start", &cx)?;
+    if !cx.is_redelivered() {
+        return Err(TaskError::reject(true, "not yet"));
+    }
+    ledger.note("end", &cx)?;
+    Ok(std::process::id())
+}
+
+/// Fails for good.
+#[task(name = "ledger.fails", max_retries = 0)]
+async fn fails(cx: Context, ledger: State<Ledger>) -> Result {
+    ledger.note("start", &cx)?;
+    Err(TaskError::fail("it always does"))
 }
 
 /// Works until it is told to stop, and says so.
@@ -80,11 +129,35 @@ async fn prints(text: String) {
     eprintln!("err: {text}");
 }
 
+/// Where this process ends: a step, and how often it is reached before.
+static DEATH: OnceLock<(Step, u64)> = OnceLock::new();
+static REACHED: AtomicU64 = AtomicU64::new(0);
+
+/// Kills this process at the step that the environment names.
+fn set_failpoint() -> Result {
+    let Some(text) = std::env::var_os("CELERIAC_FAILPOINT") else { return Ok(()) };
+    let text = text.to_string_lossy().into_owned();
+    let (step, count) = text.split_once(':').unwrap_or((&text, "1"));
+    let step: Step = step.parse().map_err(TaskError::fail)?;
+    let count: u64 = count.parse()?;
+    DEATH.get_or_init(|| (step, count.saturating_sub(1)));
+    failpoint::set_hook(|reached| {
+        let death = DEATH.get().filter(|(step, _)| *step == reached);
+        if death.is_some_and(|(_, before)| REACHED.fetch_add(1, Ordering::Relaxed) == *before) {
+            // SIGKILL needs no help to end a process; should it fail, the test says so.
+            let _killed = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+        }
+    });
+    Ok(())
+}
+
 fn main() -> Result<ExitCode> {
+    set_failpoint()?;
     let path = std::env::var_os("LEDGER").unwrap_or_else(|| "ledger.txt".into());
     let ledger = Ledger::open(path.as_ref())?;
     Ok(App::from_env()?
-        .tasks(tasks![work, until_told, panics, aborts, spins, prints])
+        .tasks(tasks![work, follow, flaky, returns, fails, until_told, panics, aborts])
+        .tasks(tasks![spins, prints])
         .state(ledger)
         .run())
 }

@@ -99,7 +99,6 @@ impl Link {
             tokio::time::sleep(self.dice.millis(1, 300)).await;
         }
         match mode {
-            Mode::Up | Mode::OneWay => {}
             Mode::Refused => return Err(error(ErrorKind::Unavailable, "the store is down")),
             Mode::Silent => {
                 tokio::time::sleep(DEADLINE).await;
@@ -108,7 +107,7 @@ impl Link {
             Mode::Full if matches!(call, Call::NeedsRoom(_)) => {
                 return Err(error(ErrorKind::Full, "no room"));
             }
-            Mode::Full => {}
+            Mode::Up | Mode::OneWay | Mode::Full => {}
         }
         if self.dice.happens(rates.refused) {
             self.note("error", call);

@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// After the storm everything must have ended within this time.
-const DRAIN_MAX: Duration = Duration::from_secs(120);
+const DRAIN_MAX: Duration = Duration::from_mins(2);
 /// How often the world looks whether a worker has ended or everything is done.
 const LOOK: Duration = Duration::from_millis(250);
 /// A call that fails is tried again after this.
@@ -73,6 +73,7 @@ pub(crate) struct World {
 }
 
 /// What happens at one time.
+#[derive(Clone, Copy)]
 enum Happening {
     Fault(FaultPlan),
     Thaw(usize, u32),
@@ -283,9 +284,9 @@ impl World {
                 self.fault("stop", name(worker), GRACE * 2);
                 let running = self.nodes[worker].running.as_ref()?;
                 if now {
-                    running.stop.now()
+                    running.stop.now();
                 } else {
-                    running.stop.grace()
+                    running.stop.grace();
                 }
                 None
             }
@@ -360,7 +361,7 @@ impl World {
         let due = self.store.next_due(&[QueueName::celery(), line()]).await;
         let Ok(Some(due)) = due else { return };
         let wait = clock::between(self.store_clock.wall(), due);
-        if wait > Duration::from_secs(60) {
+        if wait > Duration::from_mins(1) {
             let offset = self.store_clock.offset() + wait.as_secs() as i64;
             self.store_clock.jump(offset);
             self.nodes.iter().for_each(|node| node.clock.jump(offset));
@@ -393,13 +394,13 @@ impl World {
         // What was aborted is dropped when the runtime comes to it.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let ids: Vec<String> = self.evidence.expected.keys().cloned().collect();
-        let link = Arc::new(Link::new(
+        let direct = Arc::new(Link::new(
             "observer",
             Arc::clone(&self.record),
             Dice::new(self.seed, 3),
             Rates::default(),
         ));
-        let view = self.view_of("observer", &link);
+        let view = self.view_of("observer", &direct);
         self.evidence.view = View::of(&view, &ids).await.unwrap_or_default();
         for (id, standing) in &self.evidence.view.tasks {
             if let Some(state) = &standing.state {

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "a test's name says what it is about")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, and says where")]
+#![allow(clippy::print_stdout, reason = "which seed, and what it showed")]
 
 mod sabotage;
 mod seeds;

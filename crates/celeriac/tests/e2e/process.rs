@@ -1,6 +1,7 @@
 //! Real worker processes: killed, stopped, frozen, and with tasks that misbehave.
 
 mod disk;
+mod failpoints;
 mod faults;
 mod freeze;
 mod kills;

@@ -4,37 +4,22 @@
 
 use celeriac::App;
 use celeriac_core::store::{Page, Store};
-use rustix::process::{Pid, Signal, kill_process};
+use celeriac_testkit::process::{Process, read_ledger};
+#[allow(unused_imports, reason = "each test program uses its part")]
+pub(crate) use celeriac_testkit::process::{pass, until};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
-use tokio::time::Instant;
+use tokio::process::Command;
 
 /// Longer than anything takes on a busy machine; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The first page of any list.
 pub(crate) const ALL: Page = Page { after: 0, count_max: 1000 };
-
-/// Waits until `probe` finds something. What other processes do rings no bell here, so it looks
-/// again and again: the only place in the tests that does.
-pub(crate) async fn until<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl AsyncFnMut() -> Option<T>,
-) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 /// A folder with a store in it.
 pub(crate) struct Place {
@@ -148,23 +133,39 @@ pub(crate) fn ledger_program() -> PathBuf {
 }
 
 /// A real worker process.
-pub(crate) struct Worker {
-    child: Child,
-    pub(crate) pid: u32,
-    log: PathBuf,
+pub(crate) struct Worker(Process);
+
+impl Deref for Worker {
+    type Target = Process;
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Worker {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
 }
 
 impl Worker {
     /// Starts the ledger application's worker; its log is in the test's folder.
     pub(crate) fn spawn(place: &Place, name: &str, lease: &str, args: &[&str]) -> Self {
-        let log = place.path(&format!("{name}.log"));
-        let file = std::fs::File::create(&log).unwrap();
+        Self::dies_at(place, name, lease, args, None)
+    }
+
+    /// The same, which dies when it reaches a step.
+    pub(crate) fn dies_at(
+        place: &Place,
+        name: &str,
+        lease: &str,
+        args: &[&str],
+        failpoint: Option<&str>,
+    ) -> Self {
         let mut command = command(&ledger_program(), place.dir());
         command.env("CELERIAC_LEASE_EXPIRY", lease).args(["-b", place.url(), "worker", "-n", name]);
-        command.args(args).stdout(file.try_clone().unwrap()).stderr(file);
-        let child = command.spawn().unwrap();
-        let pid = child.id().unwrap();
-        Self { child, pid, log }
+        command.args(args).envs(failpoint.map(|step| ("CELERIAC_FAILPOINT", step)));
+        Self(Process::spawn(&mut command, place.path(&format!("{name}.log"))))
     }
 
     /// Starts one and waits until it is registered.
@@ -185,34 +186,13 @@ impl Worker {
         worker
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid.cast_signed()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// Whether it has ended by itself.
-    pub(crate) fn is_over(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Waits for the end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let ended = tokio::time::timeout(PATIENCE * 2, self.child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("the worker does not end:\n{}", self.log())).unwrap()
-    }
-
-    /// Kills it, as the kernel does.
-    pub(crate) async fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.child.wait().await.unwrap();
+        self.ended_within(PATIENCE * 2).await
     }
 }
 
-/// One line of the ledger.
+/// One line of the ledger, of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) step: String,
@@ -223,27 +203,16 @@ pub(crate) struct Line {
 
 /// Everything in the ledger of a test's folder; a line that is being written is left out.
 pub(crate) fn ledger(place: &Place) -> Vec<Line> {
-    let text = std::fs::read_to_string(place.path("ledger.txt")).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let line = |line: &str| {
-        let cells: Vec<&str> = line.split(' ').collect();
-        Line {
-            step: cells[0].to_owned(),
-            id: cells[1].to_owned(),
-            pid: cells[3].parse().unwrap(),
-            micros: cells[4].parse().unwrap(),
-        }
+    let line = |line: celeriac_testkit::ledger::Line| Line {
+        step: line.what.as_str().to_owned(),
+        pid: line.who.parse().unwrap(),
+        id: line.id,
+        micros: line.micros,
     };
-    whole.lines().map(line).collect()
+    read_ledger(&place.path("ledger.txt")).into_iter().map(line).collect()
 }
 
 /// How many lines of this step the ledger has.
 pub(crate) fn count(place: &Place, step: &str) -> usize {
     ledger(place).iter().filter(|line| line.step == step).count()
-}
-
-/// Lets time pass where the passing of time is what is tested: a random moment for a fault, or a
-/// lease that must run out.
-pub(crate) async fn pass(span: Duration) {
-    tokio::time::sleep(span).await;
 }

@@ -4,12 +4,17 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use std::collections::BTreeMap;
 
 /// The allowed arrows of `ARCHITECTURE.md`, normal dependencies only.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("celeriac-wire", &[]),
     ("celeriac-macros", &[]),
     ("celeriac-core", &["celeriac-wire"]),
     ("celeriac-stores", &["celeriac-core", "celeriac-wire"]),
     ("celeriac-runtime", &["celeriac-core", "celeriac-wire"]),
+    // Only tests depend on it, so nothing may name it among its normal dependencies.
+    (
+        "celeriac-testkit",
+        &["celeriac-core", "celeriac-runtime", "celeriac-stores", "celeriac-wire"],
+    ),
     (
         "celeriac",
         &[
