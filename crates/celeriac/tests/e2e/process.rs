@@ -1,13 +1,16 @@
 //! Real worker processes: killed, stopped, frozen, and with tasks that misbehave.
 
+mod children;
 mod disk;
 mod failpoints;
 mod faults;
 mod freeze;
 mod kills;
+mod revokes;
 mod sharing;
 mod stops;
 mod stuck;
+mod unique;
 
 use celeriac::{Call, Client};
 

@@ -96,7 +96,7 @@ async fn kills_lose_nothing_and_work_comes_back_in_time() {
 }
 
 /// Sends tasks of random length and returns the ids that the store confirmed.
-async fn produce(client: Client, seed: u64, enough: Arc<AtomicBool>) -> Vec<String> {
+pub(super) async fn produce(client: Client, seed: u64, enough: Arc<AtomicBool>) -> Vec<String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut pace = tokio::time::interval(Duration::from_millis(100));
     let mut confirmed = Vec::new();
