@@ -54,6 +54,7 @@ impl Channel {
 
     /// Frees the memory of a large frame.
     pub(super) fn rest(&mut self) {
+        /// What a channel keeps of its buffer between two frames.
         const KEPT_BYTES_MAX: usize = 64 << 10;
         if self.read.is_empty() && self.read.capacity() > KEPT_BYTES_MAX {
             self.read = BytesMut::new();

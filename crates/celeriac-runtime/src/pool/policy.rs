@@ -9,6 +9,7 @@ use std::time::Duration;
 pub(super) const FAILED_STARTS_MAX: u32 = 3;
 /// The first pause after a failed start; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a child is started again.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Failures are forgotten when none followed for so long.
 const FORGIVEN: Duration = Duration::from_mins(1);

@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 
 /// The most settlements in one write.
 const BATCH_MAX: usize = 256;
-/// The first pause before a failed write is tried again; it doubles up to [`PAUSE_MAX`].
+/// The first pause before a failed write is tried again; it doubles.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause before a failed write is tried again.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What came of a settlement.

@@ -1,6 +1,6 @@
 //! Documents: one heading, links that resolve, commands that exist.
 
-use super::{files, root};
+use super::{check_page, files, root};
 
 #[test]
 fn every_document_has_one_heading_and_links_that_resolve() {
@@ -56,4 +56,60 @@ fn the_commands_are_the_same_everywhere() {
     for alias in ["cargo t", "cargo lint", "cargo tidy"] {
         assert!(read("CONTRIBUTING.md").contains(alias), "CONTRIBUTING.md lacks {alias}");
     }
+}
+
+/// Crates whose bounds an operator or developer may run into.
+const BOUNDED: [&str; 4] =
+    ["celeriac-core", "celeriac-runtime", "celeriac-stores", "celeriac-wire"];
+
+/// Every queue, buffer, page and retry has a named bound, and every bound is on one page.
+#[test]
+fn the_page_of_the_bounds_is_true() {
+    let mut page = String::from(
+        "# Bounds\n\nWritten from the sources; a test keeps it true.\nWhat an operator sets \
+         (sizes of messages and results, depths, dead letters, events, memory of children) is on \
+         the page of the [settings](settings.md); here is every bound that is built in.\n",
+    );
+    for name in BOUNDED {
+        let folder = root().join("crates").join(name).join("src");
+        let mut rows = Vec::new();
+        for path in files(&folder, ".rs") {
+            let shown = path.strip_prefix(&folder).unwrap().display().to_string();
+            if !shown.ends_with("tests.rs") {
+                rows.extend(bounds(&std::fs::read_to_string(&path).unwrap(), &shown));
+            }
+        }
+        page.push_str(&format!(
+            "\n## {name}\n\n| bound | value | where | what |\n|---|---|---|---|\n"
+        ));
+        rows.sort();
+        page.push_str(&rows.concat());
+    }
+    check_page(&root().join("docs/reference/bounds.md"), &page);
+}
+
+/// A row for each constant named `…_MAX`, with the first paragraph of its documentation.
+fn bounds(source: &str, shown: &str) -> Vec<String> {
+    let lines: Vec<&str> = source.lines().collect();
+    let mut rows = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((_, rest)) = line.split_once("const ") else { continue };
+        let Some((name, rest)) = rest.split_once(':') else { continue };
+        let value =
+            rest.split_once('=').map_or("", |(_, value)| value).trim().trim_end_matches(';');
+        let is_bound = name.ends_with("_MAX") && !line.trim_start().starts_with("//");
+        if !is_bound || value.is_empty() {
+            continue;
+        }
+        let docs: Vec<&str> = lines[..at]
+            .iter()
+            .rev()
+            .map_while(|line| line.trim_start().strip_prefix("///"))
+            .map(str::trim)
+            .collect();
+        let what: Vec<&str> = docs.into_iter().rev().take_while(|line| !line.is_empty()).collect();
+        assert!(!what.is_empty(), "{shown}: {name} does not say what it bounds");
+        rows.push(format!("| `{name}` | `{value}` | `{shown}` | {} |\n", what.join(" ")));
+    }
+    rows
 }
