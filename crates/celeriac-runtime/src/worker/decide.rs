@@ -49,12 +49,13 @@ impl Refusal {
 pub fn decide(delivery: &Delivery, registry: &Registry, now: Timestamp) -> Decision {
     let message = &delivery.message;
     if let Err(error) = message.check() {
-        let refusal = Refusal::dead(
-            DeadReason::Undecodable,
-            "celery.exceptions",
-            "InvalidTaskError",
-            format!("the message cannot be understood: {error}"),
-        );
+        // Celery's worker fails to unpack such a limit; running without it would be worse.
+        let reason = match message.headers.time_limits() {
+            Err(_) => DeadReason::LimitNotEnforceable,
+            Ok(_) => DeadReason::Undecodable,
+        };
+        let text = format!("the message cannot be understood: {error}");
+        let refusal = Refusal::dead(reason, "celery.exceptions", "InvalidTaskError", text);
         return Decision::Refuse(Body::default(), refusal);
     }
     let body = match readable(delivery) {
@@ -73,19 +74,8 @@ pub fn decide(delivery: &Delivery, registry: &Registry, now: Timestamp) -> Decis
         let refusal = Refusal::Dead(DeadReason::UnknownTask, Failure::permanent(exception));
         return Decision::Refuse(body, refusal);
     };
-    let limits = match message.headers.time_limits() {
-        Ok(limits) => limits,
-        // Celery's worker would fail to unpack it; running without the limit would be worse.
-        Err(error) => {
-            let refusal = Refusal::dead(
-                DeadReason::LimitNotEnforceable,
-                "celery.exceptions",
-                "InvalidTaskError",
-                format!("the message asks for a time limit that cannot be kept: {error}"),
-            );
-            return Decision::Refuse(body, refusal);
-        }
-    };
+    // They parse, or the check above would have failed.
+    let limits = message.headers.time_limits().unwrap_or_default();
     let policy = handler.policy();
     Decision::Run {
         body,

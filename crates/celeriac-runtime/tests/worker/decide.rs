@@ -4,7 +4,7 @@ use crate::{delivery, registry};
 use celeriac_core::store::Delivery;
 use celeriac_runtime::TaskPolicy;
 use celeriac_runtime::worker::decide::{Decision, Refusal, decide};
-use celeriac_wire::TimeLimits;
+use celeriac_wire::{TimeLimits, Value};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -80,6 +80,22 @@ fn a_message_is_decoded_then_looked_at_in_celerys_order() {
         }),
         "undecodable"
     );
+}
+
+/// Running without the limit that the caller asked for would be worse than not running.
+#[test]
+fn a_limit_that_cannot_be_understood_is_a_dead_letter() {
+    let bad = |text: &str| {
+        word(|one| {
+            drop(one.message.headers.insert("timelimit", Value::parse(text.as_bytes()).unwrap()))
+        })
+    };
+    for text in [r#""10""#, r#"["soon", null]"#, "[null, -1]", "[1]", "[1, 2, 3]", "[NaN, null]"] {
+        assert_eq!(bad(text), "limit-not-enforceable", "{text}");
+    }
+    for text in ["null", "[]", "[null, null]", "[10, 5]", "[0.5, null]"] {
+        assert_eq!(bad(text), "run", "{text}");
+    }
 }
 
 #[test]

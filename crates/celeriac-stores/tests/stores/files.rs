@@ -5,8 +5,8 @@ use celeriac_core::ErrorKind;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    Broker, Control, DeadFilter, DeadLetters, Events, Fate, Inspect, Nodes, Outgoing, Page, Phase,
-    Plan, Settled, Settlement, Store,
+    Broker, Control, DeadFilter, DeadLetters, Events, Fate, Inspect, Maintain, Nodes, Outgoing,
+    Page, Phase, Plan, Results, Settled, Settlement, Store,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
 use celeriac_core::throttle::Target;
@@ -70,6 +70,30 @@ async fn everything_survives_a_reopen() {
     let next = store.fetch(request(node, 9)).await.unwrap();
     assert_eq!((next.len(), next[0].revoked), (1, true));
     assert_ne!(next[0].lease.row, held[0].lease.row, "a row number is never used twice");
+}
+
+/// One row that nobody can read must not keep its queue from being read.
+#[tokio::test]
+async fn a_damaged_row_is_set_aside_and_its_queue_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let (store, _clock) = open(&path, 1);
+    let node = register(&*store, "celery@a").await;
+    store.publish(plan(&["good", "damaged", "also good"]), None).await.unwrap();
+    let file = rusqlite::Connection::open(&path).unwrap();
+    let damage = "UPDATE message_body SET headers = '{\"id\": ' WHERE row = 2";
+    assert_eq!(file.execute(damage, []).unwrap(), 1);
+    let taken = store.fetch(request(node, 9)).await.unwrap();
+    let ids: Vec<_> = taken.iter().map(|one| one.message.headers.id().unwrap()).collect();
+    assert_eq!(ids, ["good", "also good"]);
+    let page = Page { after: 0, count_max: 9 };
+    let dead = store.dead_list(&DeadFilter::default(), page).await.unwrap();
+    assert_eq!((dead.len(), dead[0].reason), (1, DeadReason::Undecodable));
+    let kept = dead[0].message.headers.get("celeriac_damaged_headers").and_then(Value::as_str);
+    assert_eq!(kept, Some("{\"id\": "), "with its bytes");
+    let result = store.result("damaged").await.unwrap().unwrap();
+    assert_eq!(result.meta.state(), celeriac_wire::State::Failure, "who waits is told");
+    assert_eq!(store.check(false).await.unwrap(), []);
 }
 
 #[tokio::test]

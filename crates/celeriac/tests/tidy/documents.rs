@@ -113,3 +113,20 @@ fn bounds(source: &str, shown: &str) -> Vec<String> {
     }
     rows
 }
+
+/// A test that the delivery contract names must exist, or the sentence has no proof.
+#[test]
+fn every_proof_of_the_delivery_contract_exists() {
+    let text = std::fs::read_to_string(root().join("docs/delivery-contract.md")).unwrap();
+    let sources: Vec<String> = files(&root().join("crates"), ".rs")
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let named = text.split('`').skip(1).step_by(2).filter(|name| {
+        name.matches('_').count() > 2 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    });
+    let missing: Vec<&str> = named
+        .filter(|name| sources.iter().all(|source| !source.contains(&format!("fn {name}("))))
+        .collect();
+    assert!(missing.is_empty(), "no such test: {missing:?}");
+}
