@@ -92,7 +92,7 @@ struct Figure {
 
 pub(super) async fn run(session: &Session, args: BenchArgs) -> Result<ExitCode, Failed> {
     // The children of the process pool come here; the store's URL is their worker's.
-    drop(application("memory://")?.enter_child());
+    drop(application("memory://")?.enter_child_of_program());
     if let Some(url) = &args.serve {
         return serve(&application(url)?, &args).await;
     }
@@ -267,7 +267,7 @@ async fn execute(app: &App, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
 
 /// The same in children: how long the first takes to start, and how many tasks they do.
 async fn in_processes(app: &App, client: &Client, args: &BenchArgs) -> Result<Vec<Figure>, Failed> {
-    let app = app.clone().enter_child();
+    let app = app.clone().enter_child_of_program();
     let worker = |slots: usize| {
         let worker = app.worker().pool(Pool::Process).concurrency(slots);
         worker.task_events(!args.no_task_events).stop_when_idle(Duration::from_millis(1))
