@@ -173,7 +173,7 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     );
     let mut app = app.replace_settings(settings);
     if matches!(cli.command, Command::Worker(_)) {
-        app = app.enter_child();
+        app = app.enter_child_of_program();
     }
     for warning in app.settings().warnings() {
         output.warn(warning);

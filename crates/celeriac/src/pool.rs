@@ -68,10 +68,20 @@ impl App {
     /// A child takes the store and the node name from its worker; everything else, such as routes
     /// and limits, from this application.
     pub fn enter_child(self) -> Self {
+        self.enter(name_of_test())
+    }
+
+    /// The same in a program with the command line, which is no test whatever its thread is named.
+    #[cfg(feature = "cli")]
+    pub(crate) fn enter_child_of_program(self) -> Self {
+        self.enter(None)
+    }
+
+    fn enter(self, test: Option<String>) -> Self {
         if is_child() {
             pool::serve_child(Box::new(|offer| Box::pin(prepare(self, offer))));
         }
-        self.with_launch(launch())
+        self.with_launch(launch(test))
     }
 }
 
@@ -80,10 +90,10 @@ pub(crate) fn is_child() -> bool {
     config::worker_of_this_child().is_some_and(pool::is_child)
 }
 
-fn launch() -> Launch {
+fn launch(test: Option<String>) -> Launch {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| OsString::from("celeriac"));
-    let arguments = match name_of_test() {
+    let arguments = match test {
         // What libtest and nextest accept to run one test on the terminal.
         Some(test) => {
             [&test, "--exact", "--nocapture", "--test-threads=1"].map(OsString::from).into()
@@ -162,6 +172,6 @@ mod tests {
     fn a_test_is_started_again_by_its_name() {
         let expected = "pool::tests::a_test_is_started_again_by_its_name";
         assert_eq!(name_of_test().as_deref(), Some(expected));
-        assert_eq!(launch().arguments[..2], [expected, "--exact"]);
+        assert_eq!(launch(name_of_test()).arguments[..2], [expected, "--exact"]);
     }
 }

@@ -243,11 +243,15 @@ impl Machine {
                 let exception = ExceptionInfo::time_limit_exceeded(limit);
                 Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
             }
-            (Outcome::Failure(_) | Outcome::Cancelled, _, Some(CancelReason::Revoked)) => {
-                Outcome::Cancelled
-            }
-            // It was to end anyway; how its child ended says nothing about it.
-            (Outcome::ChildLost(_), _, Some(CancelReason::Revoked)) => Outcome::Cancelled,
+            // It was to end anyway; how it or its child ended says nothing about it.
+            (
+                Outcome::Failure(_)
+                | Outcome::Cancelled
+                | Outcome::ChildLost(_)
+                | Outcome::Returned { .. },
+                _,
+                Some(CancelReason::Revoked),
+            ) => Outcome::Cancelled,
             (
                 Outcome::Cancelled | Outcome::Interrupted | Outcome::ChildLost(_),
                 _,

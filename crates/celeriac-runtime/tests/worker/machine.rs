@@ -2,7 +2,7 @@
 
 use crate::{delivery, registry};
 use celeriac_core::lease::{Lease, Suspicion};
-use celeriac_core::outcome::{Failure, Outcome};
+use celeriac_core::outcome::{ChildDeath, Failure, Outcome};
 use celeriac_core::store::Delivery;
 use celeriac_runtime::worker::decide::Refusal;
 use celeriac_runtime::worker::machine::{Action, Event, Machine};
@@ -213,6 +213,29 @@ fn a_cancelled_task_has_two_seconds_to_clean_up() {
         bench.at(100, terminated(1));
         assert_eq!(bench.ends(200, 1, outcome), expected);
     }
+}
+
+#[test]
+fn the_death_of_a_child_counts_unless_its_task_was_to_end() {
+    let lost =
+        || Outcome::ChildLost(ChildDeath { reason: "gone".to_owned(), ..Default::default() });
+    let settled = |event: Option<Event>, outcome: Outcome| {
+        let mut bench = Bench::limited(0, 2000);
+        if let Some(event) = event {
+            bench.at(100, event);
+        }
+        let words = bench.ends(200, 1, outcome);
+        words.split_once(['(', '{']).map_or(words.clone(), |(word, _)| word.trim().to_owned())
+    };
+    let back = || Outcome::Returned { reason: "stopped".to_owned() };
+    assert_eq!(settled(None, lost()), "settle 1 childlost");
+    assert_eq!(settled(None, back()), "settle 1 returned");
+    assert_eq!(settled(Some(terminated(1)), lost()), "settle 1 cancelled");
+    assert_eq!(settled(Some(terminated(1)), back()), "settle 1 cancelled");
+    assert_eq!(settled(Some(Event::Stop(Stop::Now)), lost()), "settle 1 interrupted");
+    let mut late = Bench::limited(0, 2000);
+    assert!(late.tick(2000).contains("abort 1"));
+    assert_eq!(late.ends(2001, 1, lost()), "settle 1 TimeLimitExceeded(2)");
 }
 
 #[test]

@@ -80,6 +80,33 @@ async fn the_child_must_know_the_workers_tasks() {
     assert!(text.contains("p.who") && text.contains("enter_child"), "{text}");
 }
 
+/// Takes for ever to be made.
+struct Slow;
+
+fn slow() -> Result<Slow> {
+    let worker = rustix::process::getppid().unwrap().as_raw_nonzero().get();
+    note(&fickle_files(worker.cast_unsigned())[1], "try")?;
+    loop {
+        std::thread::park();
+    }
+}
+
+#[task(name = "p.slow", max_retries = 0)]
+async fn slowly(_state: State<Slow>) {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_can_be_stopped_while_its_children_start() {
+    let app = |url: &str| App::at(url).unwrap().tasks(tasks![slowly]).state_with(slow);
+    drop(app("memory://").enter_child());
+    let place = crate::kit::Place::sqlite();
+    let here = super::running(&app(place.url()).enter_child(), 1).await;
+    let tries = &fickle_files(std::process::id())[1];
+    let child = steps(tries, "try", 1).await[0];
+    assert_eq!(here.stop().await, celeriac::WorkerReport::default());
+    super::is_gone(child).await;
+    std::fs::remove_file(tries).unwrap();
+}
+
 /// Later failures are retried, and nothing is fetched for slots without a child.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_without_a_child_takes_nothing() {
