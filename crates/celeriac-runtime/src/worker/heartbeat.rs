@@ -77,7 +77,16 @@ impl HeartbeatHandle {
         let mut guard = SweepGuard::new(info.times);
         // The store has just answered: what a dead worker held is back one expiry after this start.
         guard.reached(clock.boot());
-        let keeper = Keeper { store, clock, info, pulse: Arc::clone(&pulse), loss, renewed, guard };
+        let keeper = Keeper {
+            store,
+            clock,
+            info,
+            pulse: Arc::clone(&pulse),
+            loss,
+            renewed,
+            guard,
+            failing: false,
+        };
         let woken = Arc::clone(&wake);
         let running = match background {
             Background::OwnThread => Running::Thread(Some(keeper.run_on_a_thread(woken)?)),
@@ -124,6 +133,19 @@ struct Keeper {
     loss: watch::Sender<u64>,
     renewed: Duration,
     guard: SweepGuard,
+    /// The last beat had no answer.
+    failing: bool,
+}
+
+/// A call that must not hold up the next beat.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_elapsed| {
+        let kind = celeriac_core::ErrorKind::Unavailable;
+        Err(StoreError::new(kind, format!("no answer within {limit:?}")))
+    })
 }
 
 impl Keeper {
@@ -146,12 +168,34 @@ impl Keeper {
     async fn keep(mut self, wake: &tokio::sync::Notify) {
         while !self.pulse.ended.load(Ordering::Acquire) {
             // Woken early only to end.
-            let _elapsed = tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
+            let _elapsed = tokio::time::timeout(self.pause(), wake.notified()).await;
             if self.pulse.ended.load(Ordering::Acquire) {
                 return;
             }
             self.beat().await;
         }
+    }
+
+    /// What is left of the lease; `None` when it is lost or over.
+    fn left(&self) -> Option<Duration> {
+        let silent = self.clock.boot().saturating_sub(self.renewed);
+        let left = self.info.times.expiry.checked_sub(silent)?;
+        (!left.is_zero() && !self.is_lost()).then_some(left)
+    }
+
+    /// How long to wait for the next beat: shorter after a failure, and never past the lease.
+    fn pause(&self) -> Duration {
+        let times = self.info.times;
+        let pause = if self.failing { times.heartbeat / 4 } else { times.heartbeat };
+        self.left().map_or(pause, |left| pause.min(left))
+    }
+
+    /// How long a beat may take. One that hangs leaves time for another, and the lease does not run
+    /// out unnoticed. An owner that comes back after its lease (from a suspended machine) may ask
+    /// whether anybody took it.
+    fn patience(&self) -> Duration {
+        let half = self.info.times.expiry / 2;
+        self.left().map_or(half, |left| half.min(left))
     }
 
     async fn beat(&mut self) {
@@ -160,15 +204,9 @@ impl Keeper {
             active: self.pulse.active.load(Ordering::Relaxed) as u32,
             processed: self.pulse.processed.load(Ordering::Relaxed),
         };
-        let answer = tokio::time::timeout(
-            self.info.times.expiry,
-            self.store.heartbeat(self.pulse.node(), heartbeat),
-        )
-        .await
-        .unwrap_or_else(|_| {
-            let text = "no answer within one lease";
-            Err(StoreError::new(celeriac_core::ErrorKind::Unavailable, text))
-        });
+        let renewal = self.store.heartbeat(self.pulse.node(), heartbeat);
+        let answer = within(self.patience(), renewal).await;
+        self.failing = answer.is_err();
         match answer {
             // Nobody else noticed the silence, but this worker has dropped its tasks: their leases
             // go back with the old node, and a new one begins.
@@ -229,8 +267,9 @@ impl Keeper {
     }
 
     async fn sweep(&mut self) {
+        let limit = self.info.times.heartbeat;
         if self.guard.may_sweep(self.clock.boot()) {
-            match self.store.sweep().await {
+            match within(limit, self.store.sweep()).await {
                 Ok(swept) if swept.dead_nodes.is_empty() => {}
                 Ok(swept) => tracing::warn!(
                     dead = swept.dead_nodes.join(", "),
@@ -241,7 +280,7 @@ impl Keeper {
                 Err(error) => tracing::warn!(%error, "cannot look for dead workers"),
             }
         }
-        if let Err(error) = self.store.expire_results(EXPIRE_MAX).await {
+        if let Err(error) = within(limit, self.store.expire_results(EXPIRE_MAX)).await {
             tracing::warn!(%error, "cannot expire results");
         }
     }
