@@ -59,6 +59,8 @@ struct Loop {
     in_flight: BTreeMap<Lease, InFlight>,
     settler: mpsc::Sender<Request>,
     heartbeat: HeartbeatHandle,
+    /// The count of losses whose tasks were stopped.
+    losses_handled: u64,
     revokes_read: i64,
     idle_since: Duration,
     /// The answer of a fetch was lost: it may have leased messages that nobody here knows of.
@@ -146,6 +148,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         in_flight: BTreeMap::new(),
         settler,
         heartbeat,
+        losses_handled: 0,
         revokes_read: newest_revoke(&*store).await?,
         idle_since,
         strays: false,
@@ -212,7 +215,10 @@ impl Loop {
                 // All branches are cancel safe: watch and bell keep their state, the JoinSet and
                 // the fetch in `look` live outside the select, sleeps are to fixed instants.
                 _ = stop.changed() => {}
-                Ok(()) = losses.changed() => self.perform(Event::LeaseLost).await,
+                Ok(()) = losses.changed() => {
+                    self.losses_handled = *losses.borrow();
+                    self.perform(Event::LeaseLost).await;
+                }
                 Some(ended) = self.tasks.join_next_with_id() => {
                     self.ended(ended).await;
                     self.idle_since = self.worker().clock.boot();
@@ -229,6 +235,18 @@ impl Loop {
         }
     }
 
+    /// The answer of a call that can as well be made later; `None` when it takes too long, or when
+    /// the leases are lost meanwhile: to stop what runs comes first.
+    async fn side_call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let mut losses = self.heartbeat.losses.clone();
+        tokio::select! {
+            biased;
+            // Store calls are safe to cancel.
+            Ok(_) = losses.wait_for(|count| *count != self.losses_handled) => None,
+            answer = tokio::time::timeout(SIDE_CALL, call) => answer.ok(),
+        }
+    }
+
     /// When the machine has something to do even if nothing happens.
     fn next_tick(&self) -> tokio::time::Instant {
         let boot = self.worker().clock.boot();
@@ -241,7 +259,7 @@ impl Loop {
         let latest = tokio::time::Instant::now() + LOOK_AGAIN;
         let worker = self.worker();
         let due = worker.store.next_due(&worker.options.queues);
-        let Ok(due) = tokio::time::timeout(SIDE_CALL, due).await else { return latest };
+        let Some(due) = self.side_call(due).await else { return latest };
         match due {
             Ok(Some(due)) => {
                 latest.min(tokio::time::Instant::now() + clock::between(worker.clock.wall(), due))
@@ -313,7 +331,7 @@ impl Loop {
 
     async fn read_revokes(&mut self) {
         let reading = self.worker().store.revokes_since(self.revokes_read);
-        let Ok(read) = tokio::time::timeout(SIDE_CALL, reading).await else { return };
+        let Some(read) = self.side_call(reading).await else { return };
         match read {
             Ok(revokes) => {
                 if let Some(last) = revokes.last() {
@@ -353,7 +371,7 @@ impl Loop {
                 Action::MarkStarted(started) => {
                     let marked = self.worker().store.mark_started(started);
                     // For people who look; it must not hold up the worker.
-                    if let Ok(Err(error)) = tokio::time::timeout(SIDE_CALL, marked).await {
+                    if let Some(Err(error)) = self.side_call(marked).await {
                         tracing::debug!(%error, "cannot note that tasks run");
                     }
                 }

@@ -67,15 +67,27 @@ pub(crate) struct Link {
     record: Arc<Record>,
     dice: Dice,
     state: Mutex<(Mode, Rates)>,
+    lose_next: Mutex<Option<&'static str>>,
 }
 
 impl Link {
     pub(crate) fn new(who: &str, record: Arc<Record>, dice: Dice, rates: Rates) -> Self {
-        Self { who: who.to_owned(), record, dice, state: Mutex::new((Mode::Up, rates)) }
+        Self {
+            who: who.to_owned(),
+            record,
+            dice,
+            state: Mutex::new((Mode::Up, rates)),
+            lose_next: Mutex::default(),
+        }
     }
 
     pub(crate) fn set(&self, mode: Mode) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = mode;
+    }
+
+    /// Loses the answer to the next call of this name.
+    pub(crate) fn lose_next(&self, call: &'static str) {
+        *self.lose_next.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
     }
 
     /// Works from now on, without single faults.
@@ -126,7 +138,12 @@ impl Link {
         if self.dice.happens(rates.slow) {
             tokio::time::sleep(self.dice.millis(1, 300)).await;
         }
-        if self.dice.happens(rates.lost) {
+        let (Call::Plain(name) | Call::NeedsRoom(name)) = call;
+        let ordered = {
+            let mut next = self.lose_next.lock().unwrap_or_else(PoisonError::into_inner);
+            next.take_if(|lost| *lost == name).is_some()
+        };
+        if ordered || self.dice.happens(rates.lost) {
             self.note("lost", call);
             return Err(error(ErrorKind::Unknown, "the answer was lost"));
         }
