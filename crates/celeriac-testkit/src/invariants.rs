@@ -247,11 +247,13 @@ fn no_unexplained_runs(evidence: &Evidence) -> Verdict {
             doubled
                 .push(format!("{id} ran {count} times, {runs} and {faults} faults explain less"));
         }
-        let mut attempts = BTreeSet::new();
+        // A frozen worker may begin the first run after others have ended theirs: one run of a
+        // message was told of no other, whichever began first.
+        let (mut attempts, mut untold) = (BTreeSet::new(), BTreeSet::new());
         for line in starts {
-            let first = attempts.insert(line.attempt);
-            again |= !first;
-            if !first && line.get("redelivered").is_some() && !line.says("redelivered") {
+            again |= !attempts.insert(line.attempt);
+            let told = line.get("redelivered").is_none() || line.says("redelivered");
+            if !told && !untold.insert(line.attempt) {
                 let (who, micros) = (&line.who, line.micros);
                 doubled.push(format!("{id} ran again on {who} at {micros} and was not told"));
             }

@@ -3,7 +3,7 @@
 //! dead nodes.
 
 use super::background::Background;
-use celeriac_core::lease::{SweepGuard, must_fence_itself};
+use celeriac_core::lease::{LeaseTimes, SweepGuard, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
 use celeriac_core::{Clock, StoreError};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ const EXPIRE_MAX: usize = 1000;
 pub(super) struct Pulse {
     /// The node, 0 before the first registration.
     node: AtomicI64,
+    /// When the leases were last renewed, in microseconds of the boot clock.
+    renewed: AtomicU64,
     /// Tasks running now.
     pub(super) active: AtomicU64,
     /// Tasks ended since start.
@@ -34,9 +36,20 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// Whether a fetch makes sense now.
-    pub(super) fn may_fetch(&self) -> bool {
-        !self.blocked.load(Ordering::Acquire) && !self.lost.load(Ordering::Acquire)
+    /// Whether a fetch makes sense now (boot clock). An owner that comes back after its lease renews
+    /// first.
+    pub(super) fn may_fetch(&self, now: Duration, times: LeaseTimes) -> bool {
+        let lost = self.lost.load(Ordering::Acquire)
+            || must_fence_itself(now.saturating_sub(self.renewed()), times);
+        !lost && !self.blocked.load(Ordering::Acquire)
+    }
+
+    fn renewed(&self) -> Duration {
+        Duration::from_micros(self.renewed.load(Ordering::Acquire))
+    }
+
+    fn renew(&self, at: Duration) {
+        self.renewed.store(at.as_micros() as u64, Ordering::Release);
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -71,22 +84,15 @@ impl HeartbeatHandle {
     ) -> Result<Self, StoreError> {
         let pulse = Arc::new(Pulse::default());
         let renewed = clock.boot();
+        pulse.renew(renewed);
         pulse.node.store(store.register(info.clone()).await?.0, Ordering::Release);
         let (loss, losses) = watch::channel(0);
         let wake = Arc::new(tokio::sync::Notify::new());
         let mut guard = SweepGuard::new(info.times);
         // The store has just answered: what a dead worker held is back one expiry after this start.
         guard.reached(clock.boot());
-        let keeper = Keeper {
-            store,
-            clock,
-            info,
-            pulse: Arc::clone(&pulse),
-            loss,
-            renewed,
-            guard,
-            failing: false,
-        };
+        let keeper =
+            Keeper { store, clock, info, pulse: Arc::clone(&pulse), loss, guard, failing: false };
         let woken = Arc::clone(&wake);
         let running = match background {
             Background::OwnThread => Running::Thread(Some(keeper.run_on_a_thread(woken)?)),
@@ -131,7 +137,6 @@ struct Keeper {
     info: NodeInfo,
     pulse: Arc<Pulse>,
     loss: watch::Sender<u64>,
-    renewed: Duration,
     guard: SweepGuard,
     /// The last beat had no answer.
     failing: bool,
@@ -178,15 +183,22 @@ impl Keeper {
 
     /// What is left of the lease; `None` when it is lost or over.
     fn left(&self) -> Option<Duration> {
-        let silent = self.clock.boot().saturating_sub(self.renewed);
+        let silent = self.clock.boot().saturating_sub(self.pulse.renewed());
         let left = self.info.times.expiry.checked_sub(silent)?;
         (!left.is_zero() && !self.is_lost()).then_some(left)
     }
 
     /// How long to wait for the next beat: shorter after a failure, and never past the lease.
     fn pause(&self) -> Duration {
-        let times = self.info.times;
-        let pause = if self.failing { times.heartbeat / 4 } else { times.heartbeat };
+        let heartbeat = self.info.times.heartbeat;
+        let pause = if self.failing {
+            heartbeat / 4
+        } else if self.is_lost() {
+            heartbeat
+        } else {
+            // Counted from the last one: what else is done with a beat does not make the next late.
+            heartbeat.saturating_sub(self.clock.boot().saturating_sub(self.pulse.renewed()))
+        };
         self.left().map_or(pause, |left| pause.min(left))
     }
 
@@ -224,7 +236,7 @@ impl Keeper {
                 self.register_anew().await;
             }
             Ok(true) => {
-                self.renewed = asked;
+                self.pulse.renew(asked);
                 self.guard.reached(self.clock.boot());
                 self.sweep().await;
             }
@@ -236,7 +248,7 @@ impl Keeper {
             Err(error) => {
                 self.guard.failed();
                 tracing::warn!(%error, "cannot renew the leases");
-                let silent = self.clock.boot().saturating_sub(self.renewed);
+                let silent = self.clock.boot().saturating_sub(self.pulse.renewed());
                 if must_fence_itself(silent, self.info.times) && !self.is_lost() {
                     self.lose("the store has not answered for one lease");
                 }
@@ -259,7 +271,7 @@ impl Keeper {
         match self.store.register(self.info.clone()).await {
             Ok(node) => {
                 self.pulse.node.store(node.0, Ordering::Release);
-                self.renewed = asked;
+                self.pulse.renew(asked);
                 self.pulse.lost.store(false, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "cannot register anew, trying again"),

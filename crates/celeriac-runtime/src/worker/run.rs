@@ -191,7 +191,9 @@ impl Loop {
                 return;
             }
             if matches!(look, Look::Now) && self.machine.free() > 0 {
-                look = if self.heartbeat.pulse.may_fetch() {
+                let worker = self.worker();
+                let (boot, times) = (worker.clock.boot(), worker.options.lease_times);
+                look = if self.heartbeat.pulse.may_fetch(boot, times) {
                     self.machine.fetch_begins();
                     let (seen, losses) = (store.changes(), *self.heartbeat.losses.borrow());
                     Look::Fetching { seen, losses, answer: self.fetch() }

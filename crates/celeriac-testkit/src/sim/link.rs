@@ -11,6 +11,9 @@ use std::time::Duration;
 /// After so long without an answer a call of a real store gives up.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The longest delay in one direction: both together are far below the shortest heartbeat.
+const SLOW_MS_MAX: u64 = 100;
+
 /// How the link is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -56,7 +59,7 @@ pub(crate) struct Rates {
     pub(crate) refused: u64,
     /// Done, and the answer lost.
     pub(crate) lost: u64,
-    /// Slow, up to 300 ms.
+    /// Slow in one direction, up to [`SLOW_MS_MAX`].
     pub(crate) slow: u64,
 }
 
@@ -108,7 +111,7 @@ impl Link {
     pub(crate) async fn before(&self, call: Call) -> Result<(), StoreError> {
         let (mode, rates) = self.state();
         if self.dice.happens(rates.slow) {
-            tokio::time::sleep(self.dice.millis(1, 300)).await;
+            tokio::time::sleep(self.dice.millis(1, SLOW_MS_MAX)).await;
         }
         match mode {
             Mode::Refused => return Err(error(ErrorKind::Unavailable, "the store is down")),
@@ -136,7 +139,7 @@ impl Link {
             return Err(error(ErrorKind::Unknown, "done, and no answer"));
         }
         if self.dice.happens(rates.slow) {
-            tokio::time::sleep(self.dice.millis(1, 300)).await;
+            tokio::time::sleep(self.dice.millis(1, SLOW_MS_MAX)).await;
         }
         let (Call::Plain(name) | Call::NeedsRoom(name)) = call;
         let ordered = {
