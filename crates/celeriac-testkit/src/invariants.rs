@@ -247,11 +247,13 @@ fn no_unexplained_runs(evidence: &Evidence) -> Verdict {
             doubled
                 .push(format!("{id} ran {count} times, {runs} and {faults} faults explain less"));
         }
-        let mut attempts = BTreeSet::new();
+        // A frozen worker may begin the first run after others have ended theirs: one run of a
+        // message was told of no other, whichever began first.
+        let (mut attempts, mut untold) = (BTreeSet::new(), BTreeSet::new());
         for line in starts {
-            let first = attempts.insert(line.attempt);
-            again |= !first;
-            if !first && line.get("redelivered").is_some() && !line.says("redelivered") {
+            again |= !attempts.insert(line.attempt);
+            let told = line.get("redelivered").is_none() || line.says("redelivered");
+            if !told && !untold.insert(line.attempt) {
                 let (who, micros) = (&line.who, line.micros);
                 doubled.push(format!("{id} ran again on {who} at {micros} and was not told"));
             }
@@ -314,8 +316,32 @@ fn healthy_sweeper(evidence: &Evidence, from: i64, until: i64, except: &str) -> 
     })
 }
 
+/// Runs that reached their end after somebody else had been given the task: their worker did not
+/// stop them when its lease was over. A frozen worker cannot.
+fn runs_beyond_their_lease(evidence: &Evidence) -> Vec<String> {
+    let frozen: BTreeSet<String> = evidence
+        .faults()
+        .into_iter()
+        .filter(|fault| fault.kind == "freeze")
+        .map(|fault| fault.who)
+        .collect();
+    let mut latest: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    let mut late = Vec::new();
+    for line in &evidence.ledger {
+        if line.what == What::Leased {
+            latest.insert(&line.id, line.get("token"));
+        }
+        let owner = latest.get(line.id.as_str());
+        let taken = owner.is_some_and(|token| *token != line.get("token"));
+        if line.what == What::Ended && taken && !frozen.contains(&line.who) {
+            late.push(format!("{line} ended after somebody else had it"));
+        }
+    }
+    late
+}
+
 /// I4: a settlement or state is accepted only from the latest owner of a row, and only until its
-/// worker signed off or was swept.
+/// worker signed off or was swept; a worker past its lease stops what it runs.
 fn fenced_owners_are_refused(evidence: &Evidence) -> Verdict {
     let mut owners: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
     let mut nodes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -354,6 +380,7 @@ fn fenced_owners_are_refused(evidence: &Evidence) -> Verdict {
             _ => {}
         }
     }
+    accepted.extend(runs_beyond_their_lease(evidence));
     Verdict::of(accepted, refused, "no owner was fenced")
 }
 

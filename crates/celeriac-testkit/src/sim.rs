@@ -14,6 +14,8 @@ mod sabotage;
 mod scenario;
 mod store;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod time;
 mod world;
 
@@ -27,7 +29,7 @@ use celeriac_core::StoreError;
 /// # Errors
 /// The store cannot be made.
 pub async fn play(seed: u64, sabotage: Option<Sabotage>) -> Result<Evidence, StoreError> {
-    let world = world::World::new(seed, sabotage)?;
+    let world = world::World::new(seed, scenario::Scenario::of_seed(seed), sabotage)?;
     Ok(Box::pin(world.play()).await)
 }
 

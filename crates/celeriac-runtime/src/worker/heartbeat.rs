@@ -3,7 +3,7 @@
 //! dead nodes.
 
 use super::background::Background;
-use celeriac_core::lease::{SweepGuard, must_fence_itself};
+use celeriac_core::lease::{LeaseTimes, SweepGuard, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
 use celeriac_core::{Clock, StoreError};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ const EXPIRE_MAX: usize = 1000;
 pub(super) struct Pulse {
     /// The node, 0 before the first registration.
     node: AtomicI64,
+    /// When the leases were last renewed, in microseconds of the boot clock.
+    renewed: AtomicU64,
     /// Tasks running now.
     pub(super) active: AtomicU64,
     /// Tasks ended since start.
@@ -34,9 +36,20 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// Whether a fetch makes sense now.
-    pub(super) fn may_fetch(&self) -> bool {
-        !self.blocked.load(Ordering::Acquire) && !self.lost.load(Ordering::Acquire)
+    /// Whether a fetch makes sense now (boot clock). An owner that comes back after its lease renews
+    /// first.
+    pub(super) fn may_fetch(&self, now: Duration, times: LeaseTimes) -> bool {
+        let lost = self.lost.load(Ordering::Acquire)
+            || must_fence_itself(now.saturating_sub(self.renewed()), times, None);
+        !lost && !self.blocked.load(Ordering::Acquire)
+    }
+
+    fn renewed(&self) -> Duration {
+        Duration::from_micros(self.renewed.load(Ordering::Acquire))
+    }
+
+    fn renew(&self, at: Duration) {
+        self.renewed.store(at.as_micros() as u64, Ordering::Release);
     }
 
     /// Ends renewing and fetching: the node is signed off by somebody else.
@@ -77,13 +90,15 @@ impl HeartbeatHandle {
     ) -> Result<Self, StoreError> {
         let pulse = Arc::new(Pulse::default());
         let renewed = clock.boot();
+        pulse.renew(renewed);
         pulse.node.store(store.register(info.clone()).await?.0, Ordering::Release);
         let (loss, losses) = watch::channel(0);
         let wake = Arc::new(tokio::sync::Notify::new());
         let mut guard = SweepGuard::new(info.times);
         // The store has just answered: what a dead worker held is back one expiry after this start.
         guard.reached(clock.boot());
-        let keeper = Keeper { store, clock, info, pulse: Arc::clone(&pulse), loss, renewed, guard };
+        let keeper =
+            Keeper { store, clock, info, pulse: Arc::clone(&pulse), loss, guard, failing: false };
         let woken = Arc::clone(&wake);
         let running = match background {
             Background::OwnThread => Running::Thread(Some(keeper.run_on_a_thread(woken)?)),
@@ -128,8 +143,20 @@ struct Keeper {
     info: NodeInfo,
     pulse: Arc<Pulse>,
     loss: watch::Sender<u64>,
-    renewed: Duration,
     guard: SweepGuard,
+    /// The last beat had no answer.
+    failing: bool,
+}
+
+/// A call that must not hold up the next beat.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_elapsed| {
+        let kind = celeriac_core::ErrorKind::Unavailable;
+        Err(StoreError::new(kind, format!("no answer within {limit:?}")))
+    })
 }
 
 impl Keeper {
@@ -152,12 +179,42 @@ impl Keeper {
     async fn keep(mut self, wake: &tokio::sync::Notify) {
         while !self.pulse.ended.load(Ordering::Acquire) {
             // Woken early only to end.
-            let _elapsed = tokio::time::timeout(self.info.times.heartbeat, wake.notified()).await;
+            let _elapsed = tokio::time::timeout(self.pause(), wake.notified()).await;
             if self.pulse.ended.load(Ordering::Acquire) {
                 return;
             }
             self.beat().await;
         }
+    }
+
+    /// What is left of the lease; `None` when it is lost or over.
+    fn left(&self) -> Option<Duration> {
+        let silent = self.clock.boot().saturating_sub(self.pulse.renewed());
+        let left = self.info.times.expiry.checked_sub(silent)?;
+        (!left.is_zero() && !self.is_lost()).then_some(left)
+    }
+
+    /// How long to wait for the next beat: shorter after a failure, and never past the lease.
+    fn pause(&self) -> Duration {
+        let heartbeat = self.info.times.heartbeat;
+        let pause = if self.failing {
+            heartbeat / 4
+        } else if self.is_lost() {
+            heartbeat
+        } else {
+            // Counted from the last one: what else is done with a beat does not make the next late.
+            heartbeat.saturating_sub(self.clock.boot().saturating_sub(self.pulse.renewed()))
+        };
+        self.left().map_or(pause, |left| pause.min(left))
+    }
+
+    /// How long a beat may take. One that hangs leaves time for another, and the lease does not run
+    /// out unnoticed. An owner that comes back after its lease (from a suspended machine) may ask
+    /// whether anybody took it.
+    fn patience(&self) -> Duration {
+        let half = self.info.times.expiry / 2;
+        // Past its lease it lives on the word of reads, and asks often.
+        self.left().map_or(self.info.times.heartbeat, |left| half.min(left))
     }
 
     async fn beat(&mut self) {
@@ -166,16 +223,9 @@ impl Keeper {
             active: self.pulse.active.load(Ordering::Relaxed) as u32,
             processed: self.pulse.processed.load(Ordering::Relaxed),
         };
-        // A worker that has lived on the word of reads for a while asks often.
-        let silent = asked.saturating_sub(self.renewed) >= self.info.times.expiry;
-        let patience = if silent { self.info.times.heartbeat } else { self.info.times.expiry };
-        let answer =
-            tokio::time::timeout(patience, self.store.heartbeat(self.pulse.node(), heartbeat))
-                .await
-                .unwrap_or_else(|_| {
-                    let text = format!("no answer within {patience:?}");
-                    Err(StoreError::new(celeriac_core::ErrorKind::Unavailable, text))
-                });
+        let renewal = self.store.heartbeat(self.pulse.node(), heartbeat);
+        let answer = within(self.patience(), renewal).await;
+        self.failing = answer.is_err();
         match answer {
             // Nobody else noticed the silence, but this worker has dropped its tasks: their leases
             // go back with the old node, and a new one begins.
@@ -193,7 +243,7 @@ impl Keeper {
                 self.register_anew().await;
             }
             Ok(true) => {
-                self.renewed = asked;
+                self.pulse.renew(asked);
                 self.guard.reached(self.clock.boot());
                 self.sweep().await;
             }
@@ -214,10 +264,10 @@ impl Keeper {
 
     /// Drops the running tasks when somebody else has them, or when that cannot be known.
     async fn fence_if_taken(&mut self) {
-        let asking = self.store.stands(self.pulse.node());
-        let answer = tokio::time::timeout(self.info.times.heartbeat, asking).await;
-        let stands = answer.ok().and_then(Result::ok);
-        let silent = self.clock.boot().saturating_sub(self.renewed);
+        // A read answers at once or not at all: the lease does not run out while it is waited for.
+        let limit = self.info.times.heartbeat / 8;
+        let stands = within(limit, self.store.stands(self.pulse.node())).await.ok();
+        let silent = self.clock.boot().saturating_sub(self.pulse.renewed());
         if must_fence_itself(silent, self.info.times, stands) {
             self.lose(match stands {
                 Some(_) => "another node declared this one dead",
@@ -243,7 +293,7 @@ impl Keeper {
         match self.store.register(self.info.clone()).await {
             Ok(node) => {
                 self.pulse.node.store(node.0, Ordering::Release);
-                self.renewed = asked;
+                self.pulse.renew(asked);
                 self.pulse.lost.store(false, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "cannot register anew, trying again"),
@@ -251,8 +301,9 @@ impl Keeper {
     }
 
     async fn sweep(&mut self) {
+        let limit = self.info.times.heartbeat;
         if self.guard.may_sweep(self.clock.boot()) {
-            match self.store.sweep().await {
+            match within(limit, self.store.sweep()).await {
                 Ok(swept) if swept.dead_nodes.is_empty() => {}
                 Ok(swept) => tracing::warn!(
                     dead = swept.dead_nodes.join(", "),
@@ -263,7 +314,7 @@ impl Keeper {
                 Err(error) => tracing::warn!(%error, "cannot look for dead workers"),
             }
         }
-        if let Err(error) = self.store.expire_results(EXPIRE_MAX).await {
+        if let Err(error) = within(limit, self.store.expire_results(EXPIRE_MAX)).await {
             tracing::warn!(%error, "cannot expire results");
         }
     }

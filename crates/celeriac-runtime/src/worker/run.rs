@@ -68,6 +68,8 @@ struct Loop {
     /// Made for the first task of the async pool with a hard limit.
     watchdog: Option<Watchdog>,
     stuck: watch::Sender<Option<String>>,
+    /// The count of losses whose tasks were stopped.
+    losses_handled: u64,
     revokes_read: i64,
     rates: OwnRates,
     idle_since: Duration,
@@ -188,6 +190,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         pool,
         watchdog: None,
         stuck: watch::Sender::new(None),
+        losses_handled: 0,
         revokes_read: newest_revoke(&*store).await?,
         rates,
         idle_since,
@@ -258,7 +261,9 @@ impl Loop {
             // A slot without a child fetches nothing.
             let room = self.room(*children.borrow_and_update());
             if matches!(look, Look::Now) && room > 0 {
-                look = if self.heartbeat.pulse.may_fetch() {
+                let worker = self.worker();
+                let (boot, times) = (worker.clock.boot(), worker.options.lease_times);
+                look = if self.heartbeat.pulse.may_fetch(boot, times) {
                     self.machine.fetch_begins();
                     let (seen, losses) = (store.changes(), *self.heartbeat.losses.borrow());
                     Look::Fetching { seen, losses, answer: self.fetch(room) }
@@ -283,7 +288,10 @@ impl Loop {
                 // the fetch in `look` live outside the select, sleeps are to fixed instants.
                 Ok(()) = stuck.changed() => return,
                 _ = stop.changed() => {}
-                Ok(()) = losses.changed() => self.perform(Event::LeaseLost).await,
+                Ok(()) = losses.changed() => {
+                    self.losses_handled = *losses.borrow();
+                    self.perform(Event::LeaseLost).await;
+                }
                 Ok(()) = children.changed() => {}
                 Some(ended) = self.tasks.join_next_with_id() => {
                     self.ended(ended).await;
@@ -301,6 +309,18 @@ impl Loop {
         }
     }
 
+    /// The answer of a call that can as well be made later; `None` when it takes too long, or when
+    /// the leases are lost meanwhile: to stop what runs comes first.
+    async fn side_call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let mut losses = self.heartbeat.losses.clone();
+        tokio::select! {
+            biased;
+            // Store calls are safe to cancel.
+            Ok(_) = losses.wait_for(|count| *count != self.losses_handled) => None,
+            answer = tokio::time::timeout(SIDE_CALL, call) => answer.ok(),
+        }
+    }
+
     /// When the machine has something to do even if nothing happens.
     fn next_tick(&self) -> tokio::time::Instant {
         let boot = self.worker().clock.boot();
@@ -315,7 +335,7 @@ impl Loop {
         let own = self.rates.next(boot).map_or(LOOK_AGAIN, |at| at.saturating_sub(boot));
         let latest = tokio::time::Instant::now() + own.min(LOOK_AGAIN);
         let due = worker.store.next_due(&worker.options.queues);
-        let Ok(due) = tokio::time::timeout(SIDE_CALL, due).await else { return latest };
+        let Some(due) = self.side_call(due).await else { return latest };
         match due {
             Ok(Some(due)) => {
                 latest.min(tokio::time::Instant::now() + clock::between(worker.clock.wall(), due))
@@ -394,7 +414,7 @@ impl Loop {
 
     async fn read_revokes(&mut self) {
         let reading = self.worker().store.revokes_since(self.revokes_read);
-        let Ok(read) = tokio::time::timeout(SIDE_CALL, reading).await else { return };
+        let Some(read) = self.side_call(reading).await else { return };
         match read {
             Ok(revokes) => {
                 if let Some(last) = revokes.last() {
@@ -434,7 +454,7 @@ impl Loop {
                 Action::MarkStarted(started) => {
                     let marked = self.worker().store.mark_started(started);
                     // For people who look; it must not hold up the worker.
-                    if let Ok(Err(error)) = tokio::time::timeout(SIDE_CALL, marked).await {
+                    if let Some(Err(error)) = self.side_call(marked).await {
                         tracing::debug!(%error, "cannot note that tasks run");
                     }
                 }

@@ -87,7 +87,7 @@ fn a_message_is_decoded_then_looked_at_in_celerys_order() {
 fn a_limit_that_cannot_be_understood_is_a_dead_letter() {
     let bad = |text: &str| {
         word(|one| {
-            drop(one.message.headers.insert("timelimit", Value::parse(text.as_bytes()).unwrap()))
+            one.message.headers.insert("timelimit", Value::parse(text.as_bytes()).unwrap());
         })
     };
     for text in [r#""10""#, r#"["soon", null]"#, "[null, -1]", "[1]", "[1, 2, 3]", "[NaN, null]"] {

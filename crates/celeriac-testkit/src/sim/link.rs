@@ -11,6 +11,9 @@ use std::time::Duration;
 /// After so long without an answer a call of a real store gives up.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The longest delay in one direction: both together are far below the shortest heartbeat.
+const SLOW_MS_MAX: u64 = 100;
+
 /// How the link is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -56,7 +59,7 @@ pub(crate) struct Rates {
     pub(crate) refused: u64,
     /// Done, and the answer lost.
     pub(crate) lost: u64,
-    /// Slow, up to 300 ms.
+    /// Slow in one direction, up to [`SLOW_MS_MAX`].
     pub(crate) slow: u64,
 }
 
@@ -67,15 +70,27 @@ pub(crate) struct Link {
     record: Arc<Record>,
     dice: Dice,
     state: Mutex<(Mode, Rates)>,
+    lose_next: Mutex<Option<&'static str>>,
 }
 
 impl Link {
     pub(crate) fn new(who: &str, record: Arc<Record>, dice: Dice, rates: Rates) -> Self {
-        Self { who: who.to_owned(), record, dice, state: Mutex::new((Mode::Up, rates)) }
+        Self {
+            who: who.to_owned(),
+            record,
+            dice,
+            state: Mutex::new((Mode::Up, rates)),
+            lose_next: Mutex::default(),
+        }
     }
 
     pub(crate) fn set(&self, mode: Mode) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = mode;
+    }
+
+    /// Loses the answer to the next call of this name.
+    pub(crate) fn lose_next(&self, call: &'static str) {
+        *self.lose_next.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
     }
 
     /// Works from now on, without single faults.
@@ -96,7 +111,7 @@ impl Link {
     pub(crate) async fn before(&self, call: Call) -> Result<(), StoreError> {
         let (mode, rates) = self.state();
         if self.dice.happens(rates.slow) {
-            tokio::time::sleep(self.dice.millis(1, 300)).await;
+            tokio::time::sleep(self.dice.millis(1, SLOW_MS_MAX)).await;
         }
         match mode {
             Mode::Refused => return Err(error(ErrorKind::Unavailable, "the store is down")),
@@ -124,9 +139,14 @@ impl Link {
             return Err(error(ErrorKind::Unknown, "done, and no answer"));
         }
         if self.dice.happens(rates.slow) {
-            tokio::time::sleep(self.dice.millis(1, 300)).await;
+            tokio::time::sleep(self.dice.millis(1, SLOW_MS_MAX)).await;
         }
-        if self.dice.happens(rates.lost) {
+        let (Call::Plain(name) | Call::NeedsRoom(name)) = call;
+        let ordered = {
+            let mut next = self.lose_next.lock().unwrap_or_else(PoisonError::into_inner);
+            next.take_if(|lost| *lost == name).is_some()
+        };
+        if ordered || self.dice.happens(rates.lost) {
             self.note("lost", call);
             return Err(error(ErrorKind::Unknown, "the answer was lost"));
         }

@@ -48,6 +48,8 @@ pub(crate) enum FaultPlan {
     Stop { worker: usize, now: bool },
     /// The way of one worker to the store, or of all and the producer, is broken for a time.
     Cut(Option<usize>, Mode, Duration),
+    /// The answer to the worker's next call of this name is lost.
+    Lose(usize, &'static str),
     /// The worker's time of day is wrong by so many seconds for a time.
     Jump(usize, i64, Duration),
 }
@@ -108,7 +110,7 @@ fn fault(dice: &Dice, workers: usize, times: LeaseTimes) -> (Duration, FaultPlan
     let expiry = times.expiry.as_millis() as u64;
     // Half of the spans end before a lease does, half after.
     let span = dice.millis(expiry / 8, expiry * 2);
-    let plan = match dice.roll(10) {
+    let plan = match dice.roll(11) {
         0..=2 => FaultPlan::Kill(worker),
         3 | 4 => FaultPlan::Freeze(worker, span),
         5 => FaultPlan::Stop { worker, now: dice.happens(500) },
@@ -119,6 +121,10 @@ fn fault(dice: &Dice, workers: usize, times: LeaseTimes) -> (Duration, FaultPlan
         8 => {
             let mode = *dice.pick(&[Mode::Refused, Mode::Silent, Mode::OneWay, Mode::Full]);
             FaultPlan::Cut(None, mode, span)
+        }
+        9 => {
+            let call = *dice.pick(&["fetch", "settle", "heartbeat", "register", "return_strays"]);
+            FaultPlan::Lose(worker, call)
         }
         _ => {
             let hours = *dice.pick(&[-24, -1, 1, 24]);

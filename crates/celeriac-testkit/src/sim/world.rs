@@ -82,8 +82,11 @@ enum Happening {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, sabotage: Option<Sabotage>) -> Result<Self, StoreError> {
-        let scenario = Scenario::of_seed(seed);
+    pub(crate) fn new(
+        seed: u64,
+        scenario: Scenario,
+        sabotage: Option<Sabotage>,
+    ) -> Result<Self, StoreError> {
         let start = tokio::time::Instant::now();
         let record = Arc::new(Record::new(start));
         let store_clock = Arc::new(NodeClock::new(start));
@@ -299,6 +302,10 @@ impl World {
                 self.fault(mode.word(), &who, span + after);
                 self.cut(target, mode);
                 Some((span, Happening::Mend(target)))
+            }
+            FaultPlan::Lose(index, call) => {
+                self.nodes[index].running.as_ref()?.link.lose_next(call);
+                None
             }
             FaultPlan::Jump(index, seconds, span) => {
                 self.fault("clock", name(index), span);
