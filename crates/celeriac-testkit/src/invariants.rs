@@ -306,7 +306,9 @@ fn healthy_sweeper(evidence: &Evidence, from: i64, until: i64, except: &str) -> 
     let faults = evidence.faults();
     evidence.lines(&What::Registered).any(|line| {
         let hurt = |fault: &crate::evidence::Fault| {
-            fault.blinds() && fault.hits(&line.who) && fault.from <= until && fault.until >= from
+            // Whoever was killed stays dead.
+            let lasts = fault.until >= from || fault.kind == "kill";
+            fault.blinds() && fault.hits(&line.who) && fault.from <= until && lasts
         };
         let left = evidence.ledger.iter().any(|other| {
             let away = matches!(other.what, What::SignedOff | What::Report);

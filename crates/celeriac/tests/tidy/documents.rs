@@ -109,7 +109,10 @@ fn bounds(source: &str, shown: &str) -> Vec<String> {
             .collect();
         let what: Vec<&str> = docs.into_iter().rev().take_while(|line| !line.is_empty()).collect();
         assert!(!what.is_empty(), "{shown}: {name} does not say what it bounds");
-        rows.push(format!("| `{name}` | `{value}` | `{shown}` | {} |\n", what.join(" ")));
+        // Links between items mean nothing on a page.
+        let what = what.join(" ").replace("[`", "`").replace("`]", "`");
+        let what = what.split("](").next().unwrap_or_default();
+        rows.push(format!("| `{name}` | `{value}` | `{shown}` | {what} |\n"));
     }
     rows
 }
