@@ -110,8 +110,11 @@ fn bounds(source: &str, shown: &str) -> Vec<String> {
         let what: Vec<&str> = docs.into_iter().rev().take_while(|line| !line.is_empty()).collect();
         assert!(!what.is_empty(), "{shown}: {name} does not say what it bounds");
         // Links between items mean nothing on a page.
-        let what = what.join(" ").replace("[`", "`").replace("`]", "`");
-        let what = what.split("](").next().unwrap_or_default();
+        let mut what = what.join(" ").replace("[`", "`").replace("`]", "`");
+        while let Some((before, after)) = what.split_once("(crate::") {
+            let rest = after.split_once(')').map_or("", |(_, rest)| rest);
+            what = format!("{before}{rest}");
+        }
         rows.push(format!("| `{name}` | `{value}` | `{shown}` | {what} |\n"));
     }
     rows
