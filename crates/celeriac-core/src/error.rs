@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Unknown,
     /// The stored data is damaged or from an incompatible version.
     Corrupt,
+    /// A newer program has changed the store while it was open here: this process has to be replaced.
+    Outdated,
     /// A broken invariant of ours.
     Internal,
 }

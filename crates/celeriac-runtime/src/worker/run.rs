@@ -75,6 +75,8 @@ struct Loop {
     idle_since: Duration,
     /// The answer of a fetch was lost: it may have leased messages that nobody here knows of.
     strays: bool,
+    /// A newer program has changed the store: nothing can be written by this one.
+    outdated: Option<StoreError>,
     report: WorkerReport,
 }
 
@@ -195,6 +197,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         rates,
         idle_since,
         strays: false,
+        outdated: None,
         report: WorkerReport::default(),
     };
     looping.serve().await;
@@ -202,6 +205,10 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let stuck = looping.stuck.borrow().clone();
     if let Some(text) = stuck {
         return Err(WorkerError::Stuck(text));
+    }
+    // It cannot even sign off: its leases run out, and newer workers take what it held.
+    if let Some(error) = looping.outdated.take() {
+        return Err(WorkerError::Store(error));
     }
     looping.finish(background).await
 }
@@ -376,6 +383,12 @@ impl Loop {
     async fn fetched(&mut self, seen: u64, losses: u64, fetched: Fetched) -> Look {
         let deliveries = match fetched {
             Ok(deliveries) => deliveries,
+            Err(error) if error.kind() == ErrorKind::Outdated => {
+                tracing::error!(%error, "this worker is older than its store and stops");
+                self.outdated = Some(error);
+                self.worker().stop.now();
+                return Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE };
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot fetch, trying again");
                 self.strays |= error.kind() == ErrorKind::Unknown;

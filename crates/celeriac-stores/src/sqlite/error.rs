@@ -23,10 +23,14 @@ pub(super) fn commit(context: &str, error: &rusqlite::Error) -> StoreError {
             (ErrorKind::Unavailable, Some("look at the disk and the file's permissions"))
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            (ErrorKind::Invalid, Some("the store's file and folder must be writable for this user"))
+            // It may be mounted anew: what waits to be written waits on.
+            (
+                ErrorKind::Unavailable,
+                Some("the store's file and folder must be writable for this user"),
+            )
         }
         Some(ErrorCode::SchemaChanged) => {
-            (ErrorKind::Invalid, Some("restart this process with the newer celeriac"))
+            (ErrorKind::Outdated, Some("restart this process with the newer celeriac"))
         }
         Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, None),
         _ => (ErrorKind::Internal, None),

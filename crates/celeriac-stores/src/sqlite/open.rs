@@ -293,7 +293,7 @@ mod tests {
         still_known(&store).unwrap();
         store.execute("UPDATE meta SET value = '99' WHERE key = 'format_version'", []).unwrap();
         let error = commit("publish", &still_known(&store).unwrap_err());
-        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.kind(), ErrorKind::Outdated);
         assert!(error.to_string().contains("format 99"), "{error}");
         assert!(error.hint_text().unwrap().contains("restart"));
     }

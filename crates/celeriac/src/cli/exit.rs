@@ -66,9 +66,11 @@ impl From<StoreError> for Failed {
 impl From<&StoreError> for Failed {
     fn from(error: &StoreError) -> Self {
         let code = match error.kind() {
-            ErrorKind::Invalid | ErrorKind::TooLarge => USAGE,
+            ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Outdated => USAGE,
             ErrorKind::NotFound | ErrorKind::Conflict => NO,
-            ErrorKind::Full | ErrorKind::Unavailable | ErrorKind::Unknown => UNAVAILABLE,
+            ErrorKind::Full | ErrorKind::DeadFull | ErrorKind::Unavailable | ErrorKind::Unknown => {
+                UNAVAILABLE
+            }
             _ => INTERNAL,
         };
         Self { code, message: error.to_string(), hint: error.hint_text().map(str::to_owned) }

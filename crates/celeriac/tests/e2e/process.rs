@@ -6,6 +6,7 @@ mod failpoints;
 mod faults;
 mod freeze;
 mod kills;
+mod outdated;
 mod revokes;
 mod sharing;
 mod stops;
