@@ -36,6 +36,13 @@ pub struct Lease {
     pub token: i64,
 }
 
+/// Whether a node may take on more work: it has renewed within half of its lease, which a healthy node
+/// always has. An owner that comes back from an outage renews first, or its new leases would be over
+/// when they begin.
+pub fn may_take_more(since_last_renewal: Duration, times: LeaseTimes) -> bool {
+    since_last_renewal * 2 < times.expiry
+}
+
 /// Whether a node that cannot renew its leases has to kill its own work.
 ///
 /// `stands` is what the store says of the node when it is asked by a read alone, `None` when it does
@@ -230,5 +237,6 @@ mod tests {
         ] {
             assert_eq!(must_fence_itself(SECOND * silent, times, stands), fence, "{silent}");
         }
+        assert!(may_take_more(SECOND * 3, times) && !may_take_more(SECOND * 4, times));
     }
 }

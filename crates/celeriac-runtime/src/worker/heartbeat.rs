@@ -3,7 +3,7 @@
 //! dead nodes.
 
 use super::background::Background;
-use celeriac_core::lease::{LeaseTimes, SweepGuard, must_fence_itself};
+use celeriac_core::lease::{LeaseTimes, SweepGuard, may_take_more, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
 use celeriac_core::{Clock, StoreError};
 use std::sync::Arc;
@@ -39,9 +39,9 @@ impl Pulse {
     /// Whether a fetch makes sense now (boot clock). An owner that comes back after its lease renews
     /// first.
     pub(super) fn may_fetch(&self, now: Duration, times: LeaseTimes) -> bool {
-        let lost = self.lost.load(Ordering::Acquire)
-            || must_fence_itself(now.saturating_sub(self.renewed()), times, None);
-        !lost && !self.blocked.load(Ordering::Acquire)
+        may_take_more(now.saturating_sub(self.renewed()), times)
+            && !self.lost.load(Ordering::Acquire)
+            && !self.blocked.load(Ordering::Acquire)
     }
 
     fn renewed(&self) -> Duration {
@@ -205,7 +205,7 @@ impl Keeper {
             // Counted from the last one: what else is done with a beat does not make the next late.
             heartbeat.saturating_sub(self.clock.boot().saturating_sub(self.pulse.renewed()))
         };
-        self.left().map_or(pause, |left| pause.min(left))
+        self.left().map_or(pause, |left| pause.min(left.saturating_sub(self.question())))
     }
 
     /// How long a beat may take. One that hangs leaves time for another, and the lease does not run
@@ -214,7 +214,14 @@ impl Keeper {
     fn patience(&self) -> Duration {
         let half = self.info.times.expiry / 2;
         // Past its lease it lives on the word of reads, and asks often.
-        self.left().map_or(self.info.times.heartbeat, |left| half.min(left))
+        self.left().map_or(self.info.times.heartbeat, |left| {
+            half.min(left.saturating_sub(self.question()))
+        })
+    }
+
+    /// The end of the lease that is kept for a read: has anybody taken it?
+    fn question(&self) -> Duration {
+        self.info.times.heartbeat / 8
     }
 
     async fn beat(&mut self) {
@@ -264,9 +271,14 @@ impl Keeper {
 
     /// Drops the running tasks when somebody else has them, or when that cannot be known.
     async fn fence_if_taken(&mut self) {
-        // A read answers at once or not at all: the lease does not run out while it is waited for.
-        let limit = self.info.times.heartbeat / 8;
+        let limit = self.left().map_or(self.question(), |left| left.min(self.question()));
         let stands = within(limit, self.store.stands(self.pulse.node())).await.ok();
+        // Without an answer the work ends with its lease, not after it.
+        if stands.is_none()
+            && let Some(left) = self.left().filter(|left| *left <= limit)
+        {
+            tokio::time::sleep(left).await;
+        }
         let silent = self.clock.boot().saturating_sub(self.pulse.renewed());
         if must_fence_itself(silent, self.info.times, stands) {
             self.lose(match stands {
