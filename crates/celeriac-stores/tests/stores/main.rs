@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod files;
+mod limited;
 mod migrate;
 mod model;
 mod processes;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_ends_after_its_tasks_and_no_slot_waits() {
+    // covers: S5-14
     let (_place, app) = entered();
     for per_child in [1, 3] {
         let worker = super::worker(&app, 1).max_tasks_per_child(per_child);
@@ -31,6 +32,7 @@ async fn a_child_ends_after_its_tasks_and_no_slot_waits() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_that_has_grown_ends_after_its_task() {
+    // covers: S3-27, T-79
     let (place, app) = entered();
     let worker = super::worker(&app, 1).max_memory_per_child(100 << 20);
     let here = crate::running::start_with(&app, worker).await;
