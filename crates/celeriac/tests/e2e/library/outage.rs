@@ -46,6 +46,10 @@ async fn a_store_that_cannot_be_written_for_several_leases_costs_no_run() {
     let jobs = first.client.send_all((0..TASKS).map(|_| waits::call())).await.unwrap();
     until("all run", PATIENCE, async || (diary.read().len() == TASKS).then_some(())).await;
     let second = start_with(&two, worker(&two, "two@test")).await;
+    until("the second is there", PATIENCE, async || {
+        (first.client.store().nodes().await.unwrap().len() == 2).then_some(())
+    })
+    .await;
 
     // Another program holds the write lock for several leases.
     let other = rusqlite::Connection::open(place.path("queue.db")).unwrap();
