@@ -82,6 +82,8 @@ macro_rules! conformance_suite {
             a_retry_keeps_its_key
             no_key_outlives_its_holder
             members_of_groups_are_never_left_out
+            a_second_send_of_the_same_id_is_left_out
+            what_is_put_back_is_never_left_out
         });
         $crate::conformance_theme!($harness, fetch {
             messages_come_in_the_order_they_were_sent
