@@ -29,6 +29,7 @@ pub(super) fn commit(context: &str, error: &rusqlite::Error) -> StoreError {
             (ErrorKind::Invalid, Some("restart this process with the newer celeriac"))
         }
         Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, None),
+        None if is_unreadable(error) => (ErrorKind::Corrupt, None),
         _ => (ErrorKind::Internal, None),
     };
     let made = StoreError::new(kind, format!("{context}: {error}"));
@@ -36,6 +37,20 @@ pub(super) fn commit(context: &str, error: &rusqlite::Error) -> StoreError {
         Some(hint) => made.hint(hint),
         None => made,
     }
+}
+
+/// Whether a stored value has not the type that this program wrote.
+fn is_unreadable(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
+    matches!(
+        error,
+        FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..)
+    )
 }
 
 /// A stored value that this program cannot read.

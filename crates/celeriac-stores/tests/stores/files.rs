@@ -96,6 +96,33 @@ async fn a_damaged_row_is_set_aside_and_its_queue_goes_on() {
     assert_eq!(store.check(false).await.unwrap(), []);
 }
 
+/// Whatever is wrong with it: bytes that are no text, a number where text was, no body at all.
+#[tokio::test]
+async fn no_damage_of_a_row_stops_its_queue() {
+    for damage in [
+        "UPDATE message_body SET headers = CAST(x'7b22ff227d' AS TEXT) WHERE row = 1",
+        "UPDATE message_body SET properties = x'00' WHERE row = 1",
+        "UPDATE message_body SET body = 7 WHERE row = 1",
+        "UPDATE message SET history = '{' WHERE row = 1",
+        "DELETE FROM message_body WHERE row = 1",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        let (store, _clock) = open(&path, 1);
+        let node = register(&*store, "celery@a").await;
+        store.publish(plan(&["damaged", "good"]), None).await.unwrap();
+        let file = rusqlite::Connection::open(&path).unwrap();
+        assert_eq!(file.execute(damage, []).unwrap(), 1);
+        let taken = store.fetch(request(node, 9)).await.unwrap();
+        let ids: Vec<_> = taken.iter().map(|one| one.message.headers.id().unwrap()).collect();
+        assert_eq!(ids, ["good"], "{damage}");
+        let page = Page { after: 0, count_max: 9 };
+        let dead = store.dead_list(&DeadFilter::default(), page).await.unwrap();
+        assert_eq!((dead.len(), dead[0].reason), (1, DeadReason::Undecodable), "{damage}");
+        assert_eq!(store.check(false).await.unwrap(), [], "{damage}");
+    }
+}
+
 #[tokio::test]
 async fn a_rebooted_machine_gives_all_leases_back() {
     let folder = tempfile::tempdir().unwrap();
