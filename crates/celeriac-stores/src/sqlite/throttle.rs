@@ -60,9 +60,9 @@ pub(super) fn views(
         };
         let each = rule.per_key || rule.target == Target::Key("*".to_owned());
         let of_rule = |counter: &str| {
-            counter.strip_prefix(name.as_str()).is_some_and(|rest| {
-                if each { rest.starts_with(" of ") } else { rest.is_empty() }
-            })
+            counter
+                .strip_prefix(name.as_str())
+                .is_some_and(|rest| if each { rest.starts_with(" of ") } else { rest.is_empty() })
         };
         let running =
             counts.iter().filter(|(counter, _)| of_rule(counter)).map(|(_, count)| count).sum();

@@ -81,7 +81,7 @@ async fn a_damaged_row_is_set_aside_and_its_queue_goes_on() {
     let node = register(&*store, "celery@a").await;
     store.publish(plan(&["good", "damaged", "also good"]), None).await.unwrap();
     let file = rusqlite::Connection::open(&path).unwrap();
-    let damage = "UPDATE message_body SET headers = '{\"id\": ' WHERE row = 2";
+    let damage = "UPDATE message_body SET headers = '{\"id\": ', body = x'80ff' WHERE row = 2";
     assert_eq!(file.execute(damage, []).unwrap(), 1);
     let taken = store.fetch(request(node, 9)).await.unwrap();
     let ids: Vec<_> = taken.iter().map(|one| one.message.headers.id().unwrap()).collect();
@@ -91,6 +91,7 @@ async fn a_damaged_row_is_set_aside_and_its_queue_goes_on() {
     assert_eq!((dead.len(), dead[0].reason), (1, DeadReason::Undecodable));
     let kept = dead[0].message.headers.get("celeriac_damaged_headers").and_then(Value::as_str);
     assert_eq!(kept, Some("{\"id\": "), "with its bytes");
+    assert_eq!(&dead[0].message.body[..], b"\x80\xff", "also where they are no text");
     let result = store.result("damaged").await.unwrap().unwrap();
     assert_eq!(result.meta.state(), celeriac_wire::State::Failure, "who waits is told");
     assert_eq!(store.check(false).await.unwrap(), []);
