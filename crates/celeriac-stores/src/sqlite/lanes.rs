@@ -562,6 +562,22 @@ pub(super) fn put_rule(connection: &Connection, rule: &LimitRule) -> Result<bool
         .map_err(&fail)
 }
 
+/// Forgets what no rate looks back at any more: keys that are never seen again would stay for ever.
+pub(super) fn forget_starts(connection: &Connection, now: i64) -> Result<(), StoreError> {
+    let fail = wrap("forget old starts");
+    let since = now.saturating_sub(Rules::load(connection)?.window_max());
+    for (sql, before) in [
+        ("DELETE FROM spread WHERE next_at < ?1", now),
+        ("DELETE FROM grant_log WHERE at <= ?1", since),
+    ] {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([before]))
+            .map_err(&fail)?;
+    }
+    Ok(())
+}
+
 /// Takes a rule away.
 pub(super) fn drop_rule(
     connection: &Connection,

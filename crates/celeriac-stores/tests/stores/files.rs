@@ -6,10 +6,10 @@ use celeriac_core::dead::DeadReason;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Broker, Control, DeadFilter, DeadLetters, Events, Fate, Inspect, Maintain, Nodes, Outgoing,
-    Page, Phase, Plan, Results, Settled, Settlement, Store,
+    Page, Phase, Plan, Results, Settled, Settlement, Store, Throttle,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
-use celeriac_core::throttle::Target;
+use celeriac_core::throttle::{KEY_HEADER, LimitRule, RuleOrigin, Target, parse_rates};
 use celeriac_stores::SqliteStore;
 use celeriac_wire::{Envelope, Event, EventBase, Map, Value};
 use std::os::unix::fs::PermissionsExt;
@@ -233,4 +233,42 @@ async fn messages_of_real_celery_go_through_without_losing_a_byte() {
         }
     }
     assert!(count > 40, "{count}");
+}
+
+/// A thousand keys that are never seen again leave nothing behind.
+#[tokio::test]
+async fn starts_under_a_rate_are_forgotten_with_its_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let (store, clock) = open(&path, 1);
+    let node = register(&*store, "celery@a").await;
+    let rule = LimitRule {
+        target: Target::Key("*".to_owned()),
+        per_key: false,
+        rates: parse_rates("3/m burst, 1/s").unwrap(),
+        concurrency: None,
+        origin: RuleOrigin::Operator,
+    };
+    store.set_limit(rule).await.unwrap();
+    let keyed = |key: usize| {
+        let mut one = plan(&["id"]).publish.remove(0);
+        one.message.headers.insert(KEY_HEADER, format!("key {key}"));
+        one
+    };
+    let publish = (0..100).map(keyed).collect();
+    store.publish(Plan { publish, ..Plan::default() }, None).await.unwrap();
+    assert_eq!(store.fetch(request(node, 1000)).await.unwrap().len(), 100);
+    let file = rusqlite::Connection::open(&path).unwrap();
+    let rows = || -> (i64, i64) {
+        let sql = "SELECT (SELECT count(*) FROM spread), (SELECT count(*) FROM grant_log)";
+        file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    store.sweep().await.unwrap();
+    assert_eq!(rows(), (100, 100));
+    clock.advance(Duration::from_secs(2));
+    store.sweep().await.unwrap();
+    assert_eq!(rows(), (0, 100), "the minute is not over");
+    clock.advance(Duration::from_secs(58));
+    store.sweep().await.unwrap();
+    assert_eq!(rows(), (0, 0));
 }
