@@ -193,6 +193,12 @@ pub async fn a_worker_takes_no_more_of_a_task_than_it_may(harness: &Harness) {
     assert_eq!(ids(&taken), ["t0", "f"]);
     assert!(fixture.store.fetch(capped(one, 0)).await.unwrap().is_empty());
     assert_eq!(ids(&fixture.store.fetch(capped(two, 2)).await.unwrap()), ["t1", "t2"]);
+    // An older program that knows the task without a rate does not lift the rate of this one.
+    fixture.store.declare_limits(&["t".to_owned()], Vec::new()).await.unwrap();
+    fixture.publish((4..8).map(|n| of_task("t", &format!("t{n}"), None)).collect()).await;
+    assert_eq!(ids(&fixture.store.fetch(capped(one, 1)).await.unwrap()), ["t3"]);
+    assert!(fixture.store.fetch(capped(one, 0)).await.unwrap().is_empty());
+    assert_eq!(ids(&fixture.store.fetch(capped(two, 2)).await.unwrap()), ["t4", "t5"]);
 }
 
 /// A clock that is set back by a day neither closes a rate for a day nor opens it wide.
