@@ -163,6 +163,13 @@ impl Spread {
             .saturating_add(1)
     }
 
+    /// Where it stands at `now` if the clock was set back since the last one went: never further ahead
+    /// than one that went as early as it may.
+    pub fn at_most(self, rate: Rate, now: i64) -> Self {
+        let lateness = i64::try_from(rate.lateness().as_micros()).unwrap_or(0);
+        Self(self.0.min(now.saturating_add(lateness).saturating_add(rate.interval())))
+    }
+
     /// Where it stands after one went at `now`.
     pub fn after_one(self, rate: Rate, now: i64) -> Self {
         Self(self.0.max(now).saturating_add(rate.interval()))
@@ -340,6 +347,22 @@ mod tests {
                 assert!(window[count] - window[0] >= per, "{text}: {} in a window", count + 1);
             }
             assert!(gone.len() * 100 >= 20 * count * 95, "{text}: only {} went", gone.len());
+        }
+    }
+
+    /// Looking at a rate all the time does not loosen it.
+    #[test]
+    fn a_look_changes_nothing_unless_the_clock_was_set_back() {
+        for text in ["50/s", "1/s", "1000/s", "100/m"] {
+            let rate: Rate = text.parse().unwrap();
+            let (mut spread, mut now) = (Spread(0), 1_000 * SECOND);
+            for _ in 0..100 {
+                now = now.max(spread.next(rate));
+                spread = spread.after_one(rate, now);
+                assert_eq!(spread.at_most(rate, now), spread, "{text}");
+            }
+            let back = now - 500 * SECOND;
+            assert!(spread.at_most(rate, back).next(rate) <= back + rate.interval(), "{text}");
         }
     }
 

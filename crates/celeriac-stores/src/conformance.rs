@@ -70,6 +70,9 @@ macro_rules! conformance_suite {
             rates_survive_a_clock_that_is_set_back
             a_thousand_keys_are_served_and_forgotten
             a_limit_holds_for_suspects
+            a_rate_that_many_lanes_share_holds
+            a_rule_shows_what_it_counts
+            a_start_counts_once_under_two_rules
         });
         $crate::conformance_theme!($harness, unique {
             a_second_message_of_a_key_is_left_out
@@ -79,6 +82,8 @@ macro_rules! conformance_suite {
             a_retry_keeps_its_key
             no_key_outlives_its_holder
             members_of_groups_are_never_left_out
+            a_second_send_of_the_same_id_is_left_out
+            what_is_put_back_is_never_left_out
         });
         $crate::conformance_theme!($harness, fetch {
             messages_come_in_the_order_they_were_sent

@@ -56,6 +56,8 @@ pub struct View {
     pub dead: u64,
     /// The names of the workers that are alive by the store's word.
     pub alive: BTreeSet<String>,
+    /// What the store's own check says of its counters and of what belongs together.
+    pub findings: Vec<String>,
 }
 
 impl View {
@@ -82,7 +84,10 @@ impl View {
         let alive = nodes.into_iter().filter(|node| node.alive).map(|node| node.info.name);
         let alive = alive.collect();
         let dead = store.dead_count(&DeadFilter::default()).await?;
-        Ok(Self { tasks, queues: store.queues().await?, dead, alive })
+        let findings = store.check(false).await?;
+        let findings = findings.into_iter().map(|one| format!("{}: {}", one.place, one.what));
+        let findings = findings.collect();
+        Ok(Self { tasks, queues: store.queues().await?, dead, alive, findings })
     }
 
     /// Why a task is a dead letter, if it is one.

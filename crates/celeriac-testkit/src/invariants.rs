@@ -476,6 +476,7 @@ fn counters_are_right(evidence: &Evidence) -> Verdict {
         }
     }
     let view = &evidence.view;
+    wrong.extend(view.findings.iter().cloned());
     let shown =
         |word: &str| view.tasks.values().filter(|one| one.phase.as_str() == word).count() as u64;
     let (dead, counted) = (shown("dead"), view.dead);

@@ -146,11 +146,16 @@ impl Client {
         Ok(jobs)
     }
 
-    /// Sends prepared messages as they are, all or none: loads and moves.
+    /// Sends prepared messages as they are, all or none: loads and moves. None is left out, also if
+    /// another one holds its key.
     ///
     /// # Errors
     /// As [`Client::send`].
-    pub async fn send_messages(&self, messages: Vec<Outgoing>) -> Result<(), SendError> {
+    pub async fn send_messages(&self, mut messages: Vec<Outgoing>) -> Result<(), SendError> {
+        let now = self.now();
+        for one in &mut messages {
+            one.enqueued_at.get_or_insert(now);
+        }
         self.publish(Plan { publish: messages, ..Plan::default() }).await.map(|_| ())
     }
 

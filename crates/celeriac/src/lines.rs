@@ -10,7 +10,7 @@ use celeriac_wire::{Envelope, JsonError, Map, Value, print_iso, to_value};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The fields of a message.
@@ -36,10 +36,22 @@ impl SpillFile {
 
     fn append(&self, text: &str) -> std::io::Result<()> {
         let mut options = OpenOptions::new();
-        let mut file: File = options.create(true).append(true).mode(0o600).open(&self.0)?;
+        let mut file: File =
+            options.create(true).read(true).append(true).mode(0o600).open(&self.0)?;
         file.lock()?;
-        // A line that a full disk cut in two would spoil the next one.
         let length = file.metadata()?.len();
+        if length == 0 {
+            // The file's name has to be on disk as well as what is in it.
+            let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
+        // A line that a dead process or a full disk cut in two would spoil the next one.
+        let mut last = [b'\n'];
+        if length > 0 {
+            file.read_exact_at(&mut last, length - 1)?;
+        }
+        let end = if last == [b'\n'] { "" } else { "\n" };
+        let text = format!("{end}{text}");
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
         if written.is_err() {
             file.set_len(length)?;
@@ -62,5 +74,22 @@ impl Spill for SpillFile {
         self.append(&text).map_err(|error| {
             std::io::Error::new(error.kind(), format!("{}: {error}", self.0.display()))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_in_two_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spill.jsonl");
+        let spill = SpillFile::new(&path);
+        spill.append("one\n").unwrap();
+        std::fs::write(&path, "one\ntw").unwrap();
+        spill.append("three\n").unwrap();
+        spill.append("four\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntw\nthree\nfour\n");
     }
 }

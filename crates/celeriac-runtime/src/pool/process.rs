@@ -31,7 +31,7 @@ pub struct Launch {
     pub name: OsString,
     /// The arguments with which it comes to the place where children enter.
     pub arguments: Vec<OsString>,
-    /// The folder in which it runs.
+    /// The folder in which it runs, as long as it is there.
     pub folder: PathBuf,
 }
 
@@ -69,13 +69,16 @@ impl Process {
         command
             .arg0(&launch.name)
             .args(&launch.arguments)
-            .current_dir(&launch.folder)
             .env(CHILD_VARIABLE, std::process::id().to_string())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A terminal's Ctrl-C and a TERM to the worker's group are the worker's to act on.
             .process_group(0);
+        // A deploy may have removed the folder of the program that runs: better there than nowhere.
+        if launch.folder.is_dir() {
+            command.current_dir(&launch.folder);
+        }
         let mut child = command.spawn()?;
         let missing = || io::Error::other("the child's output is no pipe");
         let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -216,6 +219,18 @@ fn is_stopped(stat: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_child_starts_also_when_its_folder_is_gone() {
+        let launch = Launch {
+            program: PathBuf::from("/bin/true"),
+            name: OsString::from("true"),
+            arguments: Vec::new(),
+            folder: PathBuf::from("/nowhere/at/all"),
+        };
+        let spawned = Process::spawn(&launch).unwrap();
+        assert_eq!(spawned.process.exited().await.code, Some(0));
+    }
 
     #[test]
     fn proc_is_read_as_the_kernel_writes_it() {

@@ -232,6 +232,10 @@ impl Keeper {
         };
         let renewal = self.store.heartbeat(self.pulse.node(), heartbeat);
         let answer = within(self.patience(), renewal).await;
+        if self.pulse.ended.load(Ordering::Acquire) {
+            // Given up meanwhile: somebody else settles what is left and signs this node off.
+            return;
+        }
         self.failing = answer.is_err();
         match answer {
             // Nobody else noticed the silence, but this worker has dropped its tasks: their leases

@@ -22,6 +22,9 @@ use tokio::sync::watch;
 
 /// How long a dropped future may take to notice.
 pub const YIELD_PATIENCE: Duration = Duration::from_secs(1);
+/// A look that comes so late says that this process stood still (a signal, a suspended machine, a busy
+/// one): its futures had no chance to yield, and get their patience anew.
+const STOOD_STILL: Duration = Duration::from_millis(250);
 /// How long the store may take to hear of it before the process restarts all the same; leases end
 /// what is not settled then.
 const FENCE_MAX: Duration = Duration::from_secs(5);
@@ -104,22 +107,27 @@ impl Watchdog {
 /// Waits until a task has not yielded; `None` when the worker has ended.
 fn wait(watch: &Watch, shared: &Shared) -> Option<Vec<Watched>> {
     let mut state = watch.lock();
+    let (mut planned, mut not_before) = (None::<Duration>, Duration::ZERO);
     loop {
         if state.ended {
             return None;
         }
         let now = shared.worker.clock.boot();
+        if planned.is_some_and(|at| now > at + STOOD_STILL) {
+            not_before = now + YIELD_PATIENCE;
+        }
+        let due = |task: &Watched| (task.ends + YIELD_PATIENCE).max(not_before);
         let over: Vec<Lease> = state
             .tasks
             .iter()
-            .filter(|(_, task)| now >= task.ends + YIELD_PATIENCE)
+            .filter(|(_, task)| now >= due(task))
             .map(|(lease, _)| *lease)
             .collect();
         if !over.is_empty() {
             return Some(over.iter().filter_map(|lease| state.tasks.remove(lease)).collect());
         }
-        let next = state.tasks.values().map(|task| task.ends + YIELD_PATIENCE).min();
-        state = match next {
+        planned = state.tasks.values().map(due).min();
+        state = match planned {
             None => watch.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(at) => {
                 let waited = watch.changed.wait_timeout(state, at.saturating_sub(now));

@@ -193,6 +193,12 @@ pub async fn a_worker_takes_no_more_of_a_task_than_it_may(harness: &Harness) {
     assert_eq!(ids(&taken), ["t0", "f"]);
     assert!(fixture.store.fetch(capped(one, 0)).await.unwrap().is_empty());
     assert_eq!(ids(&fixture.store.fetch(capped(two, 2)).await.unwrap()), ["t1", "t2"]);
+    // An older program that knows the task without a rate does not lift the rate of this one.
+    fixture.store.declare_limits(&["t".to_owned()], Vec::new()).await.unwrap();
+    fixture.publish((4..8).map(|n| of_task("t", &format!("t{n}"), None)).collect()).await;
+    assert_eq!(ids(&fixture.store.fetch(capped(one, 1)).await.unwrap()), ["t3"]);
+    assert!(fixture.store.fetch(capped(one, 0)).await.unwrap().is_empty());
+    assert_eq!(ids(&fixture.store.fetch(capped(two, 2)).await.unwrap()), ["t4", "t5"]);
 }
 
 /// A clock that is set back by a day neither closes a rate for a day nor opens it wide.
@@ -249,4 +255,62 @@ pub async fn a_limit_holds_for_suspects(harness: &Harness) {
     assert!(suspect[0].suspicion.is_suspect());
     done(&fixture, suspect[0].lease).await;
     assert_eq!(ids(&fixture.fetch(node, 9).await), ["1"]);
+}
+
+/// New lanes that share a rate with others do not loosen it.
+pub async fn a_rate_that_many_lanes_share_holds(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    fixture.store.set_limit(rule(the_queue("celery"), "50/s", None)).await.unwrap();
+    let mut starts = Vec::new();
+    for step in 0..2000usize {
+        let key = format!("key {step}");
+        fixture.publish(vec![of_task("t", &format!("{step}"), Some(&key))]).await;
+        for one in fixture.fetch(node, 4).await {
+            starts.push(step);
+            done(&fixture, one.lease).await;
+        }
+        fixture.clock.advance(Duration::from_millis(1));
+    }
+    let worst = starts.windows(51).map(|window| window[50] - window[0]).min().unwrap();
+    assert!(worst >= 1000, "51 starts within {worst} ms; {} in 2 s", starts.len());
+}
+
+/// What is shown of a rule for one key is of this key.
+pub async fn a_rule_shows_what_it_counts(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    let key = |name: &str| Target::Key(name.to_owned());
+    fixture.store.set_limit(rule(key("*"), "", Some(9))).await.unwrap();
+    fixture.store.set_limit(rule(key("a"), "1/s", Some(9))).await.unwrap();
+    fixture.store.set_limit(rule(key("b"), "", Some(9))).await.unwrap();
+    let keyed = |n: u32| of_task("t", &format!("{n}"), Some(if n == 0 { "a" } else { "b" }));
+    fixture.publish((0..4).map(keyed).collect()).await;
+    assert_eq!(fixture.fetch(node, 9).await.len(), 4);
+    let views = fixture.store.limits_in_force().await.unwrap();
+    let shown: Vec<_> =
+        views.iter().map(|view| (view.rule.target.name(), view.running, view.next_at)).collect();
+    assert_eq!(shown[0], ("*", 4, None));
+    assert!(matches!(shown[1], ("a", 1, Some(_))), "{shown:?}");
+    assert_eq!(shown[2], ("b", 3, None));
+}
+
+/// A rule for each key and one for this key hold side by side, and each message counts once.
+pub async fn a_start_counts_once_under_two_rules(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    for name in ["*", "a"] {
+        let key = Target::Key(name.to_owned());
+        fixture.store.set_limit(rule(key, "4/s burst, 2/s", Some(4))).await.unwrap();
+    }
+    fixture.publish((0..8).map(|n| of_task("t", &format!("{n}"), Some("a"))).collect()).await;
+    for step in 0..3 {
+        assert_eq!(ids(&fixture.fetch(node, 9).await), [step.to_string()]);
+        fixture.clock.advance(Duration::from_millis(505));
+    }
+    for name in ["*", "a"] {
+        let key = Target::Key(name.to_owned());
+        fixture.store.set_limit(rule(key, "5/m burst", Some(4))).await.unwrap();
+    }
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["3"], "4 run at once");
 }

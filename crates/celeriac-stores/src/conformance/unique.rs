@@ -134,3 +134,26 @@ pub async fn members_of_groups_are_never_left_out(harness: &Harness) {
     assert_eq!(fixture.store.publish(plan, None).await.unwrap().duplicates, []);
     assert_eq!(depth(&fixture).await, 2);
 }
+
+/// An id is no pass: a second send of it, as after an answer that was lost, is left out too.
+pub async fn a_second_send_of_the_same_id_is_left_out(harness: &Harness) {
+    let fixture = harness.store();
+    let wish = Unique::new("k");
+    assert_eq!(send(&fixture, "one", &wish).await, None);
+    assert_eq!(send(&fixture, "one", &wish).await.as_deref(), Some("one"));
+    assert_eq!(depth(&fixture).await, 1);
+}
+
+/// What was taken out and is loaded again must not vanish; a copy takes the key of its original over.
+pub async fn what_is_put_back_is_never_left_out(harness: &Harness) {
+    let fixture = harness.store();
+    let wish = Unique::new("k");
+    assert_eq!(send(&fixture, "one", &wish).await, None);
+    let stored = fixture.store.peek(&queue("celery"), ALL).await.unwrap();
+    let put_back = |id: &str| Outgoing { enqueued_at: Some(fixture.now()), ..unique(id, &wish) };
+    let plan = Plan { publish: vec![put_back("two"), put_back("one")], ..Plan::default() };
+    assert_eq!(fixture.store.publish(plan, None).await.unwrap().duplicates, []);
+    assert_eq!(fixture.store.remove(&[stored[0].row]).await.unwrap(), [stored[0].row]);
+    assert_eq!(send(&fixture, "three", &wish).await.as_deref(), Some("one"), "the copy holds it");
+    assert_eq!(depth(&fixture).await, 2);
+}

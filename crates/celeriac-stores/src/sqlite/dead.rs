@@ -97,17 +97,17 @@ pub(super) fn list(
 /// that people see it and can mend it with `dead edit`.
 fn damaged(row: &Row<'_>) -> Result<Message, StoreError> {
     let fail = wrap("read a damaged dead letter");
-    let text = |index: usize| -> Result<String, StoreError> {
+    let bytes = |index: usize| -> Result<Vec<u8>, StoreError> {
         let bytes = row.get_ref(index).map_err(&fail)?;
-        let bytes = bytes.as_bytes_or_null().ok().flatten().unwrap_or_default();
-        Ok(String::from_utf8_lossy(bytes).into_owned())
+        Ok(bytes.as_bytes_or_null().ok().flatten().unwrap_or_default().to_vec())
     };
+    let text = |index: usize| Ok(String::from_utf8_lossy(&bytes(index)?).into_owned());
     let mut message = Message {
         headers: Headers::default(),
         properties: Properties::default(),
         content_type: text(9)?,
         content_encoding: text(10)?,
-        body: text(11)?.into_bytes().into(),
+        body: bytes(11)?.into(),
     };
     message.headers.insert("celeriac_damaged_headers", text(7)?);
     message.headers.insert("celeriac_damaged_properties", text(8)?);

@@ -33,6 +33,7 @@ pub(super) fn commit(context: &str, error: &rusqlite::Error) -> StoreError {
             (ErrorKind::Outdated, Some("restart this process with the newer celeriac"))
         }
         Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, None),
+        None if is_unreadable(error) => (ErrorKind::Corrupt, None),
         _ => (ErrorKind::Internal, None),
     };
     let made = StoreError::new(kind, format!("{context}: {error}"));
@@ -40,6 +41,20 @@ pub(super) fn commit(context: &str, error: &rusqlite::Error) -> StoreError {
         Some(hint) => made.hint(hint),
         None => made,
     }
+}
+
+/// Whether a stored value has not the type that this program wrote.
+fn is_unreadable(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
+    matches!(
+        error,
+        FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..)
+    )
 }
 
 /// A stored value that this program cannot read.

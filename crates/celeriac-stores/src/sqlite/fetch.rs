@@ -15,7 +15,7 @@ use super::unique::{UNTIL_TAKEN, unlock};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, Suspicion};
 use celeriac_core::record::Recorder;
-use celeriac_core::store::{Delivery, FetchRequest};
+use celeriac_core::store::{Delivery, FetchRequest, TaskCap};
 use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::{ExceptionInfo, State, Value};
 use jiff::Timestamp;
@@ -59,7 +59,9 @@ pub(super) fn fetch(
     let mut closed = Vec::new();
     let mut candidates = Vec::new();
     for (place, queue) in open_queues(&rules, &request.queues, turn).iter().enumerate() {
-        let mut look = Look { connection, rules: &rules, queue, place, count: request.count_max };
+        let caps = &request.caps[..];
+        let count = request.count_max;
+        let mut look = Look { connection, rules: &rules, caps, queue, place, count };
         if request.suspects {
             look.suspects(&mut gate, &mut lanes, &mut candidates)?;
         }
@@ -158,12 +160,20 @@ fn choose(
 struct Look<'a> {
     connection: &'a Connection,
     rules: &'a Rules,
+    caps: &'a [TaskCap],
     queue: &'a QueueName,
     place: usize,
     count: usize,
 }
 
 impl Look<'_> {
+    /// Whether messages of a task need a lane. A worker's own rate holds also where another program
+    /// has declared the task without one.
+    fn restricts(&self, task: &str) -> bool {
+        self.rules.restricts(self.queue.as_str(), task)
+            || self.caps.iter().any(|cap| cap.task == task)
+    }
+
     /// Messages that stand in no lane.
     fn free(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), StoreError> {
         for _round in 0..MOVE_ROUNDS_MAX {
@@ -184,7 +194,7 @@ impl Look<'_> {
             let tasks: BTreeSet<&str> = heads
                 .iter()
                 .map(|(.., task)| task.as_str())
-                .filter(|task| self.rules.restricts(self.queue.as_str(), task))
+                .filter(|task| self.restricts(task))
                 .collect();
             if tasks.is_empty() {
                 let candidate = |(step, rank, row, _)| Candidate {
@@ -281,7 +291,7 @@ impl Look<'_> {
         for (step, rank, row, lane, task) in heads {
             let lane = if lane != 0 {
                 lane_by_id(self.connection, lane)?
-            } else if self.rules.restricts(self.queue.as_str(), &task) {
+            } else if self.restricts(&task) {
                 let (queue, key) = (self.queue.as_str().to_owned(), String::new());
                 Some(Lane { id: 0, queue, task, key })
             } else {

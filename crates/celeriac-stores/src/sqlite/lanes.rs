@@ -365,29 +365,33 @@ impl<'a> Gate<'a> {
         if let Some(left) = self.caps.get_mut(lane.task.as_str()) {
             *left = left.saturating_sub(1);
         }
+        // A rule for each key and one for this key share a counter: one start counts once in it.
+        let (mut running, mut logged, mut spread) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for rule in self.rules.limits() {
             let Some(counter) = rule.counter(&lane.queue, &lane.task, &lane.key) else { continue };
-            if rule.concurrency.is_some() {
-                self.running(&counter)?;
-                if let Some(running) = &mut self.running {
-                    *running.entry(counter.clone()).or_default() += 1;
-                }
-            }
-            let mut logged = false;
             for rate in &rule.rates {
                 if rate.burst {
-                    logged = true;
-                    continue;
+                    logged.insert(counter.clone());
+                } else if spread.insert((counter.clone(), rate.to_string())) {
+                    let after = self.spread(&counter, *rate)?.after_one(*rate, self.now);
+                    self.spreads.insert((counter.clone(), rate.to_string()), after);
                 }
-                let spread = self.spread(&counter, *rate)?;
-                let after = spread.after_one(*rate, self.now);
-                self.spreads.insert((counter.clone(), rate.to_string()), after);
             }
-            if logged {
-                let now = self.now;
-                self.burst(&counter)?.push(now);
-                self.started.push((counter, now));
+            if rule.concurrency.is_some() {
+                running.insert(counter);
             }
+        }
+        for counter in running {
+            self.running(&counter)?;
+            if let Some(running) = &mut self.running {
+                *running.entry(counter).or_default() += 1;
+            }
+        }
+        for counter in logged {
+            let now = self.now;
+            self.burst(&counter)?.push(now);
+            self.started.push((counter, now));
         }
         Ok(())
     }
@@ -458,8 +462,7 @@ impl<'a> Gate<'a> {
             })
             .map_err(wrap("read a limit's state"))?;
         // A clock that was set back must not close the rate until it has caught up.
-        let latest = Spread(self.now).after_one(rate, self.now).0;
-        let spread = Spread(stored.unwrap_or(0).min(latest));
+        let spread = Spread(stored.unwrap_or(0)).at_most(rate, self.now);
         self.spreads.insert(name, spread);
         Ok(spread)
     }
@@ -515,12 +518,15 @@ pub(super) fn running(
         .map_err(wrap("count running tasks"))?;
     let mut counts = BTreeMap::new();
     for (queue, task, key, count) in rows {
-        for rule in rules.limits() {
-            if rule.concurrency.is_some()
-                && let Some(counter) = rule.counter(&queue, &task, &key)
-            {
-                *counts.entry(counter).or_default() += count.unsigned_abs();
-            }
+        // Two rules may share a counter.
+        let counters: BTreeSet<String> = rules
+            .limits()
+            .iter()
+            .filter(|rule| rule.concurrency.is_some())
+            .filter_map(|rule| rule.counter(&queue, &task, &key))
+            .collect();
+        for counter in counters {
+            *counts.entry(counter).or_default() += count.unsigned_abs();
         }
     }
     Ok(counts)
@@ -554,6 +560,22 @@ pub(super) fn put_rule(connection: &Connection, rule: &LimitRule) -> Result<bool
         })
         .map(|changed| changed > 0)
         .map_err(&fail)
+}
+
+/// Forgets what no rate looks back at any more: keys that are never seen again would stay for ever.
+pub(super) fn forget_starts(connection: &Connection, now: i64) -> Result<(), StoreError> {
+    let fail = wrap("forget old starts");
+    let since = now.saturating_sub(Rules::load(connection)?.window_max());
+    for (sql, before) in [
+        ("DELETE FROM spread WHERE next_at < ?1", now),
+        ("DELETE FROM grant_log WHERE at <= ?1", since),
+    ] {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([before]))
+            .map_err(&fail)?;
+    }
+    Ok(())
 }
 
 /// Takes a rule away.

@@ -165,13 +165,13 @@ fn insert(
     let state = if due.is_some() { SCHEDULED } else { READY };
     let key = key_of(&message.headers)?;
     let in_lane = !key.is_empty() || rules.restricts(outgoing.queue.as_str(), task);
+    // What had a life before is put back: it must not vanish as a duplicate.
+    let new = limits == Limits::Enforced && outgoing.enqueued_at.is_none();
     let locks = match Unique::of(&message.headers) {
         None => 0,
-        Some(wish) => match unique::lock(connection, context, &wish, id, row)? {
+        Some(wish) => match unique::lock(connection, context, &wish, (id, row), new)? {
             Locked::Held(until) => until,
-            Locked::Taken(holder)
-                if limits == Limits::Enforced && may_be_dropped(&message.headers) =>
-            {
+            Locked::Taken(holder) if new && may_be_dropped(&message.headers) => {
                 return Ok(Some(holder));
             }
             // It runs beside the holder of the key, and holds nothing itself.

@@ -152,11 +152,12 @@ pub(super) fn set_aside(
         .prepare_cached(
             "INSERT INTO dead (queue, task_id, task, reason, detail, died_at, enqueued_at, history, \
              headers, properties, content_type, content_encoding, body, bytes) \
-             SELECT m.queue, m.task_id, m.task, ?2, ?3, ?4, m.enqueued_at, ?5, b.headers, \
-             b.properties, b.content_type, b.content_encoding, b.body, \
-             octet_length(b.headers) + octet_length(b.properties) + octet_length(b.body) \
-             + octet_length(?5) \
-             FROM message m JOIN message_body b USING (row) WHERE m.row = ?1 RETURNING bytes",
+             SELECT m.queue, m.task_id, m.task, ?2, ?3, ?4, m.enqueued_at, ?5, \
+             coalesce(b.headers, ''), coalesce(b.properties, ''), coalesce(b.content_type, ''), \
+             coalesce(b.content_encoding, ''), coalesce(b.body, x''), \
+             coalesce(octet_length(b.headers) + octet_length(b.properties) \
+             + octet_length(b.body), 0) + octet_length(?5) \
+             FROM message m LEFT JOIN message_body b USING (row) WHERE m.row = ?1 RETURNING bytes",
         )
         .and_then(|mut statement| {
             let params = rusqlite::params![

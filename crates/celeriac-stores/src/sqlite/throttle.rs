@@ -52,16 +52,22 @@ pub(super) fn views(
     let now = micros(context.clock.wall());
     let mut views = Vec::new();
     for rule in all_rules(connection)? {
-        let name = rule.target.to_string();
-        // Rules for each key count under the name and the key.
-        let of_rule = |counter: &str| match counter.strip_prefix(name.as_str()) {
-            Some(rest) => rest.is_empty() || rest.starts_with(" of "),
-            None => matches!(rule.target, Target::Key(_)) && counter.starts_with("key of "),
+        // Rules of keys count under the key alone, those for each key under their name and the key.
+        let name = match &rule.target {
+            Target::Key(key) if key != "*" => format!("key of {key}"),
+            Target::Key(_) => "key".to_owned(),
+            other => other.to_string(),
+        };
+        let each = rule.per_key || rule.target == Target::Key("*".to_owned());
+        let of_rule = |counter: &str| {
+            counter
+                .strip_prefix(name.as_str())
+                .is_some_and(|rest| if each { rest.starts_with(" of ") } else { rest.is_empty() })
         };
         let running =
             counts.iter().filter(|(counter, _)| of_rule(counter)).map(|(_, count)| count).sum();
         let mut next_at = None;
-        for rate in rule.rates.iter().filter(|rate| !rate.burst && !rule.per_key) {
+        for rate in rule.rates.iter().filter(|rate| !rate.burst && !each) {
             let stored: Option<i64> = connection
                 .prepare_cached("SELECT next_at FROM spread WHERE counter = ?1 || ' ' || ?2")
                 .and_then(|mut statement| {

@@ -22,12 +22,15 @@ pub(super) enum Locked {
 }
 
 /// Takes the key for a row, unless another task has it.
+///
+/// Of a message that is `new` another one of the same id is a stranger as well; what goes on or is put
+/// back (a retry, a copy whose original is removed next) takes the key of its own id over.
 pub(super) fn lock(
     connection: &Connection,
     context: &Context,
     unique: &Unique,
-    task_id: &str,
-    row: i64,
+    (task_id, row): (&str, i64),
+    new: bool,
 ) -> Result<Locked, StoreError> {
     let fail = wrap("lock a unique task");
     let now = context.clock.wall();
@@ -41,8 +44,8 @@ pub(super) fn lock(
         .map_err(&fail)?;
     let mut expires_at = unique.window.map(|window| micros(clock::after(now, window)));
     if let Some((holder, held_by, expires)) = holder {
-        // A retry is the same task: it takes the key over, and its window does not begin again.
-        if holder == task_id {
+        // A window does not begin again.
+        if holder == task_id && (held_by.is_none() || !new) {
             expires_at = expires.or(expires_at);
         } else if held_by.is_some() || expires.is_some_and(|at| at > micros(now)) {
             return Ok(Locked::Taken(holder));

@@ -34,6 +34,17 @@ const WAITING: u8 = 0;
 const TAKEN: u8 = 1;
 const ABANDONED: u8 = 2;
 
+/// Dropped with its caller: what has not begun by then is not done later, when nobody expects it.
+struct Caller(Arc<AtomicU8>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // Anything else means that it is done or given up already.
+        let _begun =
+            self.0.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
 /// Called after every commit with the durability of its group.
 pub(super) type Committed = Box<dyn Fn(Durability) + Send + Sync>;
 
@@ -163,7 +174,8 @@ impl Writer {
 
     /// Runs `work` in a transaction and answers after its commit.
     ///
-    /// Cancel safe: a dropped future leaves the whole job done or not done.
+    /// Cancel safe: a dropped future leaves the whole job done or not done, and one that waits for
+    /// another process's lock is not done.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         context: &'static str,
@@ -172,6 +184,7 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let claim = Arc::new(AtomicU8::new(WAITING));
+        let _caller = Caller(Arc::clone(&claim));
         let job = Box::new(Work {
             durability,
             context,
@@ -285,9 +298,10 @@ fn commit_group(
     schema: Option<&mut Schema>,
     mut group: Vec<Box<dyn Job>>,
 ) {
-    group.retain(|job| job.claim());
     let commit = (|| -> rusqlite::Result<()> {
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        // The lock may have taken seconds: a sweep of then would find others dead who only waited too.
+        group.retain(|job| job.claim());
         if let Some(schema) = schema {
             schema.check(connection)?;
         }

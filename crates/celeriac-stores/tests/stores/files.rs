@@ -6,10 +6,10 @@ use celeriac_core::dead::DeadReason;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Broker, Control, DeadFilter, DeadLetters, Events, Fate, Inspect, Maintain, Nodes, Outgoing,
-    Page, Phase, Plan, Results, Settled, Settlement, Store,
+    Page, Phase, Plan, Results, Settled, Settlement, Store, Throttle,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
-use celeriac_core::throttle::Target;
+use celeriac_core::throttle::{KEY_HEADER, LimitRule, RuleOrigin, Target, parse_rates};
 use celeriac_stores::SqliteStore;
 use celeriac_wire::{Envelope, Event, EventBase, Map, Value};
 use std::os::unix::fs::PermissionsExt;
@@ -81,7 +81,7 @@ async fn a_damaged_row_is_set_aside_and_its_queue_goes_on() {
     let node = register(&*store, "celery@a").await;
     store.publish(plan(&["good", "damaged", "also good"]), None).await.unwrap();
     let file = rusqlite::Connection::open(&path).unwrap();
-    let damage = "UPDATE message_body SET headers = '{\"id\": ' WHERE row = 2";
+    let damage = "UPDATE message_body SET headers = '{\"id\": ', body = x'80ff' WHERE row = 2";
     assert_eq!(file.execute(damage, []).unwrap(), 1);
     let taken = store.fetch(request(node, 9)).await.unwrap();
     let ids: Vec<_> = taken.iter().map(|one| one.message.headers.id().unwrap()).collect();
@@ -91,9 +91,37 @@ async fn a_damaged_row_is_set_aside_and_its_queue_goes_on() {
     assert_eq!((dead.len(), dead[0].reason), (1, DeadReason::Undecodable));
     let kept = dead[0].message.headers.get("celeriac_damaged_headers").and_then(Value::as_str);
     assert_eq!(kept, Some("{\"id\": "), "with its bytes");
+    assert_eq!(&dead[0].message.body[..], b"\x80\xff", "also where they are no text");
     let result = store.result("damaged").await.unwrap().unwrap();
     assert_eq!(result.meta.state(), celeriac_wire::State::Failure, "who waits is told");
     assert_eq!(store.check(false).await.unwrap(), []);
+}
+
+/// Whatever is wrong with it: bytes that are no text, a number where text was, no body at all.
+#[tokio::test]
+async fn no_damage_of_a_row_stops_its_queue() {
+    for damage in [
+        "UPDATE message_body SET headers = CAST(x'7b22ff227d' AS TEXT) WHERE row = 1",
+        "UPDATE message_body SET properties = x'00' WHERE row = 1",
+        "UPDATE message_body SET body = 7 WHERE row = 1",
+        "UPDATE message SET history = '{' WHERE row = 1",
+        "DELETE FROM message_body WHERE row = 1",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        let (store, _clock) = open(&path, 1);
+        let node = register(&*store, "celery@a").await;
+        store.publish(plan(&["damaged", "good"]), None).await.unwrap();
+        let file = rusqlite::Connection::open(&path).unwrap();
+        assert_eq!(file.execute(damage, []).unwrap(), 1);
+        let taken = store.fetch(request(node, 9)).await.unwrap();
+        let ids: Vec<_> = taken.iter().map(|one| one.message.headers.id().unwrap()).collect();
+        assert_eq!(ids, ["good"], "{damage}");
+        let page = Page { after: 0, count_max: 9 };
+        let dead = store.dead_list(&DeadFilter::default(), page).await.unwrap();
+        assert_eq!((dead.len(), dead[0].reason), (1, DeadReason::Undecodable), "{damage}");
+        assert_eq!(store.check(false).await.unwrap(), [], "{damage}");
+    }
 }
 
 #[tokio::test]
@@ -205,4 +233,42 @@ async fn messages_of_real_celery_go_through_without_losing_a_byte() {
         }
     }
     assert!(count > 40, "{count}");
+}
+
+/// A thousand keys that are never seen again leave nothing behind.
+#[tokio::test]
+async fn starts_under_a_rate_are_forgotten_with_its_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let (store, clock) = open(&path, 1);
+    let node = register(&*store, "celery@a").await;
+    let rule = LimitRule {
+        target: Target::Key("*".to_owned()),
+        per_key: false,
+        rates: parse_rates("3/m burst, 1/s").unwrap(),
+        concurrency: None,
+        origin: RuleOrigin::Operator,
+    };
+    store.set_limit(rule).await.unwrap();
+    let keyed = |key: usize| {
+        let mut one = plan(&["id"]).publish.remove(0);
+        one.message.headers.insert(KEY_HEADER, format!("key {key}"));
+        one
+    };
+    let publish = (0..100).map(keyed).collect();
+    store.publish(Plan { publish, ..Plan::default() }, None).await.unwrap();
+    assert_eq!(store.fetch(request(node, 1000)).await.unwrap().len(), 100);
+    let file = rusqlite::Connection::open(&path).unwrap();
+    let rows = || -> (i64, i64) {
+        let sql = "SELECT (SELECT count(*) FROM spread), (SELECT count(*) FROM grant_log)";
+        file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    store.sweep().await.unwrap();
+    assert_eq!(rows(), (100, 100));
+    clock.advance(Duration::from_secs(2));
+    store.sweep().await.unwrap();
+    assert_eq!(rows(), (0, 100), "the minute is not over");
+    clock.advance(Duration::from_secs(58));
+    store.sweep().await.unwrap();
+    assert_eq!(rows(), (0, 0));
 }

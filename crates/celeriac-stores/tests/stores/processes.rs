@@ -250,3 +250,21 @@ async fn two_processes_complete_a_chord_once_and_replay_a_letter_once() {
     assert_eq!(one.unwrap().len() + two.unwrap().len(), 1);
     assert_eq!(stores[1].fetch(request(node, 9)).await.unwrap().len(), 1);
 }
+
+/// A sweep that had to wait for another process's lock, until its caller gave up, finds nobody dead
+/// later: who was silent meanwhile only waited for the same lock.
+#[tokio::test]
+async fn what_was_given_up_behind_a_lock_is_not_done_when_it_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let (store, clock) = open(&path, 1);
+    let node = register(&*store, "celery@a").await;
+    let locker = rusqlite::Connection::open(&path).unwrap();
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let swept = tokio::time::timeout(Duration::from_millis(200), store.sweep()).await;
+    assert!(swept.is_err(), "the lock is held");
+    clock.advance(Duration::from_mins(1));
+    locker.execute_batch("COMMIT").unwrap();
+    // Jobs are done in their order: with this one answered, the sweep has had its turn.
+    assert!(store.heartbeat(node, Heartbeat::default()).await.unwrap(), "nobody took its leases");
+}

@@ -50,3 +50,28 @@ async fn a_task_that_never_yields_is_failed_and_its_neighbours_run_again_without
     worker.signal(rustix::process::Signal::TERM);
     assert!(worker.ended().await.success());
 }
+
+/// A stopped process yields nothing, and nobody in it is to blame: its limits hold when it goes on, and
+/// its neighbours do not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_stood_still_past_a_limit_does_not_restart() {
+    let place = Place::sqlite();
+    let client = place.app().client().await.unwrap();
+    let store = client.store();
+    let mut worker = Worker::start(&place, store, "w1", "8s", &["-c", "2"]).await;
+    let neighbour = client.send(Call::named("ledger.work").arg(&6000u64)).await.unwrap();
+    let limited = Call::named("ledger.work").arg(&60_000u64).time_limit(Duration::from_secs(1));
+    let limited = client.send(limited).await.unwrap();
+    kit::until("both run", PATIENCE, async || (kit::count(&place, "start") == 2).then_some(()))
+        .await;
+    worker.signal(rustix::process::Signal::STOP);
+    kit::pass(Duration::from_secs(4)).await;
+    worker.signal(rustix::process::Signal::CONT);
+    let error = limited.get(PATIENCE).await.unwrap_err();
+    assert!(error.to_string().contains("TimeLimitExceeded(1"), "{error}");
+    let _ran_in: celeriac_wire::Value = neighbour.get(PATIENCE).await.unwrap();
+    assert_eq!(kit::count(&place, "start"), 2, "each ran once: {}", worker.log());
+    assert!(!worker.log().contains("did not yield"), "{}", worker.log());
+    worker.signal(rustix::process::Signal::TERM);
+    assert!(worker.ended().await.success());
+}
