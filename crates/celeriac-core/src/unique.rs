@@ -16,7 +16,8 @@ pub const UNIQUE_KEY_BYTES_MAX: usize = 255;
 /// How long a unique message keeps others of its key out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Until {
-    /// Until a worker takes it: a change after that needs another run.
+    /// Until a worker takes it: a change after that needs another run. A message that goes back does
+    /// not take the key again.
     Started,
     /// Until it left the queue: done, failed, revoked, purged.
     #[default]

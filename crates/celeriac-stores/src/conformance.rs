@@ -70,6 +70,8 @@ macro_rules! conformance_suite {
             rates_survive_a_clock_that_is_set_back
             a_thousand_keys_are_served_and_forgotten
             a_limit_holds_for_suspects
+            lanes_without_ready_messages_hide_nothing
+            what_runs_already_counts_for_a_new_limit
             a_rate_that_many_lanes_share_holds
             a_rule_shows_what_it_counts
             a_start_counts_once_under_two_rules

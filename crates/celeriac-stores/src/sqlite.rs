@@ -43,6 +43,7 @@ use celeriac_wire::Event;
 use jiff::Timestamp;
 use open::Files;
 use rusqlite::Connection;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +61,24 @@ struct Context {
     entropy: Arc<dyn Entropy>,
     limits: StoreLimits,
     boot_id: String,
+    /// The lane behind which the next fetch of a queue begins.
+    lane_cursors: Mutex<BTreeMap<QueueName, i64>>,
+}
+
+impl Context {
+    fn lane_cursor(&self, queue: &QueueName) -> i64 {
+        let cursors = self.lane_cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        cursors.get(queue).copied().unwrap_or(0)
+    }
+
+    fn set_lane_cursor(&self, queue: &QueueName, lane: i64) {
+        let mut cursors = self.lane_cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        if lane == 0 {
+            cursors.remove(queue);
+        } else {
+            cursors.insert(queue.clone(), lane);
+        }
+    }
 }
 
 /// Where reads go.
@@ -126,7 +145,13 @@ impl SqliteStore {
             }
         });
         Ok(Self {
-            context: Arc::new(Context { clock, entropy, limits, boot_id: open::boot_id() }),
+            context: Arc::new(Context {
+                clock,
+                entropy,
+                limits,
+                boot_id: open::boot_id(),
+                lane_cursors: Mutex::default(),
+            }),
             writer: Writer::spawn(connection, open::still_known, committed)
                 .map_err(thread_error)?,
             event_writer: Writer::spawn(events, |_| Ok(()), Box::new(|_| ()))
@@ -163,7 +188,13 @@ impl SqliteStore {
             }
         });
         Ok(Self {
-            context: Arc::new(Context { clock, entropy, limits, boot_id: "memory".to_owned() }),
+            context: Arc::new(Context {
+                clock,
+                entropy,
+                limits,
+                boot_id: "memory".to_owned(),
+                lane_cursors: Mutex::default(),
+            }),
             writer: Writer::Inline(Arc::clone(&connection), committed),
             event_writer: Writer::Inline(Arc::clone(&events), Box::new(|_| ())),
             reader: Arc::new(Reader::Shared(connection)),
@@ -282,11 +313,16 @@ impl Broker for SqliteStore {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         reach(Step::FetchBegins);
         let fetched = self.write("fetch", Relaxed, move |connection, context| {
-            let held = fetch::fetch(connection, context, &request, turn)?;
-            reach_if(!held.is_empty(), Step::FetchWritten);
-            Ok(held)
+            let fetched = fetch::fetch(connection, context, &request, turn)?;
+            reach_if(!fetched.deliveries.is_empty(), Step::FetchWritten);
+            Ok(fetched)
         });
-        fetched.await.inspect(|held| reach_if(!held.is_empty(), Step::FetchCommitted))
+        let fetched = fetched.await?;
+        reach_if(!fetched.deliveries.is_empty(), Step::FetchCommitted);
+        if fetched.again {
+            self.bell.ring();
+        }
+        Ok(fetched.deliveries)
     }
 
     async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError> {

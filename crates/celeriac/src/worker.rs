@@ -183,10 +183,19 @@ impl WorkerBuilder {
     /// How children are started, if tasks run in any.
     fn processes(&self, store: &dyn Store) -> Result<Option<ProcessOptions>> {
         let settings = self.app.settings();
+        let refuse = |text: &str| Err(WorkerError::Options(text.to_owned()).into());
         if self.pool.unwrap_or(settings.pool.value) == Pool::Async {
+            let asked = self.max_tasks_per_child.or(settings.max_tasks_per_child.value).is_some()
+                || self.max_memory_per_child.or(settings.max_memory_per_child.value).is_some()
+                || self.child_memory_max.or(settings.child_memory_max.value).is_some();
+            if asked {
+                return refuse(
+                    "max_tasks_per_child, max_memory_per_child and child_memory_max need child \
+                     processes: add -P process, or leave them out",
+                );
+            }
             return Ok(None);
         }
-        let refuse = |text: &str| Err(WorkerError::Options(text.to_owned()).into());
         if !store.capabilities().shared_between_processes {
             return refuse(
                 "the process pool needs a store that processes share: use sqlite:// instead of \

@@ -235,8 +235,11 @@ impl Crew {
         let tasks_max = self.options.tasks_max;
         channel.rest();
         let mut table = self.table();
-        table.backoff.succeeded();
         let stopping = table.stopping;
+        // Old children say nothing about whether new ones can start.
+        if table.members.get(&number).is_some_and(|member| member.taken == 1) {
+            table.backoff.succeeded();
+        }
         let Some(member) = table.members.get_mut(&number) else { return };
         if matches!(member.phase, Phase::Over) {
             return;

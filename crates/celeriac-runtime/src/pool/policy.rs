@@ -162,7 +162,7 @@ impl Backoff {
         self.failures
     }
 
-    /// A child did a task: children are good.
+    /// A new child did its first task: children start and are good.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }

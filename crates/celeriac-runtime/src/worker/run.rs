@@ -159,7 +159,8 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     );
     let mut background = JoinSet::new();
     background.spawn(worker.background.prepare(recording));
-    let (settler, requests) = mpsc::channel(SETTLING_MAX);
+    // What runs can always hand over its outcome: the loop never waits for the settler.
+    let (settler, requests) = mpsc::channel(SETTLING_MAX.max(options.concurrency * 2));
     let serving = settler::serve(
         Arc::clone(&worker.store),
         requests,
@@ -357,7 +358,9 @@ impl Loop {
 
     /// How many messages may be fetched with so many children.
     fn room(&self, children: usize) -> usize {
-        self.machine.free().min(children.saturating_sub(self.machine.active()))
+        let active = self.machine.active();
+        let outcomes = self.settler.capacity().saturating_sub(active);
+        self.machine.free().min(children.saturating_sub(active)).min(outcomes)
     }
 
     fn fetch(&self, count_max: usize) -> BoxFuture<'static, Fetched> {

@@ -7,12 +7,13 @@
 
 use super::ending::Shared;
 use super::heartbeat::Pulse;
-use celeriac_core::StoreError;
+use super::spill::SpilledLetter;
 use celeriac_core::conclude;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
-use celeriac_core::store::{Delivery, Settled};
+use celeriac_core::store::{Delivery, Fate, Settled};
+use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::{Embed, ExceptionInfo};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -180,25 +181,45 @@ async fn fence(
     stuck.send_replace(Some(text));
 }
 
+/// Fails a stuck task. What the store refuses is not insisted on: the rest has to go back in time.
 async fn fail(shared: &Arc<Shared>, task: &Watched) {
     let exception = ExceptionInfo::time_limit_exceeded(task.limit);
     let failure = Failure::permanent(exception).because(DeadReason::TimedOut);
     let id = task.delivery.message.headers.id().unwrap_or_default();
+    let outcome = Outcome::Failure(failure);
+    let conclusion =
+        shared.conclusion(&task.delivery, &task.embed, Some(task.started_at), |run, sender| {
+            conclude::conclude(run, outcome, sender)
+        });
+    let mut settlement = shared.settlement(task.delivery.lease, conclusion.fate, conclusion.plan);
     loop {
-        let outcome = Outcome::Failure(failure.clone());
-        let conclusion =
-            shared.conclusion(&task.delivery, &task.embed, Some(task.started_at), |run, sender| {
-                conclude::conclude(run, outcome, sender)
-            });
-        let settlement = shared.settlement(task.delivery.lease, conclusion.fate, conclusion.plan);
-        match shared.worker.heartbeat_store.settle(vec![settlement]).await {
+        match shared.worker.heartbeat_store.settle(vec![settlement.clone()]).await {
             Ok(settled) if settled.contains(&Settled::Fenced) => {
                 tracing::warn!(task_id = id, "its lease was lost before");
                 return;
             }
             Ok(_) => return,
-            Err(error) => tracing::warn!(task_id = id, %error, "cannot settle, trying again"),
+            Err(error) if error.kind() == ErrorKind::DeadFull => {
+                let now = shared.worker.clock.wall();
+                let letter = SpilledLetter::of(&task.delivery, &settlement.fate, now);
+                let (Some(letter), Some(spill)) = (letter, &shared.worker.spill) else {
+                    tracing::error!(task_id = id, %error, "no room for its dead letter; it runs again");
+                    return;
+                };
+                if let Err(error) = spill.write(&[letter]) {
+                    tracing::error!(task_id = id, %error, "cannot write it to the spill file");
+                    return;
+                }
+                settlement.fate = Fate::Done;
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(task_id = id, %error, "cannot settle, trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => {
+                tracing::error!(task_id = id, %error, "the store refuses its end; it runs again");
+                return;
+            }
         }
-        tokio::time::sleep(AGAIN).await;
     }
 }

@@ -314,3 +314,43 @@ pub async fn a_start_counts_once_under_two_rules(harness: &Harness) {
     }
     assert_eq!(ids(&fixture.fetch(node, 9).await), ["3"], "4 run at once");
 }
+
+/// A lane with a ready message is found at once, however many lanes have nothing ready.
+pub async fn lanes_without_ready_messages_hide_nothing(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    let later = |n: u32| {
+        let mut one = of_task("t", &format!("{n}"), Some(&format!("key {n}")));
+        one.message.headers.set_eta(Some(fixture.at(3600)));
+        one
+    };
+    fixture.publish((0..2000).map(later).collect()).await;
+    assert!(fixture.fetch(node, 9).await.is_empty());
+    fixture.publish(vec![of_task("t", "now", Some("key 1999"))]).await;
+    let taken = fixture.fetch(node, 9).await;
+    assert_eq!(ids(&taken), ["now"]);
+    fixture.release(taken[0].lease, celeriac_core::store::Place::Head).await;
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["now"], "also when it comes back");
+    // When their time has come, all of them are served.
+    fixture.clock.advance(Duration::from_secs(3601));
+    let mut served = 0;
+    for _ in 0..200 {
+        served += fixture.fetch(node, 50).await.len();
+    }
+    assert_eq!(served, 2000);
+}
+
+/// A concurrency limit counts what ran before it was set.
+pub async fn what_runs_already_counts_for_a_new_limit(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("w").await;
+    fixture.publish((0..4).map(|n| of_task("t", &format!("t{n}"), None)).collect()).await;
+    let running = fixture.fetch(node, 2).await;
+    assert_eq!(running.len(), 2);
+    fixture.store.set_limit(rule(task("t"), "", Some(1))).await.unwrap();
+    assert!(fixture.fetch(node, 9).await.is_empty());
+    for one in running {
+        done(&fixture, one.lease).await;
+    }
+    assert_eq!(ids(&fixture.fetch(node, 9).await), ["t2"]);
+}

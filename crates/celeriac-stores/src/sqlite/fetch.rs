@@ -3,7 +3,8 @@
 use super::Context;
 use super::error::wrap;
 use super::lanes::{
-    Gate, Lane, Passage, Rules, delete_if_empty, lane_by_id, move_restricted, next_open, open_lanes,
+    Gate, Lane, Lanes, PAGES_MAX, Passage, Rules, lane_by_id, lane_of, move_restricted, next_open,
+    put_by,
 };
 use super::plan::store_result;
 use super::rows::{
@@ -49,7 +50,7 @@ pub(super) fn fetch(
     context: &Context,
     request: &FetchRequest,
     turn: usize,
-) -> Result<Vec<Delivery>, StoreError> {
+) -> Result<Fetched, StoreError> {
     check_alive(connection, request)?;
     promote_due(connection, context)?;
     let rules = Rules::load(connection)?;
@@ -58,15 +59,18 @@ pub(super) fn fetch(
     let mut lanes = Vec::new();
     let mut closed = Vec::new();
     let mut candidates = Vec::new();
+    let mut again = false;
     for (place, queue) in open_queues(&rules, &request.queues, turn).iter().enumerate() {
         let caps = &request.caps[..];
         let count = request.count_max;
-        let mut look = Look { connection, rules: &rules, caps, queue, place, count };
+        let mut look =
+            Look { connection, context, rules: &rules, caps, queue, place, count, moving: false };
         if request.suspects {
             look.suspects(&mut gate, &mut lanes, &mut candidates)?;
         }
         look.free(&mut candidates)?;
         look.in_lanes(&mut gate, &mut lanes, &mut closed, now, &mut candidates)?;
+        again |= look.moving;
     }
     candidates.sort_unstable();
     let rows = choose(&candidates, &lanes, &mut gate, &mut closed, request.count_max)?;
@@ -78,12 +82,34 @@ pub(super) fn fetch(
             Ok(delivery) => deliveries.push(delivery),
             // One row that cannot be read must not keep its whole queue from being read.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                quarantine(connection, context, row, &error)?;
+                match quarantine(connection, context, row, &error) {
+                    // It waits behind the others until there is room for it.
+                    Err(full) if full.kind() == ErrorKind::DeadFull => put_last(connection, row)?,
+                    other => other?,
+                }
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(deliveries)
+    Ok(Fetched { deliveries, again })
+}
+
+/// What a fetch took, and whether another will find more although nothing changes.
+pub(super) struct Fetched {
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) again: bool,
+}
+
+/// Undoes a lease and sends the message to the tail.
+fn put_last(connection: &Connection, row: i64) -> Result<(), StoreError> {
+    let rank = super::rows::take_numbers(connection, 1)?;
+    connection
+        .prepare_cached(
+            "UPDATE message SET state = 0, node = NULL, token = NULL, rank = ?2 WHERE row = ?1",
+        )
+        .and_then(|mut statement| statement.execute((row, rank)))
+        .map_err(wrap("put a damaged message behind the others"))?;
+    Ok(())
 }
 
 /// Sets a row that this program cannot read aside with its bytes, and tells who waits for it.
@@ -159,11 +185,14 @@ fn choose(
 /// Looks for candidates in one queue.
 struct Look<'a> {
     connection: &'a Connection,
+    context: &'a Context,
     rules: &'a Rules,
     caps: &'a [TaskCap],
     queue: &'a QueueName,
     place: usize,
     count: usize,
+    /// More stands in the way than one fetch moves.
+    moving: bool,
 }
 
 impl Look<'_> {
@@ -213,7 +242,8 @@ impl Look<'_> {
                 move_restricted(self.connection, self.queue, task)?;
             }
         }
-        // More than one fetch can move: what stands behind them waits for the next.
+        // More than one fetch can move: what stands behind them waits for the next, which follows at once.
+        self.moving = true;
         Ok(())
     }
 
@@ -226,44 +256,63 @@ impl Look<'_> {
         now: i64,
         candidates: &mut Vec<Candidate>,
     ) -> Result<(), StoreError> {
-        for lane in open_lanes(self.connection, self.rules, self.queue, now)? {
-            match gate.passage(&lane)? {
-                Passage::Open => {}
-                Passage::Until(at) => {
-                    closed.push((lane.id, at));
-                    continue;
+        let from = self.context.lane_cursor(self.queue);
+        let mut pages = Lanes::of(self.connection, self.rules, self.queue, now, from);
+        let enough = candidates.len() + self.count;
+        for _page in 0..PAGES_MAX {
+            let page = pages.page()?;
+            if page.is_empty() {
+                break;
+            }
+            for lane in page {
+                match gate.passage(&lane)? {
+                    Passage::Open => self.heads_of(lane, lanes, candidates)?,
+                    Passage::Until(at) => closed.push((lane.id, at)),
+                    Passage::Closed => {}
                 }
-                Passage::Closed => continue,
             }
-            let heads: Vec<(i64, i64, i64)> = self
-                .connection
-                .prepare_cached(
-                    "SELECT step, rank, row FROM message \
-                     WHERE state = 0 AND queue = ?1 AND lane = ?2 ORDER BY step, rank LIMIT ?3",
-                )
-                .and_then(|mut statement| {
-                    statement
-                        .query_map((self.queue.as_str(), lane.id, self.count as i64), |row| {
-                            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                        })?
-                        .collect()
-                })
-                .map_err(wrap("look for ready messages"))?;
-            if heads.is_empty() {
-                delete_if_empty(self.connection, lane.id)?;
-                continue;
+            if candidates.len() >= enough {
+                break;
             }
-            let index = lanes.len();
-            lanes.push(lane);
-            candidates.extend(heads.into_iter().map(|(step, rank, row)| Candidate {
-                step,
-                queue: self.place,
-                unsuspected: true,
-                rank,
-                row,
-                lane: Some(index),
-            }));
         }
+        self.context.set_lane_cursor(self.queue, pages.cursor());
+        Ok(())
+    }
+
+    /// The first ready messages of a lane that is open.
+    fn heads_of(
+        &self,
+        lane: Lane,
+        lanes: &mut Vec<Lane>,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), StoreError> {
+        let heads: Vec<(i64, i64, i64)> = self
+            .connection
+            .prepare_cached(
+                "SELECT step, rank, row FROM message \
+                 WHERE state = 0 AND queue = ?1 AND lane = ?2 ORDER BY step, rank LIMIT ?3",
+            )
+            .and_then(|mut statement| {
+                statement
+                    .query_map((self.queue.as_str(), lane.id, self.count as i64), |row| {
+                        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                    })?
+                    .collect()
+            })
+            .map_err(wrap("look for ready messages"))?;
+        if heads.is_empty() {
+            return put_by(self.connection, lane.id);
+        }
+        let index = lanes.len();
+        lanes.push(lane);
+        candidates.extend(heads.into_iter().map(|(step, rank, row)| Candidate {
+            step,
+            queue: self.place,
+            unsuspected: true,
+            rank,
+            row,
+            lane: Some(index),
+        }));
         Ok(())
     }
 
@@ -293,7 +342,12 @@ impl Look<'_> {
                 lane_by_id(self.connection, lane)?
             } else if self.restricts(&task) {
                 let (queue, key) = (self.queue.as_str().to_owned(), String::new());
-                Some(Lane { id: 0, queue, task, key })
+                let id = lane_of(self.connection, &queue, &task, &key)?;
+                self.connection
+                    .prepare_cached("UPDATE message SET lane = ?2 WHERE row = ?1")
+                    .and_then(|mut statement| statement.execute((row, id)))
+                    .map_err(wrap("sort a suspect into its lane"))?;
+                Some(Lane { id, queue, task, key })
             } else {
                 None
             };

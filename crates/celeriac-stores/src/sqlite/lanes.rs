@@ -11,8 +11,10 @@ use celeriac_core::{QueueName, StoreError};
 use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most lanes of one queue that a fetch looks at; the others come next time.
+/// The most lanes of one queue in one page of a fetch.
 const LANES_MAX: i64 = 256;
+/// The most pages of lanes that a fetch looks at for one queue; the others come next time.
+pub(super) const PAGES_MAX: usize = 64;
 /// The most messages that one fetch moves out of lane 0 after a limit was set.
 const MOVE_MAX: i64 = 20_000;
 
@@ -181,40 +183,96 @@ pub(super) fn lane_by_id(connection: &Connection, id: i64) -> Result<Option<Lane
         .map_err(wrap("read a lane"))
 }
 
-/// The lanes of a queue that no rate is known to close, the ones not looked at for longest first.
-pub(super) fn open_lanes(
-    connection: &Connection,
-    rules: &Rules,
-    queue: &QueueName,
+/// `lane.open_at` of a lane in which nothing is ready; a trigger opens it again.
+const NOTHING_READY: i64 = i64::MAX;
+
+/// Goes through the lanes of a queue page by page: first those that a rate had closed and that may go
+/// again, the longest waiting first, then the rest, beginning behind the last one that was looked at.
+pub(super) struct Lanes<'a> {
+    connection: &'a Connection,
+    queue: &'a QueueName,
     now: i64,
-) -> Result<Vec<Lane>, StoreError> {
-    let fail = wrap("look for lanes");
-    // A clock that was set back must not keep a lane closed until it has caught up.
-    let far = now.saturating_add(rules.window_max());
-    let lanes: Vec<Lane> = connection
-        .prepare_cached(
-            "SELECT id, task, key FROM lane WHERE queue = ?1 AND (open_at <= ?2 OR open_at > ?3) \
-             ORDER BY open_at LIMIT ?4",
-        )
-        .and_then(|mut statement| {
-            statement
-                .query_map((queue.as_str(), now, far, LANES_MAX), |row| {
-                    Ok(Lane {
-                        id: row.get(0)?,
-                        queue: queue.as_str().to_owned(),
-                        task: row.get(1)?,
-                        key: row.get(2)?,
-                    })
-                })?
-                .collect()
-        })
-        .map_err(&fail)?;
-    if lanes.len() as i64 == LANES_MAX {
-        for lane in &lanes {
-            set_open_at(connection, lane.id, now)?;
-        }
+    far: i64,
+    /// Where the rest begins and ends; `None` before the first page.
+    from: i64,
+    after: Option<i64>,
+    wrapped: bool,
+}
+
+impl<'a> Lanes<'a> {
+    pub(super) fn of(
+        connection: &'a Connection,
+        rules: &Rules,
+        queue: &'a QueueName,
+        now: i64,
+        from: i64,
+    ) -> Self {
+        // A clock that was set back must not keep a lane closed until it has caught up.
+        let far = now.saturating_add(rules.window_max());
+        Self { connection, queue, now, far, from, after: None, wrapped: false }
     }
-    Ok(lanes)
+
+    /// The next page; empty at the end.
+    pub(super) fn page(&mut self) -> Result<Vec<Lane>, StoreError> {
+        let Some(after) = self.after else {
+            self.after = Some(self.from);
+            let opened = self.opened()?;
+            return if opened.is_empty() { self.page() } else { Ok(opened) };
+        };
+        let until = if self.wrapped { self.from } else { i64::MAX };
+        let page = self.rest(after, until)?;
+        if let Some(last) = page.last() {
+            self.after = Some(last.id);
+            return Ok(page);
+        }
+        if self.wrapped || self.from == 0 {
+            return Ok(Vec::new());
+        }
+        self.wrapped = true;
+        self.after = Some(0);
+        self.page()
+    }
+
+    /// The lane behind which the next fetch begins.
+    pub(super) fn cursor(&self) -> i64 {
+        self.after.unwrap_or(self.from)
+    }
+
+    fn opened(&self) -> Result<Vec<Lane>, StoreError> {
+        self.connection
+            .prepare_cached(
+                "SELECT id, task, key FROM lane WHERE queue = ?1 AND open_at <> 0 \
+                 AND (open_at <= ?2 OR (open_at > ?3 AND open_at < ?5)) ORDER BY open_at LIMIT ?4",
+            )
+            .and_then(|mut statement| {
+                let far = self.far;
+                let values = (self.queue.as_str(), self.now, far, LANES_MAX, NOTHING_READY);
+                statement.query_map(values, |row| self.lane(row))?.collect()
+            })
+            .map_err(wrap("look for lanes"))
+    }
+
+    fn rest(&self, after: i64, until: i64) -> Result<Vec<Lane>, StoreError> {
+        self.connection
+            .prepare_cached(
+                "SELECT id, task, key FROM lane WHERE queue = ?1 AND open_at = 0 \
+                 AND id > ?2 AND id <= ?3 ORDER BY id LIMIT ?4",
+            )
+            .and_then(|mut statement| {
+                let values = (self.queue.as_str(), after, until, LANES_MAX);
+                statement.query_map(values, |row| self.lane(row))?.collect()
+            })
+            .map_err(wrap("look for lanes"))
+    }
+
+    fn lane(&self, row: &rusqlite::Row<'_>) -> rusqlite::Result<Lane> {
+        Ok(Lane {
+            id: row.get(0)?,
+            queue: self.queue.as_str().to_owned(),
+            task: row.get(1)?,
+            key: row.get(2)?,
+        })
+    }
 }
 
 /// When the next lane of these queues opens.
@@ -245,21 +303,48 @@ fn set_open_at(connection: &Connection, lane: i64, at: i64) -> Result<(), StoreE
 /// Lets every lane be looked at again, after a rule has changed.
 pub(super) fn open_all(connection: &Connection) -> Result<(), StoreError> {
     connection
-        .prepare_cached("UPDATE lane SET open_at = 0 WHERE open_at <> 0")
+        .prepare_cached(
+            "UPDATE lane SET open_at = 0 WHERE open_at <> 0 AND open_at <> 9223372036854775807",
+        )
         .and_then(|mut statement| statement.execute([]))
         .map_err(wrap("open the lanes"))?;
     Ok(())
 }
 
-/// Deletes a lane in which nothing stands in any state.
-pub(super) fn delete_if_empty(connection: &Connection, lane: i64) -> Result<(), StoreError> {
-    connection
+/// Notes that nothing in a lane is ready, or deletes it when nothing stands in it in any state.
+pub(super) fn put_by(connection: &Connection, lane: i64) -> Result<(), StoreError> {
+    let gone = connection
         .prepare_cached(
             "DELETE FROM lane WHERE id = ?1 \
              AND NOT EXISTS (SELECT 1 FROM message WHERE lane = ?1 AND lane <> 0)",
         )
         .and_then(|mut statement| statement.execute([lane]))
         .map_err(wrap("delete an empty lane"))?;
+    if gone == 0 { set_open_at(connection, lane, NOTHING_READY) } else { Ok(()) }
+}
+
+/// Gives messages that are held or suspect, and stand in no lane, the lane that a rule wants for them:
+/// a concurrency limit counts what runs already.
+pub(super) fn move_held(connection: &Connection) -> Result<(), StoreError> {
+    let rules = Rules::load(connection)?;
+    let held: Vec<(i64, String, String)> = connection
+        .prepare_cached(
+            "SELECT row, queue, task FROM message WHERE state = 2 AND node IS NOT NULL AND lane = 0 \
+             UNION ALL SELECT row, queue, task FROM message WHERE state = 3 AND lane = 0",
+        )
+        .and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        })
+        .map_err(wrap("look for held messages"))?;
+    for (row, queue, task) in held {
+        if rules.restricts(&queue, &task) {
+            let lane = lane_of(connection, &queue, &task, "")?;
+            connection
+                .prepare_cached("UPDATE message SET lane = ?2 WHERE row = ?1")
+                .and_then(|mut statement| statement.execute((row, lane)))
+                .map_err(wrap("sort held messages into lanes"))?;
+        }
+    }
     Ok(())
 }
 

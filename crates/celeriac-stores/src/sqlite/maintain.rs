@@ -34,9 +34,24 @@ pub(super) fn backup(
                 .hint("a backup goes to a new file in a folder that this user may write")
         })?;
     }
+    let outcome = copy_both(files, &to, report);
+    if outcome.is_err() {
+        // Half a copy is none, and would stand in the way of the next.
+        for path in [&to.main, &to.events] {
+            let _gone = std::fs::remove_file(path);
+        }
+    }
+    outcome
+}
+
+fn copy_both(
+    files: &Files,
+    to: &Files,
+    report: &mut dyn FnMut(u64, u64),
+) -> Result<Backup, StoreError> {
     copy(&files.main, &to.main, report)?;
     copy(&files.events, &to.events, &mut |_, _| ())?;
-    let copied = open::connect(&to.main, true)?;
+    let copied = Connection::open(&to.main).map_err(wrap("look at the backup"))?;
     let count = |sql: &str| -> Result<i64, StoreError> {
         copied.query_row(sql, [], |row| row.get(0)).map_err(wrap("look at the backup"))
     };
@@ -72,6 +87,12 @@ fn copy(from: &Path, to: &Path, report: &mut dyn FnMut(u64, u64)) -> Result<(), 
             }
         }
     }
+    drop(copy);
+    // One file without a log beside it, which can be moved as it is.
+    let mode: String = target
+        .pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))
+        .map_err(fail)?;
+    debug_assert_eq!(mode, "delete");
     Ok(())
 }
 

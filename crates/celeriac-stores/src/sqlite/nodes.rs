@@ -244,7 +244,8 @@ fn recover(
     let verdict = leased.suspicion.after_worker_death();
     let (Recovery::Requeue(suspicion) | Recovery::Isolate(suspicion) | Recovery::Poison(suspicion)) =
         verdict;
-    let mut history = history_of(leased.history.as_deref())?;
+    // A history that cannot be read must not keep a dead worker's messages from coming back.
+    let mut history = history_of(leased.history.as_deref()).unwrap_or_default();
     remember(&mut history, attempt);
     return_row(connection, leased.row, suspicion, history_text(&history)?.as_deref())?;
     swept.requeued += 1;

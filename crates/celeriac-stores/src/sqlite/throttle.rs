@@ -1,7 +1,7 @@
 //! The rules of limits: declared by applications, set by operators, shown to both.
 
 use super::Context;
-use super::lanes::{Rules, all_rules, drop_rule, open_all, put_rule, running};
+use super::lanes::{Rules, all_rules, drop_rule, move_held, open_all, put_rule, running};
 use super::rows::{instant, micros};
 use celeriac_core::StoreError;
 use celeriac_core::store::LimitView;
@@ -25,11 +25,16 @@ pub(super) fn declare(
             changed |= drop_rule(connection, &target, RuleOrigin::Application)?;
         }
     }
-    if changed { open_all(connection) } else { Ok(()) }
+    if changed {
+        move_held(connection)?;
+        open_all(connection)?;
+    }
+    Ok(())
 }
 
 pub(super) fn set(connection: &Connection, rule: &LimitRule) -> Result<(), StoreError> {
     put_rule(connection, rule)?;
+    move_held(connection)?;
     open_all(connection)
 }
 

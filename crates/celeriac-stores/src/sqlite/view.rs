@@ -355,9 +355,12 @@ pub(super) fn queues(
     for (queue, count) in dead {
         queues.entry(queue).or_default().dead = count.unsigned_abs();
     }
+    let mut all_paused = false;
     for pause in super::control::pauses(connection)? {
-        if let Target::Queue(name) = pause.target {
-            queues.entry(name).or_default().paused = true;
+        match pause.target {
+            Target::Queue(name) => queues.entry(name).or_default().paused = true,
+            Target::Everything => all_paused = true,
+            Target::Task(_) | Target::Key(_) => {}
         }
     }
     let nodes = nodes::list(connection, context)?;
@@ -365,6 +368,9 @@ pub(super) fn queues(
         for queue in &node.info.queues {
             queues.entry(queue.to_string()).or_default();
         }
+    }
+    if all_paused {
+        queues.values_mut().for_each(|view| view.paused = true);
     }
     Ok(queues
         .into_iter()

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::exit::Failed;
+use super::limit::target_fields;
 use super::output::{clock, object, span, time};
 use celeriac_core::clock::between;
 use celeriac_core::store::{DeadFilter, NodeView};
@@ -14,6 +15,7 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     let nodes = store.nodes().await?;
     let queues = store.queues().await?;
     let dead = store.dead_count(&DeadFilter::default()).await?;
+    let pauses = store.pauses().await?;
     let sum =
         |count: fn(&celeriac_core::store::QueueView) -> u64| queues.iter().map(count).sum::<u64>();
     let totals = [
@@ -25,6 +27,12 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     session.output.value(&object([
         ("store", Value::from(store.location())),
         ("workers", Value::Array(nodes.iter().map(json).collect())),
+        (
+            "paused",
+            Value::Array(
+                pauses.iter().map(|pause| Value::Object(target_fields(&pause.target))).collect(),
+            ),
+        ),
         ("messages", object(totals.map(|(name, count)| (name, Value::from(count as i64))))),
     ]));
     if session.output.is_json() {
@@ -33,6 +41,10 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     session.output.line(format!("store  {}", store.location()));
     let words: Vec<String> = totals.iter().map(|(name, count)| format!("{count} {name}")).collect();
     session.output.line(format!("tasks  {}\n", words.join(", ")));
+    for pause in &pauses {
+        let reason = if pause.reason.is_empty() { "" } else { ": " };
+        session.output.line(format!("paused {}{reason}{}", pause.target, pause.reason));
+    }
     let rows = nodes.iter().map(|node| {
         let queues: Vec<&str> =
             node.info.queues.iter().map(celeriac_core::QueueName::as_str).collect();

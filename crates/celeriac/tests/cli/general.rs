@@ -132,3 +132,14 @@ async fn nothing_is_made_by_looking() {
     }
     assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0);
 }
+
+/// What only children can do is refused where there are none, not ignored.
+#[tokio::test]
+async fn limits_of_children_need_children() {
+    let place = store().await;
+    for args in [["--max-tasks-per-child", "5"], ["--max-memory-per-child", "200000"]] {
+        let mut all = vec!["worker", "-P", "async"];
+        all.extend(args);
+        celeriac(&place, &all).await.exits(2).warns(&["need child processes", "-P process"]);
+    }
+}

@@ -1,6 +1,7 @@
 -- Lanes. A message with a key, or of a task or queue that is limited or paused, stands in the lane of
 -- its queue, task and key; all others stand in lane 0. A fetch looks at the head of every open lane,
--- so what has to wait stands in nobody's way. `open_at`: no rate lets the lane go before.
+-- so what has to wait stands in nobody's way. `open_at`: no rate lets the lane go before; the largest
+-- integer: nothing in it is ready.
 CREATE TABLE lane (
   id INTEGER PRIMARY KEY,
   queue TEXT NOT NULL,
@@ -18,6 +19,15 @@ DROP INDEX message_ready;
 CREATE INDEX message_ready ON message (queue, lane, step, rank) WHERE state = 0;
 CREATE INDEX message_lane ON message (lane) WHERE lane <> 0;
 CREATE INDEX message_running ON message (lane) WHERE state = 2 AND lane <> 0;
+
+-- What becomes ready in a lane of which a fetch found nothing ready lets it be looked at again.
+CREATE TRIGGER lane_filled AFTER INSERT ON message WHEN new.lane <> 0 AND new.state = 0 BEGIN
+  UPDATE lane SET open_at = 0 WHERE id = new.lane AND open_at = 9223372036854775807;
+END;
+CREATE TRIGGER lane_refilled AFTER UPDATE OF state, lane ON message
+WHEN new.lane <> 0 AND new.state = 0 AND (old.state <> 0 OR old.lane <> new.lane) BEGIN
+  UPDATE lane SET open_at = 0 WHERE id = new.lane AND open_at = 9223372036854775807;
+END;
 
 -- kind: everything, queue, task, key; origin: 0 application, 1 operator. `rates` as people write them.
 CREATE TABLE limit_rule (
