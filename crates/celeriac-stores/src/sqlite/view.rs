@@ -370,7 +370,9 @@ pub(super) fn queues(
         }
     }
     if all_paused {
-        queues.values_mut().for_each(|view| view.paused = true);
+        for view in queues.values_mut() {
+            view.paused = true;
+        }
     }
     Ok(queues
         .into_iter()

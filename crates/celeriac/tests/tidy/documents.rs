@@ -79,9 +79,9 @@ fn the_page_of_the_bounds_is_true() {
                 rows.extend(bounds(&std::fs::read_to_string(&path).unwrap(), &shown));
             }
         }
-        page.push_str(&format!(
-            "\n## {name}\n\n| bound | value | where | what |\n|---|---|---|---|\n"
-        ));
+        page.push_str(
+            &["\n## ", name, "\n\n| bound | value | where | what |\n|---|---|---|---|\n"].concat(),
+        );
         rows.sort();
         page.push_str(&rows.concat());
     }
