@@ -481,8 +481,18 @@ impl Fault {
         if stderr.is_empty() {
             return format!("{text}{exit}");
         }
-        let from = stderr.len().saturating_sub(SHOWN_BYTES_MAX);
-        let from = (from..stderr.len()).find(|at| stderr.is_char_boundary(*at)).unwrap_or(0);
-        format!("{text}{exit}\nthe end of its stderr:\n{}", &stderr[from..])
+        format!("{text}{exit}\nits stderr:\n{}", excerpt(stderr))
     }
+}
+
+/// The beginning and the end of a long text: a panic begins with its message and ends in its backtrace.
+fn excerpt(text: &str) -> String {
+    if text.len() <= SHOWN_BYTES_MAX {
+        return text.to_owned();
+    }
+    let half = SHOWN_BYTES_MAX / 2;
+    let head = (0..=half).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let tail = text.len() - half;
+    let tail = (tail..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    format!("{}\n…\n{}", &text[..head], &text[tail..])
 }

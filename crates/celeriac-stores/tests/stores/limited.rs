@@ -2,6 +2,8 @@
 //!
 //! `CELERIAC_LIMITED=1000000` is the run of the promise; the default is made for CI.
 
+#![expect(clippy::print_stdout, reason = "the figures of a run by hand")]
+
 use crate::{celery, open, register, request};
 use celeriac_core::store::{Broker as _, Nodes as _, Outgoing, Plan, Store, Throttle as _};
 use celeriac_core::throttle::{KEY_HEADER, LimitRule, RuleOrigin, Target};

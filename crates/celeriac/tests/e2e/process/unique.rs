@@ -17,12 +17,12 @@ async fn publish(client: Client, sends: usize, seed: u64) {
         let key = format!("key {}", random.usize(..KEYS));
         let wish = Unique { window: Some(Duration::from_hours(1)), ..Unique::new(key) };
         let call = Call::named("ledger.work").arg(&random.u64(1..20)).unique_as(&wish);
-        let send = client.send(call);
+        let sending = client.send(call);
         if random.u8(..20) == 0 {
             // The publisher gives up: the message is there whole or not at all.
-            let _answered = tokio::time::timeout(Duration::from_micros(200), send).await;
+            let _answered = tokio::time::timeout(Duration::from_micros(200), sending).await;
         } else {
-            send.await.unwrap();
+            sending.await.unwrap();
         }
     }
 }
