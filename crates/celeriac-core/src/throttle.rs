@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// The most grants of a rate with a burst: each is a row until its time is over.
 pub const BURST_MAX: u32 = 10_000;
+/// The most rules, and the most pauses, of a store: each publish and fetch looks at all of them.
+pub const RULES_MAX: usize = 1000;
 /// How many rates one rule may name.
 pub const RATES_MAX: usize = 8;
 /// The longest key of a message, in bytes.
@@ -124,11 +126,11 @@ impl fmt::Display for Rate {
 /// Reads several rates that hold together: `100/m burst, 1000/h burst`.
 ///
 /// # Errors
-/// The first that is none, or too many.
+/// The first that is none or limits nothing, or too many.
 pub fn parse_rates(text: &str) -> Result<Vec<Rate>, String> {
     let mut rates = Vec::new();
     for part in text.split(',') {
-        rates.extend(Rate::parse(part)?);
+        rates.push(part.parse()?);
     }
     if rates.len() > RATES_MAX {
         return Err(format!(

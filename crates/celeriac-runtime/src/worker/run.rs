@@ -3,7 +3,7 @@
 use super::decide::Refusal;
 use super::emitter::Emitter;
 use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
-use super::heartbeat::HeartbeatHandle;
+use super::heartbeat::{HeartbeatHandle, Pulse};
 use super::machine::{Action, Event, Machine, Start};
 use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
@@ -172,7 +172,9 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let aged = worker.spill.clone().filter(|_| worker.store.limits().dead_expires.is_some());
     let mut housekeeping = JoinSet::new();
     if let Some(spill) = aged {
-        let keeping = keep_young(Arc::clone(&worker.store), Arc::clone(&worker.clock), spill);
+        let pulse = Arc::clone(&heartbeat.pulse);
+        let keeping =
+            keep_young(Arc::clone(&worker.store), Arc::clone(&worker.clock), spill, pulse);
         housekeeping.spawn(worker.background.prepare(keeping));
     }
     let machine = Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
@@ -215,9 +217,14 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
 }
 
 /// Moves dead letters out of the store when they have been there for long enough.
-async fn keep_young(store: Arc<dyn Store>, clock: Arc<dyn Clock>, spill: Arc<dyn Spill>) {
+async fn keep_young(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    spill: Arc<dyn Spill>,
+    pulse: Arc<Pulse>,
+) {
     loop {
-        let moved = match spill::move_aged(&*store, &spill, clock.wall()).await {
+        let moved = match spill::move_aged(&*store, &spill, pulse.node(), clock.wall()).await {
             Ok(moved) => moved,
             Err(error) => {
                 tracing::warn!(%error, "cannot move aged dead letters to the spill file");

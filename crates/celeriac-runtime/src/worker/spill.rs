@@ -4,7 +4,7 @@
 use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::dead::{Attempt, DeadReason, remember};
-use celeriac_core::store::{DeadFilter, Delivery, Fate, Outgoing, Page, Store};
+use celeriac_core::store::{DeadFilter, Delivery, Fate, NodeId, Outgoing, Page, Store};
 use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
@@ -70,9 +70,15 @@ pub(super) async fn write(
 pub(super) async fn move_aged(
     store: &dyn Store,
     spill: &Arc<dyn Spill>,
+    node: NodeId,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let Some(age) = store.limits().dead_expires else { return Ok(0) };
+    // One worker does it, the one that has been there for longest: two would write each letter twice.
+    let nodes = store.nodes().await?;
+    if nodes.iter().any(|other| other.alive && other.id < node) {
+        return Ok(0);
+    }
     let before = jiff::SignedDuration::try_from(age)
         .ok()
         .and_then(|age| now.checked_sub(age).ok())

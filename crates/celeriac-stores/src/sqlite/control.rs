@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::error::{corrupt, wrap};
+use super::lanes::check_count;
 use super::rows::{instant, micros};
 use celeriac_core::lease::SUSPECT_AFTER;
 use celeriac_core::store::{Pause, Revoke};
@@ -99,6 +100,7 @@ pub(super) fn pause(
     if let Target::Queue(name) = target {
         QueueName::parse(name)?;
     }
+    check_count(connection, "SELECT count(*) FROM paused", "pauses")?;
     connection
         .prepare_cached(
             "INSERT INTO paused VALUES (?1, ?2, ?3, ?4) \

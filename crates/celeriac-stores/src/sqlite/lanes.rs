@@ -6,8 +6,10 @@
 use super::error::{corrupt, wrap};
 use super::rows::READY;
 use celeriac_core::store::{FetchRequest, TaskCap};
-use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Spread, Target, parse_rates};
-use celeriac_core::{QueueName, StoreError};
+use celeriac_core::throttle::{
+    LimitRule, RULES_MAX, Rate, RuleOrigin, Spread, Target, parse_rates,
+};
+use celeriac_core::{ErrorKind, QueueName, StoreError};
 use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -617,12 +619,31 @@ pub(super) fn running(
     Ok(counts)
 }
 
+/// Refuses one rule or pause too many: all of them are looked at with each message.
+pub(super) fn check_count(
+    connection: &Connection,
+    sql: &str,
+    what: &str,
+) -> Result<(), StoreError> {
+    let count: i64 = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(wrap("count the rules"))?;
+    if count < RULES_MAX as i64 {
+        return Ok(());
+    }
+    let text = format!("there are {count} {what}, at most {RULES_MAX} are kept");
+    Err(StoreError::new(ErrorKind::Full, text)
+        .hint("limit or pause a queue or each key instead of one key after another"))
+}
+
 /// Sets, or with an empty rule removes, what an origin says about a target.
 pub(super) fn put_rule(connection: &Connection, rule: &LimitRule) -> Result<bool, StoreError> {
     let fail = wrap("store a limit");
     if let Target::Queue(name) = &rule.target {
         QueueName::parse(name)?;
     }
+    check_count(connection, "SELECT count(*) FROM limit_rule", "limits")?;
     let (kind, name) = (rule.target.kind(), rule.target.name());
     let rates: Vec<String> = rule.rates.iter().map(ToString::to_string).collect();
     connection

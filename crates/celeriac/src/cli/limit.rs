@@ -62,13 +62,19 @@ pub(super) struct TargetArgs {
 }
 
 impl TargetArgs {
-    pub(super) fn target(&self) -> Target {
-        match (&self.queue, &self.task, &self.key) {
+    pub(super) fn target(&self) -> Result<Target, Failed> {
+        let target = match (&self.queue, &self.task, &self.key) {
             (Some(name), ..) => Target::Queue(name.clone()),
             (_, Some(name), _) => Target::Task(name.clone()),
             (.., Some(name)) => Target::Key(name.clone()),
             _ if self.each_key => Target::Key("*".to_owned()),
             _ => Target::Everything,
+        };
+        match &target {
+            Target::Queue(name) | Target::Task(name) | Target::Key(name) if name.is_empty() => {
+                Err(Failed::usage(format!("the {} has no name", target.kind())))
+            }
+            _ => Ok(target),
         }
     }
 }
@@ -80,7 +86,7 @@ pub(super) async fn run(session: &Session, command: LimitCommand) -> Result<Exit
         LimitCommand::Set { target, rate, concurrency, per_key } => {
             let rates = rate.as_deref().map(parse_rates).transpose().map_err(Failed::usage)?;
             let rule = LimitRule {
-                target: target.target(),
+                target: target.target()?,
                 per_key,
                 rates: rates.unwrap_or_default(),
                 concurrency,
@@ -97,7 +103,7 @@ pub(super) async fn run(session: &Session, command: LimitCommand) -> Result<Exit
             Ok(ExitCode::SUCCESS)
         }
         LimitCommand::Remove { target } => {
-            let target = target.target();
+            let target = target.target()?;
             if !store.remove_limit(&target, RuleOrigin::Operator).await? {
                 return Err(Failed::no(format!("no limit was set for {target}"))
                     .hint("limits that the application states change with the application"));

@@ -49,7 +49,7 @@ pub(super) async fn resume(session: &Session, args: ResumeArgs) -> Result<ExitCo
 
 /// A pause of each key by itself would be a pause of all keys: say so instead of guessing.
 fn one(args: &TargetArgs) -> Result<Target, Failed> {
-    match args.target() {
+    match args.target()? {
         Target::Key(name) if name == "*" => {
             Err(Failed::usage("--each-key is for limits").hint("name one with --key"))
         }

@@ -43,7 +43,9 @@ async fn a_limit_that_makes_no_sense_is_refused() {
     let place = store().await;
     for (args, why) in [
         (["limit", "set", "--task", "t", "--rate", "ten"].as_slice(), "is no rate"),
-        (&["limit", "set", "--task", "t", "--rate", "0/s"], "lets nothing run"),
+        (&["limit", "set", "--task", "t", "--rate", "0/s"], "limits nothing"),
+        (&["limit", "set", "--task", "t", "--rate", "5/s, 0/s"], "limits nothing"),
+        (&["limit", "set", "--key", "", "--rate", "5/s"], "has no name"),
         (&["limit", "set", "--task", "t", "--concurrency", "0"], "lets nothing run"),
         (&["limit", "set", "--task", "t"], "--rate"),
         (&["limit", "set", "--rate", "1/s"], "--task"),

@@ -101,7 +101,8 @@ async fn children_are_killed_and_stopped_and_nothing_sticks() {
     assert!(hit > 0, "inconclusive: no kill hit running work");
 }
 
-/// No task is reserved or runs for longer than its limit and a little.
+/// No task runs for longer than its limit and a little; what is reserved is shown as running after
+/// 50 ms.
 async fn nothing_is_held_for_too_long(store: &dyn Store) {
     let filter =
         TaskFilter { state: Some("running".to_owned()), count_max: 100, ..TaskFilter::default() };

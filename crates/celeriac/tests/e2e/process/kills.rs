@@ -128,27 +128,27 @@ async fn kill_again_and_again(
     let lease = format!("{}s", plan.lease.as_secs());
     let clock = place.app().client().await.unwrap();
     let (mut kills, mut names): (Vec<Kill>, _) = (Vec::new(), BTreeMap::new());
+    // What these kills hit is back.
+    let mut settled = 0;
     for number in 1..=plan.kills {
         let name = format!("w{number}");
         let mut worker = Worker::start(place, store, &name, &lease, &["-c", SLOTS]).await;
         // One kill in four comes before the work of the worker before is back.
         if random.u8(..4) > 0 {
-            let dead: Vec<u32> = kills.iter().map(|kill| kill.pid).collect();
+            let dead: BTreeSet<u32> = kills.iter().map(|kill| kill.pid).collect();
+            let fresh: BTreeSet<u32> = kills[settled..].iter().map(|kill| kill.pid).collect();
             kit::until(
                 "the work of the killed worker is back",
                 plan.recovery_max() * 2,
                 async || {
                     let ledger = kit::ledger(place);
-                    let away: Vec<&str> = dead
-                        .iter()
-                        .flat_map(|pid| victims(&ledger, *pid))
-                        .filter(|id| !runs_elsewhere(&ledger, &dead, id))
-                        .collect();
+                    let away = still_away(&ledger, &fresh, &dead);
                     let poisoned = poisoned(&**store).await;
                     away.iter().all(|id| poisoned.contains_key(*id)).then_some(())
                 },
             )
             .await;
+            settled = kills.len();
         }
         kit::pass(Duration::from_millis(random.u64(50..600))).await;
         kills.push(Kill { pid: worker.pid, at: clock.now().as_microsecond() });
@@ -182,9 +182,23 @@ fn victims(ledger: &[Line], pid: u32) -> impl Iterator<Item = &str> {
     of("start").filter(move |id| !ended.contains(id))
 }
 
-fn runs_elsewhere(ledger: &[Line], dead: &[u32], id: &str) -> bool {
-    ledger.iter().any(|line| line.id == id && !dead.contains(&line.pid))
-        || ledger.iter().any(|line| line.id == id && line.step == "end")
+/// What processes of `fresh` began, and nobody ended or began again outside of the dead. One look at
+/// each line: the ledger of a long run is long.
+fn still_away<'a>(
+    ledger: &'a [Line],
+    fresh: &BTreeSet<u32>,
+    dead: &BTreeSet<u32>,
+) -> BTreeSet<&'a str> {
+    let mut away = BTreeSet::new();
+    for line in ledger {
+        let (id, ends) = (line.id.as_str(), line.step == "end");
+        if ends || !dead.contains(&line.pid) {
+            away.remove(id);
+        } else if fresh.contains(&line.pid) && line.step == "start" {
+            away.insert(id);
+        }
+    }
+    away
 }
 
 /// I1, I4, I6: every confirmed task succeeded, and its result is from the last owner, which is the
