@@ -165,7 +165,7 @@ fn list(session: &Session, views: &[LimitView]) -> ExitCode {
         (cells, Value::Object(fields))
     };
     session.output.list(
-        &["limit", "rates", "concurrency", "running", "set by", ""],
+        &["LIMIT", "RATES", "CONCURRENCY", "RUNNING", "SET BY", ""],
         views.iter().map(row).collect(),
         "no limits",
     );

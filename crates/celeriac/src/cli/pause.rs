@@ -69,7 +69,7 @@ pub(super) async fn list(session: &Session) -> Result<ExitCode, Failed> {
         (cells, Value::Object(fields))
     };
     session.output.list(
-        &["paused", "for", "reason"],
+        &["PAUSED", "FOR", "REASON"],
         pauses.iter().map(row).collect(),
         "nothing is paused",
     );

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::exit::Failed;
+use super::output::plural;
 use celeriac_core::store::Finding;
 use celeriac_wire::{Map, Value};
 use clap::Subcommand;
@@ -59,8 +60,8 @@ async fn backup(session: &Session, file: PathBuf) -> Result<ExitCode, Failed> {
     bar.finish_and_clear();
     let copied = copied?;
     session.output.line(format!(
-        "{} messages, {} in {}",
-        copied.messages,
+        "{}, {} in {}",
+        plural(copied.messages, "message"),
         HumanBytes(copied.bytes),
         file.display()
     ));
@@ -84,7 +85,7 @@ async fn check(session: &Session, mend: bool) -> Result<ExitCode, Failed> {
         (cells, Value::Object(fields))
     };
     session.output.list(
-        &["place", "what", ""],
+        &["PLACE", "WHAT", ""],
         findings.iter().map(row).collect(),
         "no damage, all counters right",
     );
