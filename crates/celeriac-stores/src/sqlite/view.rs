@@ -38,7 +38,9 @@ pub(super) fn task(
     let mut statement = connection.prepare_cached(&sql).map_err(&fail)?;
     let mut rows = statement.query([task_id]).map_err(&fail)?;
     if let Some(row) = rows.next().map_err(&fail)? {
-        let mut view = of_message(connection, context, row, Position::Counted)?;
+        let rules = Rules::load(connection)?;
+        let mut gate = Gate::new(connection, &rules, &[], micros(context.clock.wall()));
+        let mut view = of_message(connection, context, row, Position::Counted, &rules, &mut gate)?;
         view.result = result;
         return Ok(view);
     }
@@ -98,6 +100,8 @@ fn of_message(
     context: &Context,
     row: &Row<'_>,
     position: Position,
+    rules: &Rules,
+    gate: &mut Gate<'_>,
 ) -> Result<TaskView, StoreError> {
     let fail = wrap("read a task");
     let queue: String = row.get(1).map_err(&fail)?;
@@ -117,7 +121,7 @@ fn of_message(
             }
         }
         _ => {
-            let held = Held::of(connection, context, row, &queue)?;
+            let held = Held::of(connection, row, &queue, rules, gate)?;
             Phase::Queued {
                 position: match position {
                     Position::Counted => place(connection, row, &queue)?,
@@ -169,12 +173,12 @@ enum Held {
 impl Held {
     fn of(
         connection: &Connection,
-        context: &Context,
         row: &Row<'_>,
         queue: &str,
+        rules: &Rules,
+        gate: &mut Gate<'_>,
     ) -> Result<Self, StoreError> {
         let fail = wrap("read a task");
-        let rules = Rules::load(connection)?;
         let task: String = row.get(8).map_err(&fail)?;
         let lane = lane_by_id(connection, row.get(18).map_err(&fail)?)?;
         let lane = lane.unwrap_or_else(|| Lane {
@@ -186,9 +190,7 @@ impl Held {
         if rules.pauses(&lane.queue, &lane.task, &lane.key) {
             return Ok(Self::Paused);
         }
-        let now = micros(context.clock.wall());
-        let passage = Gate::new(connection, &rules, &[], now).passage(&lane)?;
-        Ok(if passage == Passage::Open { Self::Nothing } else { Self::Limited })
+        Ok(if gate.passage(&lane)? == Passage::Open { Self::Nothing } else { Self::Limited })
     }
 }
 
@@ -267,9 +269,12 @@ fn waiting(
     );
     let mut statement = connection.prepare(&sql).map_err(&fail)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
+    // Read once for the whole list.
+    let rules = Rules::load(connection)?;
+    let mut gate = Gate::new(connection, &rules, &[], micros(context.clock.wall()));
     let mut views = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {
-        views.push(of_message(connection, context, row, Position::Skipped)?);
+        views.push(of_message(connection, context, row, Position::Skipped, &rules, &mut gate)?);
     }
     Ok(views)
 }
