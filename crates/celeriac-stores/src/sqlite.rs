@@ -18,6 +18,7 @@ mod open;
 mod plan;
 mod results;
 mod rows;
+mod rules;
 mod settle;
 mod throttle;
 mod unique;

@@ -2,8 +2,8 @@
 
 use super::Context;
 use super::error::{corrupt, wrap};
-use super::lanes::check_count;
 use super::rows::{instant, micros};
+use super::rules::check_count;
 use celeriac_core::lease::SUSPECT_AFTER;
 use celeriac_core::store::{Pause, Revoke};
 use celeriac_core::throttle::Target;

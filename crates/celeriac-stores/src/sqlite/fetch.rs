@@ -3,14 +3,14 @@
 use super::Context;
 use super::error::wrap;
 use super::lanes::{
-    Gate, Lane, Lanes, PAGES_MAX, Passage, Rules, lane_by_id, lane_of, move_restricted, next_open,
-    put_by,
+    Gate, Lane, Lanes, PAGES_MAX, Passage, lane_by_id, lane_of, move_restricted, next_open, put_by,
 };
 use super::plan::store_result;
 use super::rows::{
     ALIVE, LEASED, READY, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, queue_of,
     waiting_state,
 };
+use super::rules::Rules;
 use super::settle::set_aside;
 use super::unique::{UNTIL_TAKEN, unlock};
 use celeriac_core::dead::DeadReason;

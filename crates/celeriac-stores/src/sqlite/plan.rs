@@ -2,8 +2,9 @@
 
 use super::Context;
 use super::error::wrap;
-use super::lanes::{Rules, lane_of};
+use super::lanes::lane_of;
 use super::rows::{READY, SCHEDULED, change_depth, history_text, micros, take_numbers};
+use super::rules::Rules;
 use super::unique::{self, Locked};
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};

@@ -1,8 +1,9 @@
 //! The rules of limits: declared by applications, set by operators, shown to both.
 
 use super::Context;
-use super::lanes::{Rules, all_rules, drop_rule, move_held, open_all, put_rule, running};
+use super::lanes::{move_held, open_all, running};
 use super::rows::{instant, micros};
+use super::rules::{Rules, all_rules, drop_rule, put_rule};
 use celeriac_core::StoreError;
 use celeriac_core::store::LimitView;
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Spread, Target};

@@ -2,11 +2,12 @@
 
 use super::Context;
 use super::error::wrap;
-use super::lanes::{Gate, Lane, Passage, Rules, lane_by_id};
+use super::lanes::{Gate, Lane, Passage, lane_by_id};
 use super::nodes;
 use super::rows::{
     LEASED, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, record_of,
 };
+use super::rules::Rules;
 use celeriac_core::StoreError;
 use celeriac_core::store::{
     DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView,
