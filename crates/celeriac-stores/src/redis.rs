@@ -95,8 +95,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An instant from microseconds since 1970; beyond what can be told it is the nearest that can.
 fn micros_to_time(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(micros)
-        .unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 impl Core {
@@ -499,6 +502,7 @@ impl Store for RedisStore {
             durable: true,
             atomic_settle: true,
             chords: true,
+            results_expire_alone: true,
         }
     }
 

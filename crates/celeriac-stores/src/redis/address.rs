@@ -117,7 +117,11 @@ impl Address {
                         .unwrap_or("localhost")
                         .trim_matches(['[', ']'])
                         .to_owned(),
-                    port: url.port().unwrap_or(if url.scheme() == "sentinel" { 26379 } else { 6379 }),
+                    port: url.port().unwrap_or(if url.scheme() == "sentinel" {
+                        26379
+                    } else {
+                        6379
+                    }),
                 },
             };
             address.servers.push(server);
@@ -213,8 +217,9 @@ impl Address {
             "ssl_keyfile" => tls.key = Some(value.into()),
             "ssl_check_hostname" => tls.any_host = !truth(name, value, wrong)?,
             _ => {
-                return Err(wrong(&format!("unknown option {name:?}"))
-                    .hint(format!("known are {OPTIONS}")));
+                return Err(
+                    wrong(&format!("unknown option {name:?}")).hint(format!("known are {OPTIONS}"))
+                );
             }
         }
         Ok(())
@@ -297,7 +302,8 @@ impl Address {
         let fail = |error: redis::RedisError| {
             let wrong_credentials = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
                 || error.kind() == redis::ErrorKind::AuthenticationFailed;
-            let kind = if wrong_credentials || error.kind() == redis::ErrorKind::InvalidClientConfig {
+            let kind = if wrong_credentials || error.kind() == redis::ErrorKind::InvalidClientConfig
+            {
                 ErrorKind::Invalid
             } else {
                 ErrorKind::Unavailable
@@ -391,9 +397,7 @@ impl Address {
             addr = Some(loose);
         }
         match addr {
-            Some(addr) => {
-                redis::Client::open(client.get_connection_info().clone().set_addr(addr))
-            }
+            Some(addr) => redis::Client::open(client.get_connection_info().clone().set_addr(addr)),
             None => Ok(client),
         }
     }
@@ -428,11 +432,7 @@ fn number(text: &str) -> Option<i64> {
     text.parse().ok().filter(|number| (0..=i64::from(u16::MAX)).contains(number))
 }
 
-fn truth(
-    name: &str,
-    value: &str,
-    wrong: &impl Fn(&str) -> StoreError,
-) -> Result<bool, StoreError> {
+fn truth(name: &str, value: &str, wrong: &impl Fn(&str) -> StoreError) -> Result<bool, StoreError> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),

@@ -1,11 +1,11 @@
 //! Peek and removal, for purge and move.
 
 use super::Core;
+use super::micros_to_time;
 use super::pack::Pack;
 use super::packet::Packet;
 use super::script::REMOVE;
 use super::walk::{self, Entry};
-use super::micros_to_time;
 use celeriac_core::store::{Outgoing, Page, Stored};
 use celeriac_core::{QueueName, StoreError};
 use celeriac_wire::Message;

@@ -245,6 +245,7 @@ impl<'a> Ear<'a> {
     async fn ask(&mut self, command: &redis::Cmd) -> Option<Value> {
         let call = self.connection.req_packed_command(command);
         match tokio::time::timeout(DEADLINE, call).await {
+            Ok(Ok(Value::ServerError(error))) => Some(Value::SimpleString(format!("{error:?}"))),
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) if error.is_unrecoverable_error() || error.is_io_error() => None,
             Ok(Err(error)) => Some(Value::SimpleString(error.to_string())),

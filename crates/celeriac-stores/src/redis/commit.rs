@@ -10,8 +10,8 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
 use celeriac_core::store::{
-    ChordDone, ChordFinisher, ChordPart, Duplicate, Fate, Outgoing, Place, Plan, Published, Settled,
-    Settlement,
+    ChordDone, ChordFinisher, ChordPart, Duplicate, Fate, Outgoing, Place, Plan, Published,
+    Settled, Settlement,
 };
 use celeriac_core::throttle::KEY_BYTES_MAX;
 use celeriac_core::{ErrorKind, StoreError};

@@ -414,5 +414,10 @@ pub(super) async fn revoked_among(
         }
         _ => false,
     };
-    Ok(ids.iter().zip(&orders).filter(|(_, order)| stands(order)).map(|(id, _)| id.clone()).collect())
+    Ok(ids
+        .iter()
+        .zip(&orders)
+        .filter(|(_, order)| stands(order))
+        .map(|(id, _)| id.clone())
+        .collect())
 }

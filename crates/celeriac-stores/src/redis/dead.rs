@@ -5,12 +5,12 @@ use super::pack::Pack;
 use super::packet::{Packet, queue_of};
 use super::script::DEAD;
 use super::{Core, micros_to_time};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use celeriac_core::dead::{Attempt, DeadLetter, DeadReason};
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Plan, Replay};
 use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::{Body, Headers, Map, Message, Properties, Value, from_value, to_value};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use redis::{Pipeline, Value as Answer};
 
@@ -110,7 +110,13 @@ impl Letter {
             died: time("died")?,
             enqueued: time("enqueued")?,
             history: history.unwrap_or_default(),
-            message: Message { headers, properties, content_type, content_encoding, body: body.into() },
+            message: Message {
+                headers,
+                properties,
+                content_type,
+                content_encoding,
+                body: body.into(),
+            },
         })
     }
 
@@ -194,7 +200,9 @@ async fn each(
             return Ok(());
         };
         for (number, letter) in numbers.iter().zip(letters) {
-            let (Ok(number), Answer::BulkString(bytes)) = (number.parse(), letter) else { continue };
+            let (Ok(number), Answer::BulkString(bytes)) = (number.parse(), letter) else {
+                continue;
+            };
             let letter = match Letter::parse(&bytes) {
                 Some(letter) => letter.into_dead_letter(number)?,
                 None => damaged(&bytes, number)?,
@@ -288,11 +296,7 @@ fn renew(message: &mut Message, replay: &Replay) {
     message.properties.set_expiration(None);
 }
 
-pub(super) async fn edit(
-    core: &Core,
-    number: i64,
-    outgoing: &Outgoing,
-) -> Result<(), StoreError> {
+pub(super) async fn edit(core: &Core, number: i64, outgoing: &Outgoing) -> Result<(), StoreError> {
     commit::check(core, outgoing, Limits::Enforced)?;
     let gone = || {
         StoreError::new(ErrorKind::NotFound, format!("there is no dead letter {number}"))
@@ -311,11 +315,8 @@ pub(super) async fn edit(
             Letter::of_payload(outgoing.queue.as_str(), &bytes, reason, detail, core.now())
         }
     };
-    let letter = Letter {
-        queue: outgoing.queue.to_string(),
-        message: outgoing.message.clone(),
-        ..letter
-    };
+    let letter =
+        Letter { queue: outgoing.queue.to_string(), message: outgoing.message.clone(), ..letter };
     let mut argument = Pack::default();
     argument.map(5);
     core.pack_head(&mut argument);
@@ -349,7 +350,8 @@ pub(super) async fn discard(core: &Core, numbers: &[i64]) -> Result<u64, StoreEr
 pub(super) async fn of_task(core: &Core, task_id: &str) -> Result<Option<DeadLetter>, StoreError> {
     let mut number = redis::cmd("HGET");
     number.arg(core.keys.own("dead:ids")).arg(task_id);
-    let Answer::BulkString(number) = core.link.call("look for a dead letter", &number).await? else {
+    let Answer::BulkString(number) = core.link.call("look for a dead letter", &number).await?
+    else {
         return Ok(None);
     };
     let Some(number) = String::from_utf8_lossy(&number).parse::<i64>().ok() else {

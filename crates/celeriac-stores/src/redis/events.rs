@@ -1,7 +1,7 @@
 //! The event history: a bounded stream, beside what is published for Celery's receivers.
 
-use super::dead::texts;
 use super::Core;
+use super::dead::texts;
 use celeriac_core::StoreError;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::store::StampedEvent;

@@ -54,6 +54,7 @@ pub(super) async fn fetch(
     let mut rules = core.rules().await?;
     let (mut limited, mut sorted_away, mut suspected) = (core.limited(), false, false);
     let mut races = 0;
+    let mut caps = request.caps.clone();
     for round in 0.. {
         let queues = open_queues(&rules.1, &request.queues, turn);
         let left = request.count_max - deliveries.len();
@@ -65,7 +66,7 @@ pub(super) async fn fetch(
             break;
         }
         let choice = if limited {
-            Some(limits::choose(core, &rules.1, &queues, &request.caps, left).await?)
+            Some(limits::choose(core, &rules.1, &queues, &caps, left).await?)
         } else {
             None
         };
@@ -83,13 +84,26 @@ pub(super) async fn fetch(
         if taken.version != rules.0 {
             rules = core.reload_rules().await?;
         }
-        let revoked = if taken.revoked { revoked_of(core, &taken.records).await? } else { BTreeSet::new() };
+        let revoked =
+            if taken.revoked { revoked_of(core, &taken.records).await? } else { BTreeSet::new() };
         let (met_lanes, now) = (taken.lanes, taken.now);
         core.server_said(now);
         let any = !taken.records.is_empty();
-        let mut sort = Sort { core, request, rules: &rules.1, revoked: &revoked, left, now, units: Vec::new() };
+        let mut sort = Sort {
+            core,
+            request,
+            rules: &rules.1,
+            revoked: &revoked,
+            left,
+            now,
+            units: Vec::new(),
+        };
         for taken in sort.all(taken) {
             suspected |= taken.head.suspect;
+            let task = taken.packet.message.headers.task();
+            if let Some(cap) = caps.iter_mut().find(|cap| Some(cap.task.as_str()) == task) {
+                cap.count_max = cap.count_max.saturating_sub(1);
+            }
             deliveries.push(delivery(core, request, taken, &revoked));
         }
         let units = sort.units;
@@ -264,12 +278,7 @@ fn unit(held: &str, row: i64, deed: Deed) -> Unit {
 }
 
 /// Whether a limit, a pause or a worker's own rate is about a message.
-pub(super) fn restricted(
-    rules: &Rules,
-    caps: &[TaskCap],
-    queue: &str,
-    headers: &Headers,
-) -> bool {
+pub(super) fn restricted(rules: &Rules, caps: &[TaskCap], queue: &str, headers: &Headers) -> bool {
     let task = headers.task().unwrap_or_default();
     if caps.iter().any(|cap| cap.task == task) {
         return true;

@@ -112,6 +112,10 @@ pub(super) async fn choose(
         let from = core.lane_cursor(queue);
         pipeline.cmd("ZRANGEBYSCORE").arg(&lanes).arg("-inf").arg(now);
         pipeline.arg("LIMIT").arg(from).arg(LANES_MAX);
+        // Closed for longer than any rate does: the clock was set back since.
+        let far = now.saturating_add(rules.window_max()).saturating_add(SPARE * 1000);
+        pipeline.cmd("ZRANGEBYSCORE").arg(&lanes).arg(far).arg("+inf");
+        pipeline.arg("LIMIT").arg(0).arg(LANES_MAX);
         let suspects = core.keys.own(&format!("suspects:{queue}"));
         pipeline.cmd("ZRANGE").arg(suspects).arg(0).arg(SUSPECTS_MAX - 1);
     }
@@ -125,13 +129,14 @@ pub(super) async fn choose(
     for (index, queue) in queues.iter().enumerate() {
         let lanes = texts(answers.next().unwrap_or_default());
         let full = lanes.len() == LANES_MAX;
+        let far = texts(answers.next().unwrap_or_default());
         core.set_lane_cursor(queue, if full { core.lane_cursor(queue) + LANES_MAX } else { 0 });
         let mut seen = BTreeSet::new();
         let of_suspects = match answers.next() {
             Some(Answer::Array(members)) => members.iter().filter_map(lane_of_suspect).collect(),
             _ => Vec::new(),
         };
-        for name in lanes.into_iter().chain(of_suspects) {
+        for name in lanes.into_iter().chain(far).chain(of_suspects) {
             let Some((task, key)) = lane_parts(&name) else { continue };
             if seen.insert(name.clone()) {
                 candidates.push(Candidate { queue: index, name, task, key });
@@ -140,7 +145,8 @@ pub(super) async fn choose(
     }
     let mut choice = Choice { gate, ..Choice::default() };
     let rates = read_rates(core, rules, queues, &candidates, now).await?;
-    let mut judge = Judge { core, rules, queues, caps, running, rates, now, count, known: BTreeMap::new() };
+    let mut judge =
+        Judge { core, rules, queues, caps, running, rates, now, count, known: BTreeMap::new() };
     let mut closed = Vec::new();
     for candidate in candidates {
         match judge.passage(&candidate, &mut choice.allowances) {
@@ -249,15 +255,22 @@ async fn read_rates(
     }
     let mut answers = core.link.pipeline("read the rates", &pipeline).await?.into_iter();
     let mut rates = Rates::default();
+    // What has to be written because the clock was set back.
+    let mut ahead = Pipeline::new();
     for (name, rate) in spreads {
         let stored = match answers.next() {
             Some(Answer::BulkString(text)) => String::from_utf8_lossy(&text).parse().unwrap_or(0),
             _ => 0,
         };
         // A clock that was set back must not close the rate until it has caught up.
-        rates.spreads.insert(name, Spread(stored).at_most(rate, now));
+        let spread = Spread(stored).at_most(rate, now);
+        if spread.0 != stored {
+            let millis = (spread.0 - now).max(0) / 1000 + SPARE;
+            ahead.cmd("SET").arg(spread_key(core, &name.0, rate)).arg(spread.0);
+            ahead.arg("PX").arg(millis);
+        }
+        rates.spreads.insert(name, spread);
     }
-    let mut ahead = Pipeline::new();
     for counter in bursts {
         let pairs = texts(answers.next().unwrap_or_default());
         let mut starts = Vec::new();

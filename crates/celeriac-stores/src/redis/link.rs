@@ -130,8 +130,7 @@ impl Link {
     /// Sends one command.
     pub(super) async fn call(&self, what: &str, command: &Cmd) -> Result<Value, StoreError> {
         let (mut connection, number) = self.connection().await?;
-        let sent = tokio::time::timeout(DEADLINE, connection.req_packed_command(command)).await;
-        self.judge(what, number, sent).await
+        self.judge(what, number, ask(&mut connection, command).await).await
     }
 
     /// Sends commands in one go; one answer each.
@@ -166,7 +165,7 @@ impl Link {
     ) -> Result<Value, StoreError> {
         let command = script.evaluate(&argument);
         let (mut connection, number) = self.connection().await?;
-        let sent = tokio::time::timeout(DEADLINE, connection.req_packed_command(&command)).await;
+        let sent = ask(&mut connection, &command).await;
         let unknown = matches!(&sent, Ok(Err(error)) if error.code() == Some("NOSCRIPT"));
         if !unknown {
             return self.judge(what, number, sent).await;
@@ -207,6 +206,15 @@ impl Link {
     }
 }
 
+/// Sends a command; an error that the server answers with is an error.
+async fn ask(
+    connection: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> Result<Result<Value, redis::RedisError>, tokio::time::error::Elapsed> {
+    let sent = tokio::time::timeout(DEADLINE, connection.req_packed_command(command)).await;
+    sent.map(|answer| answer.and_then(Value::extract_error))
+}
+
 /// An error that the server answered with, in the words of a store.
 pub(super) fn refused(what: &str, address: &Address, error: &redis::RedisError) -> StoreError {
     let code = error.code().unwrap_or_default();
@@ -217,12 +225,16 @@ pub(super) fn refused(what: &str, address: &Address, error: &redis::RedisError) 
         "READONLY" | "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {
             (ErrorKind::Unavailable, None)
         }
-        "NOREPLICAS" => (ErrorKind::Unavailable, Some("Redis has too few replicas to accept writes")),
+        "NOREPLICAS" => {
+            (ErrorKind::Unavailable, Some("Redis has too few replicas to accept writes"))
+        }
         "NOPERM" => (
             ErrorKind::Invalid,
             Some("give the user the permissions listed in docs/reference/redis-keys.md"),
         ),
-        "NOAUTH" | "WRONGPASS" => (ErrorKind::Invalid, Some("look at the user and password of the URL")),
+        "NOAUTH" | "WRONGPASS" => {
+            (ErrorKind::Invalid, Some("look at the user and password of the URL"))
+        }
         "CROSSSLOT" | "MOVED" => (ErrorKind::Invalid, Some("Redis Cluster is not supported")),
         "WRONGTYPE" => (ErrorKind::Corrupt, Some("another program uses one of our keys")),
         _ => (ErrorKind::Internal, None),

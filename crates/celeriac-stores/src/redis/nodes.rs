@@ -33,7 +33,8 @@ fn argument(core: &Core, op: &str, fields: usize) -> Pack {
 
 pub(super) async fn register(core: &Core, info: &NodeInfo) -> Result<NodeId, StoreError> {
     reach(Step::RegisterBegins);
-    let names = |names: Vec<&str>| Value::from(names.into_iter().map(Value::from).collect::<Vec<_>>());
+    let names =
+        |names: Vec<&str>| Value::from(names.into_iter().map(Value::from).collect::<Vec<_>>());
     let mut map = Map::new();
     map.insert("name", info.name.as_str());
     map.insert("pid", u64::from(info.pid));
@@ -121,7 +122,9 @@ pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
             list(core).await?.into_iter().map(|view| (view.id, view.info.name)).collect();
         for node in &dead {
             let id = NodeId(node.parse().unwrap_or(0));
-            swept.dead_nodes.push(names.get(&id).cloned().unwrap_or_else(|| format!("node {node}")));
+            swept
+                .dead_nodes
+                .push(names.get(&id).cloned().unwrap_or_else(|| format!("node {node}")));
         }
     }
     let mut orphans = redis::cmd("HGETALL");
@@ -277,7 +280,11 @@ pub(super) async fn return_strays(
 pub(super) async fn list(core: &Core) -> Result<Vec<NodeView>, StoreError> {
     let mut ids = Pipeline::new();
     for set in ["nodes", "gone"] {
-        ids.cmd("ZRANGE").arg(core.keys.own(set)).arg(0).arg(NODES_MAX as i64 - 1).arg("WITHSCORES");
+        ids.cmd("ZRANGE")
+            .arg(core.keys.own(set))
+            .arg(0)
+            .arg(NODES_MAX as i64 - 1)
+            .arg("WITHSCORES");
     }
     let mut answers = core.link.pipeline("list the workers", &ids).await?.into_iter();
     let alive = texts(answers.next().unwrap_or_default());

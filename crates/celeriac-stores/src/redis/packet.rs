@@ -127,10 +127,13 @@ fn write_notes(notes: &Notes) -> Value {
         map.insert("at", enqueued);
     }
     if notes.suspicion != Suspicion::default() {
-        map.insert("deaths", Value::from(vec![
-            Value::from(i64::from(notes.suspicion.seen)),
-            Value::from(i64::from(notes.suspicion.counted)),
-        ]));
+        map.insert(
+            "deaths",
+            Value::from(vec![
+                Value::from(i64::from(notes.suspicion.seen)),
+                Value::from(i64::from(notes.suspicion.counted)),
+            ]),
+        );
     }
     if notes.redelivered {
         map.insert("redelivered", true);

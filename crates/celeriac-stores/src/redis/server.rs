@@ -28,7 +28,8 @@ pub(super) async fn check(
         let text = format!("ask Redis at {address} what it is: {error}");
         StoreError::new(ErrorKind::Unavailable, text).because(error)
     })?;
-    if let Some(Value::ServerError(error)) = answers.iter().find(|a| matches!(a, Value::ServerError(_)))
+    if let Some(Value::ServerError(error)) =
+        answers.iter().find(|a| matches!(a, Value::ServerError(_)))
     {
         let error = redis::RedisError::from(error.clone());
         return Err(super::link::refused("ask what Redis is", address, &error));

@@ -5,8 +5,8 @@ use super::nodes::{self, HeldRecord};
 use super::packet::{Packet, key_of, split};
 use super::walk::{self, Entry, Source};
 use super::{Core, limits, micros_to_time, results};
-use celeriac_core::StoreError;
 use celeriac_core::QueueName;
+use celeriac_core::StoreError;
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::store::{
     DeadFilter, NodeId, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView,
@@ -205,10 +205,7 @@ async fn queued(
     Ok(of_packet(packet, queue.as_str(), phase))
 }
 
-pub(super) async fn result(
-    core: &Core,
-    task_id: &str,
-) -> Result<Option<ResultRecord>, StoreError> {
+pub(super) async fn result(core: &Core, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
     let mut get = redis::cmd("GET");
     get.arg(core.keys.result(task_id));
     match core.link.call("read a result", &get).await? {

@@ -108,8 +108,7 @@ pub(super) async fn read(
             members.reverse();
             let step = step_of(key);
             for payload in members {
-                let head =
-                    RecordHead { queue: queue.to_string(), step, ..RecordHead::default() };
+                let head = RecordHead { queue: queue.to_string(), step, ..RecordHead::default() };
                 records.push((payload.clone(), head, payload));
             }
         }

@@ -11,9 +11,9 @@ use super::rows::{
     waiting_state,
 };
 use super::rules;
-use crate::rules::Rules;
 use super::settle::set_aside;
 use super::unique::{UNTIL_TAKEN, unlock};
+use crate::rules::Rules;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, Suspicion};
 use celeriac_core::record::Recorder;

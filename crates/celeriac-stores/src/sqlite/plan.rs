@@ -5,8 +5,8 @@ use super::error::wrap;
 use super::lanes::lane_of;
 use super::rows::{READY, SCHEDULED, change_depth, history_text, micros, take_numbers};
 use super::rules;
-use crate::rules::Rules;
 use super::unique::{self, Locked};
+use crate::rules::Rules;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
 use celeriac_core::store::{

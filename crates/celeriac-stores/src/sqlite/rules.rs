@@ -10,9 +10,7 @@ use rusqlite::Connection;
 pub(super) fn load(connection: &Connection) -> Result<Rules, StoreError> {
     let fail = wrap("read the limits");
     let any: bool = connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM limit_rule) OR EXISTS (SELECT 1 FROM paused)",
-        )
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM limit_rule) OR EXISTS (SELECT 1 FROM paused)")
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
         .map_err(&fail)?;
     if !any {
