@@ -1,8 +1,6 @@
 //! Clauses of unique tasks.
 
-use super::fixture::{
-    ALL, EXPIRY, Fixture, Harness, dead, ids, outgoing, queue, settlement, sorted,
-};
+use super::fixture::{ALL, EXPIRY, Fixture, Harness, dead, outgoing, queue, settlement, sorted};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::store::{DeadFilter, Fate, Outgoing, Place, Plan, Replay, Settled};
 use celeriac_core::unique::{UNIQUE_HEADER, Unique, Until};

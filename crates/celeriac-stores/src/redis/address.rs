@@ -236,7 +236,11 @@ impl Address {
     ) -> Result<MultiplexedConnection, StoreError> {
         let mut last = None;
         for server in &self.targets().await? {
-            let settings = self.settings(&self.username, &self.password, self.keys.database);
+            let settings = Self::settings(
+                self.username.as_deref(),
+                self.password.as_deref(),
+                self.keys.database,
+            );
             match self.open(server, settings, pushes.clone()).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
@@ -251,7 +255,11 @@ impl Address {
         let Some(master) = &self.master else { return Ok(self.servers.clone()) };
         let mut last = None;
         for sentinel in &self.servers {
-            let settings = self.settings(&self.sentinel_username, &self.sentinel_password, 0);
+            let settings = Self::settings(
+                self.sentinel_username.as_deref(),
+                self.sentinel_password.as_deref(),
+                0,
+            );
             let asked = async {
                 let mut connection = self.open(sentinel, settings, None).await?;
                 let mut ask = redis::cmd("SENTINEL");
@@ -276,9 +284,8 @@ impl Address {
     }
 
     fn settings(
-        &self,
-        username: &Option<String>,
-        password: &Option<String>,
+        username: Option<&str>,
+        password: Option<&str>,
         database: i64,
     ) -> RedisConnectionInfo {
         let mut settings = RedisConnectionInfo::default()

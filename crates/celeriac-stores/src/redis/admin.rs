@@ -35,7 +35,7 @@ pub(super) async fn peek(
     let mut stored = Vec::new();
     for (number, source) in sources.iter().enumerate().skip(first) {
         loop {
-            let chunk = walk::read(core, queue, source, offset).await?;
+            let chunk = walk::read(core, source, offset).await?;
             if walk::is_last(&chunk) {
                 break;
             }
@@ -75,7 +75,7 @@ async fn start(
         // Entries before it may have gone: it is at its place or nearer to the head.
         let mut from = end.saturating_sub(1);
         while let Some(source) = sources.get(number) {
-            let chunk = walk::read(core, queue, source, from).await?;
+            let chunk = walk::read(core, source, from).await?;
             if let Some(at) = chunk.iter().position(|entry| entry.row == after) {
                 return Ok((number, from + at + 1));
             }
@@ -90,7 +90,7 @@ async fn start(
     for (number, source) in sources.iter().enumerate() {
         let mut offset = 0;
         loop {
-            let chunk = walk::read(core, queue, source, offset).await?;
+            let chunk = walk::read(core, source, offset).await?;
             if walk::is_last(&chunk) {
                 break;
             }
@@ -105,18 +105,16 @@ async fn start(
 
 /// An entry as it was sent; bytes that are no message are shown as the body of one.
 pub(super) fn outgoing(queue: &QueueName, entry: &Entry) -> Outgoing {
-    match entry.packet() {
-        Some(Packet { message, notes }) => Outgoing {
-            queue: queue.clone(),
-            message,
-            history: notes.history,
-            enqueued_at: notes.enqueued.map(micros_to_time),
-        },
-        None => {
-            let mut message = Message::new("", "", entry.payload.clone());
-            message.headers.insert(super::dead::RAW_HEADER, true);
-            Outgoing { enqueued_at: None, ..Outgoing::new(queue.clone(), message) }
-        }
+    let Some(Packet { message, notes }) = entry.packet() else {
+        let mut message = Message::new("", "", entry.payload.clone());
+        message.headers.insert(super::dead::RAW_HEADER, true);
+        return Outgoing::new(queue.clone(), message);
+    };
+    Outgoing {
+        queue: queue.clone(),
+        message,
+        history: notes.history,
+        enqueued_at: notes.enqueued.map(micros_to_time),
     }
 }
 
@@ -165,7 +163,7 @@ async fn find(core: &Core, mut rows: BTreeSet<i64>) -> Result<(), StoreError> {
         for source in walk::sources(core, &queue).await? {
             let mut offset = 0;
             loop {
-                let chunk = walk::read(core, &queue, &source, offset).await?;
+                let chunk = walk::read(core, &source, offset).await?;
                 if walk::is_last(&chunk) || rows.is_empty() {
                     break;
                 }

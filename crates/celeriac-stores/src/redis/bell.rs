@@ -146,11 +146,10 @@ impl Bell {
         if *changes.borrow() == seen {
             self.shared.armed.fetch_add(1, Ordering::AcqRel);
             self.shared.work.notify_one();
-            let changed = changes.wait_for(|count| *count != seen);
-            let _timeout = tokio::time::timeout(timeout, changed).await.map(drop);
+            let until = changes.wait_for(|count| *count != seen);
+            let _timeout = tokio::time::timeout(timeout, until).await.map(drop);
         }
-        let count = *self.shared.changes.borrow();
-        count
+        self.count()
     }
 
     /// Subscribes to a channel, or a pattern of channels, and waits until the server has confirmed,
@@ -190,8 +189,8 @@ impl Bell {
 async fn listen(shared: Arc<Shared>) {
     let mut pause = PAUSE;
     loop {
-        let (pushes, pushed) = mpsc::unbounded_channel();
-        match shared.address.connect(Some(pushes)).await {
+        let (sender, pushed) = mpsc::unbounded_channel();
+        match shared.address.connect(Some(sender)).await {
             Ok(connection) => {
                 pause = PAUSE;
                 let mut ear = Ear::new(&shared, connection).await;
@@ -267,7 +266,7 @@ impl<'a> Ear<'a> {
             tokio::select! {
                 push = pushed.recv() => {
                     let Some(push) = push else { return };
-                    if !self.hear(push) {
+                    if !self.hear(&push) {
                         return;
                     }
                 }
@@ -310,7 +309,7 @@ impl<'a> Ear<'a> {
         }
     }
 
-    fn hear(&self, push: PushInfo) -> bool {
+    fn hear(&self, push: &PushInfo) -> bool {
         let text = |value: &Value| match value {
             Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
             Value::SimpleString(text) => Some(text.clone()),

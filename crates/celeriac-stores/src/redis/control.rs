@@ -92,14 +92,13 @@ async fn put(
     core.pack_head(&mut argument);
     argument.text("op").text("put").text("hash").text(hash).text("field").text(field);
     argument.text("value").text(&value.to_string()).text("max").number(RULES_MAX as i64);
-    match core.link.script("set a rule", &CONTROL, argument.into_bytes()).await? {
-        Answer::Int(1) => Ok(()),
-        _ => {
-            let text = format!("there are {RULES_MAX} {what}, and no more are kept");
-            Err(StoreError::new(ErrorKind::Full, text)
-                .hint("limit or pause a queue or each key instead of one key after another"))
-        }
+    let answer = core.link.script("set a rule", &CONTROL, argument.into_bytes()).await?;
+    if answer == Answer::Int(1) {
+        return Ok(());
     }
+    let text = format!("there are {RULES_MAX} {what}, and no more are kept");
+    Err(StoreError::new(ErrorKind::Full, text)
+        .hint("limit or pause a queue or each key instead of one key after another"))
 }
 
 async fn drop_fields(core: &Core, hash: &str, fields: &[String]) -> Result<bool, StoreError> {

@@ -307,14 +307,11 @@ pub(super) async fn edit(core: &Core, number: i64, outgoing: &Outgoing) -> Resul
     let Answer::BulkString(bytes) = core.link.call("read a dead letter", &old).await? else {
         return Err(gone());
     };
-    let letter = match Letter::parse(&bytes) {
-        Some(letter) => letter,
-        None => {
-            let detail = "the stored dead letter was damaged";
-            let reason = DeadReason::Undecodable;
-            Letter::of_payload(outgoing.queue.as_str(), &bytes, reason, detail, core.now())
-        }
-    };
+    let letter = Letter::parse(&bytes).unwrap_or_else(|| {
+        let detail = "the stored dead letter was damaged";
+        let reason = DeadReason::Undecodable;
+        Letter::of_payload(outgoing.queue.as_str(), &bytes, reason, detail, core.now())
+    });
     let letter =
         Letter { queue: outgoing.queue.to_string(), message: outgoing.message.clone(), ..letter };
     let mut argument = Pack::default();

@@ -36,7 +36,7 @@ struct Taken {
 
 /// What to do with one.
 enum Sorted {
-    Deliver(Taken),
+    Deliver(Box<Taken>),
     Away(Deed),
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn fetch(
             now,
             units: Vec::new(),
         };
-        for taken in sort.all(taken) {
+        for taken in sort.all(&taken) {
             suspected |= taken.head.suspect;
             let task = taken.packet.message.headers.task();
             if let Some(cap) = caps.iter_mut().find(|cap| Some(cap.task.as_str()) == task) {
@@ -113,7 +113,8 @@ pub(super) async fn fetch(
         let unseen = met_lanes && !limited;
         limited = met_lanes || !rules.1.is_empty();
         core.set_limited(met_lanes);
-        if !sorted_away && !unseen && !(any && limited && deliveries.len() < request.count_max) {
+        let more = any && limited && deliveries.len() < request.count_max;
+        if !(sorted_away || unseen || more) {
             break;
         }
     }
@@ -210,7 +211,7 @@ struct Sort<'a> {
 }
 
 impl Sort<'_> {
-    fn all(&mut self, reply: Reply) -> Vec<Taken> {
+    fn all(&mut self, reply: &Reply) -> Vec<Taken> {
         let held = format!("held:{}", self.request.node.0);
         let mut deliveries = Vec::new();
         let mut surplus = Vec::new();
@@ -218,7 +219,7 @@ impl Sort<'_> {
             let row = reply.first_row + index as i64;
             let deed = match self.one(row, record) {
                 Sorted::Deliver(taken) if deliveries.len() < self.left => {
-                    deliveries.push(taken);
+                    deliveries.push(*taken);
                     continue;
                 }
                 Sorted::Deliver(_) => {
@@ -269,7 +270,7 @@ impl Sort<'_> {
             let record = packet.record(&head.queue, &lane, &*self.core.entropy);
             return Sorted::Away(Deed::Lane { record });
         }
-        Sorted::Deliver(Taken { row, head, packet })
+        Sorted::Deliver(Box::new(Taken { row, head, packet }))
     }
 }
 
@@ -307,8 +308,8 @@ async fn put_away(core: &Core, units: Vec<Unit>) -> Result<(), StoreError> {
             Ok(_) => {}
             // It waits behind the others until there is room for it.
             Err(full) if full.kind() == ErrorKind::DeadFull => {
-                let deed = Deed::Back { place: Place::Tail, record: Vec::new() };
-                let back = Unit { held, deed, plan: Plan::default(), finisher: None };
+                let back = Deed::Back { place: Place::Tail, record: Vec::new() };
+                let back = Unit { held, deed: back, plan: Plan::default(), finisher: None };
                 let _written: Vec<Written> =
                     commit::write(core, vec![back], commit::Limits::SizeOnly).await?;
                 return Err(full);

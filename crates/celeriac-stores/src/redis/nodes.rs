@@ -38,7 +38,7 @@ pub(super) async fn register(core: &Core, info: &NodeInfo) -> Result<NodeId, Sto
     let mut map = Map::new();
     map.insert("name", info.name.as_str());
     map.insert("pid", u64::from(info.pid));
-    map.insert("queues", names(info.queues.iter().map(|queue| queue.as_str()).collect()));
+    map.insert("queues", names(info.queues.iter().map(celeriac_core::QueueName::as_str).collect()));
     map.insert("concurrency", u64::from(info.concurrency));
     map.insert("pool", info.pool.as_str());
     map.insert("heartbeat_us", info.times.heartbeat.as_micros() as i64);
@@ -63,15 +63,14 @@ pub(super) async fn heartbeat(
     heartbeat: Heartbeat,
 ) -> Result<bool, StoreError> {
     reach(Step::HeartbeatBegins);
-    let expiry = match core.known_expiry(node) {
-        Some(expiry) => expiry,
-        None => {
-            let Some(view) = list(core).await?.into_iter().find(|view| view.id == node) else {
-                return Ok(false);
-            };
-            core.expiry_of(node, view.info.times.expiry);
-            view.info.times.expiry
-        }
+    let expiry = if let Some(expiry) = core.known_expiry(node) {
+        expiry
+    } else {
+        let Some(view) = list(core).await?.into_iter().find(|view| view.id == node) else {
+            return Ok(false);
+        };
+        core.expiry_of(node, view.info.times.expiry);
+        view.info.times.expiry
     };
     let mut argument = argument(core, "beat", 3);
     argument.text("node").text(&node.0.to_string());

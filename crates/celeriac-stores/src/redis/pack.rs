@@ -1,8 +1,8 @@
-//! Arguments of a script as one MessagePack value, which Redis' `cmsgpack` reads.
+//! Arguments of a script as one `MessagePack` value, which Redis' `cmsgpack` reads.
 //!
 //! Text and bytes are both raw strings there: Lua has one string type.
 
-/// A MessagePack value under construction.
+/// A `MessagePack` value under construction.
 #[derive(Debug, Default)]
 pub(super) struct Pack(Vec<u8>);
 

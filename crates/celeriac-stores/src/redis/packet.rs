@@ -55,7 +55,7 @@ impl Packet {
     /// In words, why it is no message.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, String> {
         let mut envelope = Envelope::parse(payload).map_err(|error| error.to_string())?;
-        let notes = envelope.extra.remove(NOTES).map(read_notes).unwrap_or_default();
+        let notes = envelope.extra.remove(NOTES).as_ref().map(read_notes).unwrap_or_default();
         let mut message = envelope.message;
         if !notes.added.is_empty() {
             let mut properties = message.properties.into_map();
@@ -149,7 +149,7 @@ fn write_notes(notes: &Notes) -> Value {
 }
 
 /// What cannot be read of the notes is left out: a message must not be lost for them.
-fn read_notes(value: Value) -> Notes {
+fn read_notes(value: &Value) -> Notes {
     let deaths = |index: usize| {
         let number = value.get("deaths").and_then(Value::as_array)?.get(index)?.as_u64()?;
         u32::try_from(number).ok()

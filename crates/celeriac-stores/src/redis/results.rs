@@ -124,12 +124,18 @@ pub(super) async fn wait(
         }
         // Looked at now and then all the same: a broken connection hears nothing.
         let heard = async {
-            while let Ok(heard) = subscription.heard.recv().await {
-                if heard.channel == key {
-                    return;
+            loop {
+                let heard = subscription.heard.recv().await.ok()?;
+                if heard.channel == key
+                    && let Ok(record) = read(&heard.payload, core.now())
+                    && record.meta.state().is_ready()
+                {
+                    return Some(record);
                 }
             }
         };
-        let _timeout = tokio::time::timeout(left.min(RECHECK), heard).await;
+        if let Ok(Some(record)) = tokio::time::timeout(left.min(RECHECK), heard).await {
+            return Ok(Some(record));
+        }
     }
 }

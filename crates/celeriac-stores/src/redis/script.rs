@@ -1,6 +1,6 @@
 //! The Lua scripts, each the one atomic step of what it is named after.
 //!
-//! A script is the text of `lua/prelude.lua` and its own file. It gets one argument, a MessagePack map
+//! A script is the text of `lua/prelude.lua` and its own file. It gets one argument, a `MessagePack` map
 //! (see [`super::pack`]); the fields are described at the head of each file.
 
 use redis::Cmd;

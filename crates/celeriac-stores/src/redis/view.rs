@@ -154,7 +154,7 @@ async fn waiting(core: &Core, task_id: &str) -> Result<Option<TaskView>, StoreEr
         for source in walk::sources(core, &queue).await? {
             let mut offset = 0;
             loop {
-                let chunk = walk::read(core, &queue, &source, offset).await?;
+                let chunk = walk::read(core, &source, offset).await?;
                 if walk::is_last(&chunk) || offset >= LOOK_MAX {
                     break;
                 }
@@ -236,13 +236,13 @@ pub(super) async fn tasks(core: &Core, filter: &TaskFilter) -> Result<Vec<TaskVi
         let records = nodes::held(core, HELD_MAX).await?;
         views.extend(records.into_iter().map(|record| held(record, &names)));
     }
-    let waits: BTreeSet<String> = views.iter().map(|view| view.task_id.clone()).collect();
+    let waiting_ids: BTreeSet<String> = views.iter().map(|view| view.task_id.clone()).collect();
     views.retain(|view| {
         names_match(filter, view)
             && filter.state.as_deref().is_none_or(|state| view.phase.as_str() == state)
     });
     if wants(&["dead"]) {
-        views.extend(dead_tasks(core, filter, &waits).await?);
+        views.extend(dead_tasks(core, filter, &waiting_ids).await?);
     }
     let is_state = filter.state.as_deref().is_some_and(|s| s.chars().any(char::is_uppercase));
     if wants(&["done"]) || is_state {
@@ -273,7 +273,7 @@ async fn list_waiting(
         for source in walk::sources(core, &queue).await? {
             let mut offset = 0;
             loop {
-                let chunk = walk::read(core, &queue, &source, offset).await?;
+                let chunk = walk::read(core, &source, offset).await?;
                 if walk::is_last(&chunk) || offset >= LOOK_MAX {
                     break;
                 }

@@ -3,8 +3,7 @@
 
 use super::Core;
 use super::dead::texts;
-use super::keys::SEPARATOR;
-use super::packet::{Packet, RecordHead, row_of, split};
+use super::packet::{Packet, row_of, split};
 use celeriac_core::priority::STEPS;
 use celeriac_core::{QueueName, StoreError};
 use redis::Value as Answer;
@@ -53,7 +52,6 @@ pub(super) struct Entry {
     pub(super) source: Source,
     /// The list's or set's member, for its removal.
     pub(super) member: Vec<u8>,
-    pub(super) head: RecordHead,
     pub(super) payload: Vec<u8>,
 }
 
@@ -82,7 +80,6 @@ pub(super) async fn sources(core: &Core, queue: &QueueName) -> Result<Vec<Source
 /// Up to [`CHUNK`] entries of a source from `offset` on, the next to run first.
 pub(super) async fn read(
     core: &Core,
-    queue: &QueueName,
     source: &Source,
     offset: usize,
 ) -> Result<Vec<Entry>, StoreError> {
@@ -106,11 +103,7 @@ pub(super) async fn read(
     match source {
         Source::Stock(_) => {
             members.reverse();
-            let step = step_of(key);
-            for payload in members {
-                let head = RecordHead { queue: queue.to_string(), step, ..RecordHead::default() };
-                records.push((payload.clone(), head, payload));
-            }
+            records.extend(members.into_iter().map(|payload| (payload.clone(), payload)));
         }
         Source::Lane(_) => {
             members.reverse();
@@ -137,11 +130,10 @@ pub(super) async fn read(
     }
     Ok(records
         .into_iter()
-        .map(|(member, head, payload)| Entry {
+        .map(|(member, payload)| Entry {
             row: row_of(&payload),
             source: source.clone(),
             member,
-            head,
             payload,
         })
         .collect())
@@ -152,9 +144,9 @@ pub(super) fn is_last(chunk: &[Entry]) -> bool {
     chunk.is_empty()
 }
 
-fn parts(member: &[u8], record: &[u8]) -> Option<(Vec<u8>, RecordHead, Vec<u8>)> {
-    let (head, payload) = split(record)?;
-    Some((member.to_vec(), head, payload.to_vec()))
+fn parts(member: &[u8], record: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (_head, payload) = split(record)?;
+    Some((member.to_vec(), payload.to_vec()))
 }
 
 fn members(answer: Answer) -> Vec<Vec<u8>> {
@@ -164,10 +156,6 @@ fn members(answer: Answer) -> Vec<Vec<u8>> {
         _ => None,
     };
     list.into_iter().filter_map(bytes).collect()
-}
-
-fn step_of(key: &str) -> u8 {
-    key.rsplit_once(SEPARATOR).and_then(|(_, step)| step.parse().ok()).unwrap_or(0)
 }
 
 /// All queues that anything of ours knows of.

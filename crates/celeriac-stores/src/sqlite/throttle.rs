@@ -4,7 +4,6 @@ use super::Context;
 use super::lanes::{move_held, open_all, running};
 use super::rows::{instant, micros};
 use super::rules::{self, all_rules, drop_rule, put_rule};
-use crate::rules::Rules;
 use celeriac_core::StoreError;
 use celeriac_core::store::LimitView;
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Spread, Target};
