@@ -2,6 +2,7 @@
 
 mod fixtures;
 mod golden;
+mod golden_control;
 mod golden_events;
 mod parts;
 mod python;
