@@ -1,7 +1,11 @@
-//! Which node a request of remote control is for. Pure.
+//! The commands of remote control, and which node a request is for. Pure.
 //!
 //! kombu 5.7.0 pidbox.py `Node.handle_message`, matcher.py (wire specification 7.1): the names of
 //! the destination, else the pattern, else everybody.
+
+mod commands;
+
+pub use commands::{Argument, ArgumentKind, COMMANDS, Command};
 
 use celeriac_wire::ControlRequest;
 use regex::RegexBuilder;

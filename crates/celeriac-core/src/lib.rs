@@ -22,6 +22,7 @@ mod queue;
 
 pub mod conclude;
 pub mod dead;
+pub mod event;
 pub mod lease;
 pub mod outcome;
 pub mod priority;

@@ -1,5 +1,6 @@
 //! What becomes of a message before it runs: revoked? expired? readable? known? Pure.
 
+use super::orders::Orders;
 use crate::handler::Registry;
 use celeriac_core::conclude::is_expired;
 use celeriac_core::dead::DeadReason;
@@ -46,7 +47,12 @@ impl Refusal {
 }
 
 /// Decides in Celery's order (wire specification 5.9): decode, revoked, expired, known.
-pub fn decide(delivery: &Delivery, registry: &Registry, now: Timestamp) -> Decision {
+pub fn decide(
+    delivery: &Delivery,
+    registry: &Registry,
+    orders: &Orders,
+    now: Timestamp,
+) -> Decision {
     let message = &delivery.message;
     if let Err(error) = message.check() {
         // Celery's worker fails to unpack such a limit; running without it would be worse.
@@ -62,7 +68,7 @@ pub fn decide(delivery: &Delivery, registry: &Registry, now: Timestamp) -> Decis
         Ok(body) => body,
         Err(refusal) => return Decision::Refuse(Body::default(), refusal),
     };
-    if delivery.revoked {
+    if delivery.revoked || orders.is_revoked(&message.headers) {
         return Decision::Refuse(body, Refusal::Revoked);
     }
     if is_expired(message.headers.expires().ok().flatten(), now) {
@@ -76,11 +82,11 @@ pub fn decide(delivery: &Delivery, registry: &Registry, now: Timestamp) -> Decis
     };
     // They parse, or the check above would have failed.
     let limits = message.headers.time_limits().unwrap_or_default();
-    let policy = handler.policy();
+    let own = orders.limits(name, handler.policy());
     Decision::Run {
         body,
-        soft: limits.soft.or(policy.soft_time_limit).filter(|limit| !limit.is_zero()),
-        hard: limits.hard.or(policy.time_limit).filter(|limit| !limit.is_zero()),
+        soft: limits.soft.or(own.soft).filter(|limit| !limit.is_zero()),
+        hard: limits.hard.or(own.hard).filter(|limit| !limit.is_zero()),
     }
 }
 
