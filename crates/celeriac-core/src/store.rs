@@ -7,6 +7,7 @@
 mod admin;
 mod broker;
 mod control;
+mod mailbox;
 mod maintain;
 mod results;
 mod throttle;
@@ -18,9 +19,10 @@ pub use broker::{
     FetchRequest, Outgoing, Place, Plan, Published, Settled, Settlement, TaskCap,
 };
 pub use control::{
-    Control, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke, StampedEvent,
-    Sweep,
+    Control, EventStream, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke,
+    StampedEvent, Sweep,
 };
+pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};
 pub use results::{ResultRecord, Results};
 pub use throttle::{LimitView, Throttle};
@@ -46,7 +48,17 @@ pub struct Capabilities {
 
 /// A store that plays every role; the embedded ones do.
 pub trait Store:
-    Broker + Results + DeadLetters + Queues + Control + Throttle + Nodes + Events + Inspect + Maintain
+    Broker
+    + Results
+    + DeadLetters
+    + Queues
+    + Control
+    + Throttle
+    + Nodes
+    + Events
+    + Mailbox
+    + Inspect
+    + Maintain
 {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;

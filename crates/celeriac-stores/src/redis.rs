@@ -14,9 +14,11 @@ mod control;
 mod dead;
 mod events;
 mod fetch;
+mod io;
 mod keys;
 mod limits;
 mod link;
+mod mailbox;
 mod nodes;
 mod pack;
 mod packet;
@@ -37,8 +39,8 @@ use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
-    Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo,
-    NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay,
+    EventStream, Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId,
+    NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay,
     ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
     TaskFilter, TaskView, Throttle,
 };
@@ -202,10 +204,11 @@ impl RedisStore {
     pub fn open(url: &str, resources: Resources, time: TimeSource) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
         let Resources { clock, entropy, limits } = resources;
+        let io = io::Io::start()?;
         let core = Core {
             keys: address.keys.clone(),
-            bell: Bell::new(address.clone()),
-            link: Link::new(address),
+            bell: Bell::new(address.clone(), Arc::clone(&io)),
+            link: Link::new(address, io),
             clock,
             entropy,
             limits,
@@ -422,6 +425,15 @@ impl Nodes for RedisStore {
         nodes::heartbeat(&self.core, node, heartbeat).await
     }
 
+    async fn revise(
+        &self,
+        node: NodeId,
+        queues: &[QueueName],
+        concurrency: u32,
+    ) -> Result<bool, StoreError> {
+        nodes::revise(&self.core, node, queues, concurrency).await
+    }
+
     async fn stands(&self, node: NodeId) -> Result<bool, StoreError> {
         nodes::stands(&self.core, node).await
     }
@@ -443,6 +455,10 @@ impl Nodes for RedisStore {
 impl Events for RedisStore {
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError> {
         events::emit(&self.core, events).await
+    }
+
+    async fn watch_events(&self) -> Result<Box<dyn EventStream>, StoreError> {
+        Ok(events::watch(&self.core).await)
     }
 
     async fn events_since(

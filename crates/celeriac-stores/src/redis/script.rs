@@ -58,6 +58,8 @@ scripts! {
     STATE = "state.lua";
     /// Forgets windows of unique tasks.
     FORGET = "forget.lua";
+    /// Keeps and publishes events.
+    EVENTS = "events.lua";
     /// Registers, renews and signs off nodes, and finds dead ones.
     NODES = "nodes.lua";
     /// Rules, pauses and revocations.
