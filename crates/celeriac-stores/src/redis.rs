@@ -22,6 +22,7 @@ mod mailbox;
 mod nodes;
 mod pack;
 mod packet;
+mod restore;
 mod results;
 mod script;
 mod server;
@@ -40,8 +41,8 @@ use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     EventStream, Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId,
-    NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay,
-    ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
+    NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released,
+    Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
     TaskFilter, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
@@ -89,6 +90,8 @@ struct Core {
     expiries: Mutex<BTreeMap<NodeId, Duration>>,
     peeked: Mutex<admin::Peeked>,
     unique_cursor: AtomicU64,
+    /// When stock workers' messages were last looked at, in microseconds.
+    restored_at: AtomicI64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -221,6 +224,7 @@ impl RedisStore {
             expiries: Mutex::default(),
             peeked: Mutex::default(),
             unique_cursor: AtomicU64::new(0),
+            restored_at: AtomicI64::new(0),
         };
         Ok(Self { core: Arc::new(core), turn: AtomicUsize::new(0) })
     }
@@ -356,6 +360,10 @@ impl DeadLetters for RedisStore {
 impl Queues for RedisStore {
     async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError> {
         admin::peek(&self.core, queue, page).await
+    }
+
+    async fn release(&self, queue: &QueueName, count_max: usize) -> Result<Released, StoreError> {
+        admin::release(&self.core, queue, count_max).await
     }
 
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {

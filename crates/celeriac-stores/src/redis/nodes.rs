@@ -166,6 +166,7 @@ pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
         reach(Step::SweepCommitted);
         core.bell.ring();
     }
+    super::restore::restore(core).await?;
     super::unique::forget_windows(core).await?;
     Ok(swept)
 }

@@ -66,6 +66,10 @@ scripts! {
     CONTROL = "control.lua";
     /// Dead letters.
     DEAD = "dead.lua";
+    /// Puts everything into the lists of stock workers.
+    RELEASE = "release.lua";
+    /// Takes back what stock workers left.
+    RESTORE = "restore.lua";
     /// Removes waiting messages.
     REMOVE = "remove.lua";
 }
