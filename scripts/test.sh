@@ -12,14 +12,50 @@ install_debian() {
     local missing=()
     have cc || missing+=(gcc libc6-dev)
     have python3 || missing+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    have redis-server || missing+=(redis-server)
     [ "${#missing[@]}" = 0 ] && return 0
     have apt-get || { echo "please install: ${missing[*]}" >&2; return 1; }
     say "installing ${missing[*]}"
-    as_root apt-get update -q
-    as_root apt-get install -q -y --no-install-recommends "${missing[@]}"
+    as_root apt-get update -q &&
+        as_root apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
 
-install_debian
+# One Python environment: its name, and what is installed there. It is made again when the list or
+# the Python changes; the stamp comes last, so that a half made one is not used. (`set -e` does not
+# hold in a function whose failure is looked at.)
+environment() {
+    local folder="$venvs/$1" wanted
+    shift
+    wanted="$(python3 --version) $*"
+    [ "$(cat "$folder/requirements.stamp" 2>/dev/null)" = "$wanted" ] && return 0
+    say "making ${folder##*/}"
+    rm -rf "$folder" && python3 -m venv "$folder" &&
+        "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" &&
+        printf '%s' "$wanted" >"$folder/requirements.stamp"
+}
+
+# Real Celery, whose behaviour is the yardstick: the newest and two that are still widely used.
+# kombu of Celery 5.4 does not know redis-py 6.
+environments() {
+    venvs="${CELERIAC_VENVS:-$PWD/target/venvs}"
+    export CELERIAC_VENVS="$venvs"
+    mkdir -p "$venvs" &&
+        environment celery-5.7 'celery[redis]==5.7.0' 'flower==2.2.0' msgpack pyyaml brotli backports.zstd &&
+        environment celery-5.6 'celery[redis]==5.6.*' msgpack pyyaml &&
+        environment celery-5.4 'celery[redis]==5.4.*' 'redis<6' msgpack pyyaml
+}
+
+case "${1:-}" in
+"" | --environments) ;;
+*) echo "usage: scripts/test.sh [--environments]" >&2; exit 2 ;;
+esac
+# Services at home: whoever has no Redis or no network still runs everything else.
+if ! install_debian || ! environments; then
+    [ -n "${CI:-}" ] && exit 1
+    say "going on without what could not be installed: its tests say that they are skipped"
+fi
+[ "${1:-}" = --environments ] && exit 0
 have cargo || { echo "Rust is missing: install it with rustup, see https://rustup.rs" >&2; exit 1; }
 if ! cargo nextest --version >/dev/null 2>&1; then
     say "installing cargo-nextest"

@@ -119,6 +119,20 @@ fn give_back(run: &Run<'_>, reason: String) -> Conclusion {
     }
 }
 
+/// A message whose time has not come, in the form that says so to the store: the same message once
+/// more, which waits until its `eta`.
+pub fn postpone(run: &Run<'_>) -> Conclusion {
+    let delivery = run.delivery;
+    let again = Outgoing {
+        queue: delivery.queue.clone(),
+        message: delivery.message.clone(),
+        history: delivery.history.clone(),
+        enqueued_at: Some(delivery.enqueued_at),
+    };
+    let plan = Plan { publish: vec![again], ..Plan::default() };
+    Conclusion { fate: Fate::Done, plan, verdict: Verdict::Returned }
+}
+
 /// The death of the child that ran exactly this message counts; after so many it is poison.
 fn lose_child(run: &Run<'_>, death: &ChildDeath, sender: &mut Sender<'_>) -> Conclusion {
     let recovery = run.delivery.suspicion.after_child_death();

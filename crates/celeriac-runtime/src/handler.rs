@@ -7,6 +7,7 @@ use celeriac_core::retry::RetryPolicy;
 use celeriac_core::store::{Delivery, Store};
 use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Target};
 use celeriac_core::{Clock, StoreError};
+use celeriac_wire::codec::Accept;
 use celeriac_wire::{Body, State, Value};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -107,11 +108,14 @@ pub trait Handler: Send + Sync {
 
 /// The tasks that a worker knows, by name.
 #[derive(Clone, Default)]
-pub struct Registry(BTreeMap<String, Arc<dyn Handler>>);
+pub struct Registry {
+    tasks: BTreeMap<String, Arc<dyn Handler>>,
+    accept: Accept,
+}
 
 impl fmt::Debug for Registry {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.0.keys()).finish()
+        formatter.debug_set().entries(self.tasks.keys()).finish()
     }
 }
 
@@ -122,20 +126,30 @@ impl Registry {
     /// `Conflict` with the name.
     pub fn add(&mut self, handler: Arc<dyn Handler>) -> Result<(), StoreError> {
         let name = handler.name().to_owned();
-        if self.0.contains_key(&name) {
+        if self.tasks.contains_key(&name) {
             return Err(StoreError::new(
                 celeriac_core::ErrorKind::Conflict,
                 format!("two tasks are named {name:?}"),
             )
             .hint("give one of them another name with #[task(name = \"…\")]"));
         }
-        self.0.insert(name, handler);
+        self.tasks.insert(name, handler);
         Ok(())
+    }
+
+    /// Says which bodies the tasks accept (Celery's `accept_content`); all that can be read if not.
+    pub fn set_accept(&mut self, accept: Accept) {
+        self.accept = accept;
+    }
+
+    /// Which bodies the tasks accept.
+    pub fn accept(&self) -> Accept {
+        self.accept
     }
 
     /// The task of a name.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Handler>> {
-        self.0.get(name)
+        self.tasks.get(name)
     }
 
     /// The limits that the tasks state, for the store. A task with a rate for each worker is among
@@ -152,11 +166,11 @@ impl Registry {
                 origin: RuleOrigin::Application,
             })
         };
-        self.0.iter().filter_map(rule).collect()
+        self.tasks.iter().filter_map(rule).collect()
     }
 
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.tasks.keys().map(String::as_str)
     }
 }

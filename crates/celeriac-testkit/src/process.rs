@@ -47,6 +47,22 @@ pub fn victims<'a>(lines: &'a [Line], who: &str) -> Vec<&'a str> {
     of(What::Started).map(|line| line.id.as_str()).filter(|id| !ended.contains(id)).collect()
 }
 
+/// Lets the kernel kill the program when the thread that starts it is gone, however it went. Where
+/// there is no such order (outside Linux), the program dies with its [`Process`] only.
+pub fn bind_to_us(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "no other way to give an order between fork and exec")]
+    // SAFETY: one system call, which may be made between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let kill = Some(Signal::KILL);
+            rustix::process::set_parent_process_death_signal(kill).map_err(Into::into)
+        });
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _unbound = command;
+}
+
 /// A process that writes into a log file. It dies with this value.
 #[derive(Debug)]
 pub struct Process {

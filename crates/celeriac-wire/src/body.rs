@@ -57,6 +57,12 @@ impl Body {
         })
     }
 
+    /// Returns the array of exactly three, for other serializers than JSON.
+    pub fn to_value(&self) -> Value {
+        let (kwargs, embed) = (self.kwargs.clone(), self.embed.0.clone());
+        Value::Array(vec![self.args.clone().into(), kwargs.into(), embed.into()])
+    }
+
     /// Prints the array of three as Celery does.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut text = String::from("[");

@@ -7,8 +7,8 @@
 //! captures are in `testdata/`.
 //!
 //! What it is not: it does no I/O, starts no thread, reads no clock and no randomness, and it never
-//! panics on input. It does not unpickle, decompress or otherwise look into bodies that are meant
-//! for Python: those stay opaque bytes. It decides nothing: what to retry, where to route and when
+//! panics on input. It does not unpickle, and it looks into bodies only when asked to ([`codec`]):
+//! those that are meant for Python stay opaque bytes. It decides nothing: what to retry, where to route and when
 //! to store belongs to the crates above.
 //!
 //! Raw maps with typed readers stand behind every type, so that a field nobody here knows survives
@@ -41,6 +41,8 @@ pub mod body;
 pub mod message;
 pub mod repr;
 pub mod signature;
+
+pub mod codec;
 
 pub mod control;
 pub mod envelope;

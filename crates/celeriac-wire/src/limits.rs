@@ -33,6 +33,13 @@ pub const REPR_CHARS_MAX: usize = 1024;
 /// celery 5.7.0 setting `task_repr_maxlevels`, default 3.
 pub const REPR_LEVELS_MAX: usize = 3;
 
+/// Most bytes that a compressed body may have when it is decompressed, and that the texts of a YAML
+/// body may have when its aliases are followed.
+pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// Most values in a `MessagePack` or YAML body: a value takes 32 bytes of memory, but one byte there.
+pub const VALUES_MAX: usize = 4_000_000;
+
 /// Most events accepted in one message.
 ///
 /// celery 5.7.0 flushes its buffer at 24 (`events_buffer_limit` of a worker is far lower in

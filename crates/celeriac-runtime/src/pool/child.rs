@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use celeriac_core::Clock;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Store};
-use celeriac_wire::{Body, ExceptionInfo, Value};
+use celeriac_wire::codec::{self, Accept};
+use celeriac_wire::{ExceptionInfo, Value};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal};
@@ -342,9 +343,9 @@ impl Child {
         let (started_at, soft, hard) = (run.started_at, run.soft, run.hard);
         let prepared = run.into_delivery(body).map_err(|error| error.to_string()).and_then(
             |delivery: Delivery| {
-                let body =
-                    Body::parse(&delivery.message.body).map_err(|error| error.to_string())?;
-                Ok((delivery, body))
+                // What it accepts was decided by the worker.
+                let read = codec::read(&delivery.message, Accept::default());
+                Ok((delivery, read.map_err(|error| error.to_string())?.body))
             },
         );
         let (delivery, body) = match prepared {

@@ -6,7 +6,7 @@ use celeriac_core::conclude::is_expired;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::outcome::Failure;
 use celeriac_core::store::Delivery;
-use celeriac_wire::{Body, ExceptionInfo, Value};
+use celeriac_wire::{Body, ExceptionInfo, Message, Value, codec};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub enum Refusal {
     Revoked,
     /// It came too late.
     Expired,
+    /// It is of an older protocol, and its time has not come: it waits in the store.
+    Early,
     /// It killed its worker too often.
     Poison,
     /// It can never run here: it becomes a dead letter.
@@ -47,41 +49,55 @@ impl Refusal {
 }
 
 /// Decides in Celery's order (wire specification 5.9): decode, revoked, expired, known.
+///
+/// A message of protocol 1, or a hybrid, is replaced by what it is in protocol 2 (1.5).
 pub fn decide(
-    delivery: &Delivery,
+    delivery: &mut Delivery,
     registry: &Registry,
     orders: &Orders,
     now: Timestamp,
 ) -> Decision {
-    let message = &delivery.message;
-    if let Err(error) = message.check() {
-        // Celery's worker fails to unpack such a limit; running without it would be worse.
-        let reason = match message.headers.time_limits() {
-            Err(_) => DeadReason::LimitNotEnforceable,
-            Ok(_) => DeadReason::Undecodable,
-        };
-        let text = format!("the message cannot be understood: {error}");
-        let refusal = Refusal::dead(reason, "celery.exceptions", "InvalidTaskError", text);
+    let mut read = None;
+    // An older message has in its body what is looked at next.
+    if !delivery.message.is_protocol_2() {
+        match open(delivery, registry) {
+            Ok(opened) => read = Some(opened),
+            Err(refusal) => return Decision::Refuse(Body::default(), refusal),
+        }
+    }
+    if let Err(refusal) = check(&delivery.message) {
         return Decision::Refuse(Body::default(), refusal);
     }
-    let body = match readable(delivery) {
-        Ok(body) => body,
+    let opened = match read {
+        Some(opened) => Ok(opened),
+        None => open(delivery, registry),
+    };
+    let Opened { body, upgraded } = match opened {
+        Ok(opened) => opened,
         Err(refusal) => return Decision::Refuse(Body::default(), refusal),
     };
-    if delivery.revoked || orders.is_revoked(&message.headers) {
+    if let Err(refusal) = check(&delivery.message) {
+        return Decision::Refuse(body, refusal);
+    }
+    let headers = &delivery.message.headers;
+    if delivery.revoked || orders.is_revoked(headers) {
         return Decision::Refuse(body, Refusal::Revoked);
     }
-    if is_expired(message.headers.expires().ok().flatten(), now) {
+    if is_expired(headers.expires().ok().flatten(), now) {
         return Decision::Refuse(body, Refusal::Expired);
     }
-    let name = message.headers.task().unwrap_or_default();
+    // The store could not see the time: it stood in the body.
+    if upgraded && headers.eta().ok().flatten().is_some_and(|eta| eta > now) {
+        return Decision::Refuse(body, Refusal::Early);
+    }
+    let name = headers.task().unwrap_or_default();
     let Some(handler) = registry.find(name) else {
         let exception = ExceptionInfo::not_registered(name);
         let refusal = Refusal::Dead(DeadReason::UnknownTask, Failure::permanent(exception));
         return Decision::Refuse(body, refusal);
     };
     // They parse, or the check above would have failed.
-    let limits = message.headers.time_limits().unwrap_or_default();
+    let limits = headers.time_limits().unwrap_or_default();
     let own = orders.limits(name, handler.policy());
     Decision::Run {
         body,
@@ -90,34 +106,37 @@ pub fn decide(
     }
 }
 
-/// Decodes the body, if its type is one that native tasks accept.
-fn readable(delivery: &Delivery) -> Result<Body, Refusal> {
-    let message = &delivery.message;
-    if let Some(compression) = message.headers.compression() {
-        return Err(Refusal::dead(
-            DeadReason::Disallowed,
-            "kombu.exceptions",
-            "ContentDisallowed",
-            format!("the body is compressed with {compression}, which this worker does not read"),
-        ));
-    }
-    if message.content_type != "application/json" {
-        return Err(Refusal::dead(
-            DeadReason::Disallowed,
-            "kombu.exceptions",
-            "ContentDisallowed",
-            format!(
-                "the body has content type {}, native tasks accept application/json",
-                message.content_type
-            ),
-        ));
-    }
-    Body::parse(&message.body).map_err(|error| {
-        Refusal::dead(
-            DeadReason::Undecodable,
-            "kombu.exceptions",
-            "DecodeError",
-            format!("the body cannot be decoded: {error}"),
-        )
+fn check(message: &Message) -> Result<(), Refusal> {
+    message.check().map_err(|error| {
+        // Celery's worker fails to unpack such a limit; running without it would be worse.
+        let reason = match message.headers.time_limits() {
+            Err(_) => DeadReason::LimitNotEnforceable,
+            Ok(_) => DeadReason::Undecodable,
+        };
+        let text = format!("the message cannot be understood: {error}");
+        Refusal::dead(reason, "celery.exceptions", "InvalidTaskError", text)
     })
+}
+
+struct Opened {
+    body: Body,
+    upgraded: bool,
+}
+
+/// Decodes the body, if its type is one that native tasks accept.
+fn open(delivery: &mut Delivery, registry: &Registry) -> Result<Opened, Refusal> {
+    let read = codec::read(&delivery.message, registry.accept()).map_err(|error| {
+        let (reason, name, text) = if error.is_disallowed() {
+            (DeadReason::Disallowed, "ContentDisallowed", error.to_string())
+        } else {
+            let text = format!("the body cannot be decoded: {error}");
+            (DeadReason::Undecodable, "DecodeError", text)
+        };
+        Refusal::dead(reason, "kombu.exceptions", name, text)
+    })?;
+    let upgraded = read.upgraded.is_some();
+    if let Some(message) = read.upgraded {
+        delivery.message = message;
+    }
+    Ok(Opened { body: read.body, upgraded })
 }

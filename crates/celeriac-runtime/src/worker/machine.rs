@@ -88,6 +88,8 @@ pub struct Start {
     pub soft: Option<Duration>,
     /// Its hard limit.
     pub hard: Option<Duration>,
+    /// Whether it came in protocol 1: what it is called is known since it was decoded.
+    pub was_old: bool,
 }
 
 /// Why a future was dropped.
@@ -221,11 +223,12 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self, delivery: Delivery, now: Duration, wall: Timestamp) -> Action {
+    fn begin(&mut self, mut delivery: Delivery, now: Duration, wall: Timestamp) -> Action {
+        let was_old = !delivery.message.is_protocol_2();
         let decision = if delivery.suspicion.counted >= POISON_AFTER {
             Decision::Refuse(Body::default(), Refusal::Poison)
         } else {
-            decide(&delivery, &self.registry, &self.orders, wall)
+            decide(&mut delivery, &self.registry, &self.orders, wall)
         };
         let id = delivery.message.headers.id().unwrap_or_default();
         match decision {
@@ -248,7 +251,7 @@ impl Machine {
                     aborted: None,
                 };
                 self.running.insert(delivery.lease, run);
-                Action::Start(Box::new(Start { delivery, body, soft, hard }))
+                Action::Start(Box::new(Start { delivery, body, soft, hard, was_old }))
             }
         }
     }

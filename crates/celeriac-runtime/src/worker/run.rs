@@ -26,6 +26,7 @@ use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
 use celeriac_core::{Clock, ErrorKind, QueueName, StoreError};
+use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -494,7 +495,7 @@ impl Loop {
             return Look::Now;
         }
         reach(Step::Fetched);
-        for delivery in &deliveries {
+        for delivery in deliveries.iter().filter(|one| one.message.is_protocol_2()) {
             self.shared.emitter.received(delivery);
         }
         self.perform(Event::Fetched(deliveries)).await;
@@ -582,6 +583,9 @@ impl Loop {
         *self.totals.entry(name.to_owned()).or_default() += 1;
         let id = delivery.message.headers.id().unwrap_or_default();
         tracing::debug!(task_id = id, task = name, queue = %delivery.queue, "task received");
+        if start.was_old {
+            self.shared.emitter.received(&delivery);
+        }
         self.shared.emitter.started(id);
         let run = match &self.pool {
             Some(pool) => pool.run(context),
@@ -648,16 +652,23 @@ impl Loop {
         self.settle(delivery, task.embed, conclusion, runtime).await;
     }
 
-    async fn refuse(&mut self, delivery: Delivery, body: &Body, refusal: Refusal) {
+    async fn refuse(&mut self, mut delivery: Delivery, body: &Body, refusal: Refusal) {
         // A poison message was not decoded: what hangs on it must be told all the same.
         let embed = match refusal {
-            Refusal::Poison => Body::parse(&delivery.message.body).unwrap_or_default().embed,
+            Refusal::Poison => match codec::read(&delivery.message, Accept::default()) {
+                Ok(read) => {
+                    delivery.message = read.upgraded.unwrap_or(delivery.message);
+                    read.body.embed
+                }
+                Err(_) => Embed::default(),
+            },
             _ => body.embed.clone(),
         };
         let conclusion =
             self.shared.conclusion(&delivery, &embed, None, |run, sender| match refusal {
                 Refusal::Revoked => conclude::revoke(run, false, false, sender),
                 Refusal::Expired => conclude::revoke(run, false, true, sender),
+                Refusal::Early => conclude::postpone(run),
                 Refusal::Dead(reason, failure) => conclude::set_aside(run, reason, failure, sender),
                 Refusal::Poison => {
                     let deaths = run.delivery.suspicion.seen;

@@ -19,11 +19,12 @@ fn now() -> Timestamp {
 fn word(change: impl FnOnce(&mut Delivery)) -> String {
     let mut delivery = delivery(1);
     change(&mut delivery);
-    match decide(&delivery, &registry(TaskPolicy::default()), &Orders::default(), now()) {
+    match decide(&mut delivery, &registry(TaskPolicy::default()), &Orders::default(), now()) {
         Decision::Run { .. } => "run".to_owned(),
         Decision::Refuse(_, Refusal::Revoked) => "revoked".to_owned(),
         Decision::Refuse(_, Refusal::Expired) => "expired".to_owned(),
         Decision::Refuse(_, Refusal::Poison) => "poison".to_owned(),
+        Decision::Refuse(_, Refusal::Early) => "early".to_owned(),
         Decision::Refuse(_, Refusal::Dead(reason, failure)) => {
             assert!(failure.permanent, "no retry mends a message");
             reason.to_string()
@@ -62,9 +63,16 @@ fn a_message_is_decoded_then_looked_at_in_celerys_order() {
     assert_eq!(word(pickle), "disallowed");
     assert_eq!(
         word(|one| {
-            one.message.headers.set_compression(Some("gzip"));
+            one.message.headers.set_compression(Some("application/x-snappy"));
         }),
         "disallowed"
+    );
+    assert_eq!(
+        word(|one| {
+            one.message.headers.set_compression(Some("application/x-gzip"));
+        }),
+        "undecodable",
+        "it is not compressed"
     );
     // What was revoked is told so even if it is late or unknown; what cannot be read never is.
     assert_eq!(
@@ -81,6 +89,41 @@ fn a_message_is_decoded_then_looked_at_in_celerys_order() {
         }),
         "undecodable"
     );
+}
+
+/// Older protocols have in their body what the store looks for in headers.
+#[test]
+fn protocol_1_is_looked_at_like_protocol_2() {
+    let old = |fields: &str| {
+        let body = format!(r#"{{"task": "t.ok", "id": "old", "args": []{fields}}}"#);
+        let mut delivery = delivery(1);
+        delivery.message.headers = celeriac_wire::Headers::default();
+        delivery.message.body = body.into();
+        let decision =
+            decide(&mut delivery, &registry(TaskPolicy::default()), &Orders::default(), now());
+        (delivery, decision)
+    };
+    let name = delivery(1).message.headers.task().unwrap().to_owned();
+    let known = format!(r#", "task": "{name}", "retries": 2"#);
+    let (delivery, decision) = old(&known);
+    assert!(matches!(decision, Decision::Run { .. }), "{decision:?}");
+    let headers = &delivery.message.headers;
+    assert_eq!((headers.task(), headers.id()), (Some(name.as_str()), Some("old")));
+    assert_eq!((headers.retries(), delivery.message.is_protocol_2()), (2, true));
+    for (fields, expected) in [
+        (r#", "eta": "2026-11-21T13:00:00", "utc": true"#, Refusal::Early),
+        (r#", "expires": "2026-11-21T11:00:00+00:00""#, Refusal::Expired),
+    ] {
+        let (delivery, decision) = old(&format!("{known}{fields}"));
+        assert!(matches!(&decision, Decision::Refuse(_, one) if *one == expected), "{decision:?}");
+        assert_eq!(delivery.message.headers.id(), Some("old"));
+    }
+    let (_, decision) = old(r#", "task": 5"#);
+    let Decision::Refuse(_, Refusal::Dead(reason, failure)) = decision else {
+        panic!("{decision:?}")
+    };
+    assert!(failure.exception.summary().contains("task"), "{failure:?}");
+    assert_eq!(reason.to_string(), "undecodable");
 }
 
 /// Running without the limit that the caller asked for would be worse than not running.
@@ -109,7 +152,7 @@ fn limits_come_from_the_message_then_from_the_task() {
     let limits = |soft: Option<Duration>, hard: Option<Duration>| {
         let mut delivery = delivery(1);
         delivery.message.headers.set_time_limits(TimeLimits { soft, hard });
-        match decide(&delivery, &registry(policy.clone()), &Orders::default(), now()) {
+        match decide(&mut delivery, &registry(policy.clone()), &Orders::default(), now()) {
             Decision::Run { soft, hard, .. } => (soft, hard),
             Decision::Refuse(_, refusal) => panic!("{refusal:?}"),
         }

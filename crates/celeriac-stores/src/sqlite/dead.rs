@@ -9,7 +9,8 @@ use super::rows::{
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Plan, Replay};
 use celeriac_core::{ErrorKind, StoreError};
-use celeriac_wire::{Body, Headers, Message, Properties};
+use celeriac_wire::codec::{self, Accept};
+use celeriac_wire::{Headers, Message, Properties};
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
@@ -144,7 +145,8 @@ pub(super) fn replay(
         message.properties.set_expiration(None);
         forget_failure(connection, message.headers.id().unwrap_or_default())?;
         // The rest of its chain was marked as failed with it, and may run now.
-        let embed = Body::parse(&message.body).unwrap_or_default().embed;
+        let read = codec::read(&message, Accept::default());
+        let embed = read.map(|read| read.body.embed).unwrap_or_default();
         for step in embed.chain().unwrap_or_default() {
             forget_failure(connection, step.task_id().unwrap_or_default())?;
         }

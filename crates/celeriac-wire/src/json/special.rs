@@ -98,6 +98,21 @@ impl Special {
     }
 }
 
+impl Special {
+    /// Describes the value for an error message: `a datetime`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::DateTime(_) => "a datetime".to_owned(),
+            Self::Date(_) => "a date".to_owned(),
+            Self::Time(_) => "a time".to_owned(),
+            Self::Decimal(_) => "a decimal".to_owned(),
+            Self::Uuid(_) => "a UUID".to_owned(),
+            Self::Bytes(_) => "bytes".to_owned(),
+            Self::Other { marker, .. } => format!("a value of type {:?}", super::cut(marker)),
+        }
+    }
+}
+
 /// Reads the keyword arguments of `uuid.UUID`, of which kombu writes `hex` only.
 fn read_uuid(inner: &Value) -> Result<String, JsonError> {
     let hex = inner.get("hex").and_then(Value::as_str).or_else(|| inner.as_str());

@@ -1,5 +1,6 @@
 //! What Celery wrote must be read and printed again byte by byte, and nothing may panic.
 
+mod codecs;
 mod fixtures;
 mod golden;
 mod golden_control;

@@ -9,7 +9,8 @@ use celeriac_core::QueueName;
 use celeriac_core::clock::between;
 use celeriac_core::dead::{DeadLetter, DeadReason};
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Replay, Store};
-use celeriac_wire::{Body, Value, to_value};
+use celeriac_wire::codec::{self, Accept, Serializer};
+use celeriac_wire::{Value, to_value};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -282,10 +283,12 @@ async fn edit(
     })?;
     let mut message = letter.message;
     if edits.args.is_some() || edits.kwargs.is_some() {
-        let mut body = Body::parse(&message.body).map_err(|error| {
+        let read = codec::read(&message, Accept::default()).map_err(|error| {
             Failed::no(format!("the body of dead letter {number} cannot be read: {error}"))
                 .hint("export it, mend the file, and load it")
         })?;
+        let mut body = read.body;
+        message = read.upgraded.unwrap_or(message);
         if let Some(args) = &edits.args {
             let value = super::call::parse("--args", "an array", args)?;
             let Value::Array(values) = value else {
@@ -301,7 +304,10 @@ async fn edit(
             body.kwargs = values;
         }
         message.headers.set_arguments_text(&body.args, &body.kwargs);
-        message.body = body.to_bytes().into();
+        // JSON is what everybody accepts, and carries what any of the others can.
+        codec::write(&mut message, &body, Serializer::Json, None).map_err(|error| {
+            Failed::no(format!("the body of dead letter {number} cannot be written: {error}"))
+        })?;
     }
     let queue = edits.queue.as_deref().map(QueueName::parse).transpose()?.unwrap_or(letter.queue);
     store.dead_edit(number, Outgoing::new(queue, message)).await?;
