@@ -13,7 +13,7 @@ mod results;
 mod throttle;
 mod view;
 
-pub use admin::{DeadFilter, DeadLetters, Page, Queues, Replay, Stored};
+pub use admin::{DeadFilter, DeadLetters, Page, Queues, Released, Replay, Stored};
 pub use broker::{
     Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
     FetchRequest, Outgoing, Place, Plan, Published, Settled, Settlement, TaskCap,

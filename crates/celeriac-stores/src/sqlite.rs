@@ -35,8 +35,9 @@ use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo, NodeView,
-    Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay, ResultRecord,
-    Results, Revoke, Settled, Settlement, Store, Stored, Sweep, TaskFilter, TaskView, Throttle,
+    Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
+    ResultRecord, Results, Revoke, Settled, Settlement, Store, Stored, Sweep, TaskFilter, TaskView,
+    Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{Clock, Entropy, ErrorKind, QueueName, StoreError};
@@ -474,6 +475,13 @@ impl Queues for SqliteStore {
         let queue = queue.clone();
         self.read("look into a queue", move |connection, _| admin::peek(connection, &queue, page))
             .await
+    }
+
+    async fn release(&self, queue: &QueueName, _count_max: usize) -> Result<Released, StoreError> {
+        Err(StoreError::invalid(format!("queue {queue} cannot be released for stock workers"))
+            .hint(
+                "Celery's workers cannot read SQLite; use `celeriac queue move` to another store",
+            ))
     }
 
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {

@@ -43,7 +43,6 @@ pub mod repr;
 pub mod signature;
 
 pub mod codec;
-
 pub mod control;
 pub mod envelope;
 pub mod event;

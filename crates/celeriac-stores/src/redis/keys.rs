@@ -54,12 +54,6 @@ impl Keys {
         format!("{}celery-taskset-meta-{group}", self.results)
     }
 
-    /// The channel of a fanout exchange without a routing key (kombu transport/redis.py 5.7,
-    /// `_get_publish_topic`).
-    pub(super) fn channel(&self, exchange: &str) -> String {
-        format!("{}/{}.{exchange}", self.prefix, self.database)
-    }
-
     /// The channel on which processes tell each other that something changed.
     pub(super) fn bell(&self) -> String {
         self.own("bell")

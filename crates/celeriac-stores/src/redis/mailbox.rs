@@ -1,9 +1,7 @@
-//! Remote control as kombu carries it: requests on a channel, replies in the asker's list (wire
-//! specification 2.10, 7). Stock workers and stock clients take part.
+//! Remote control over Celery's own channels: kombu's pidbox (wire specification 7, 2.10).
 
 use super::bell::Subscription;
 use super::pack::Pack;
-use super::packet::uuid;
 use super::script::MAILBOX;
 use super::{Core, RedisStore};
 use async_trait::async_trait;
@@ -12,71 +10,41 @@ use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::control::CONTROL_EXCHANGE;
 use celeriac_wire::{ControlReply, ControlRequest, Envelope, Message, ReplyTo};
 use redis::Value as Answer;
-use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// The largest request or reply, as an envelope in bytes.
 const LETTER_BYTES_MAX: usize = 8 << 20;
-/// The most replies that wait in one inbox; more are dropped.
+/// The most replies to one inbox; more are dropped.
 const REPLIES_MAX: i64 = 10_000;
-/// The most replies between the connection that pops them and who collects them.
-const COLLECTED_MAX: usize = 64;
-/// How long a list of replies lives that nobody collects, in milliseconds. Also the least time to live
-/// that kombu gives a table (transport/redis.py 5.7, `binding_ttl`).
-const TTL: i64 = 3_600_000;
+/// How long the table of inboxes stays after its last use (kombu 5.7, wire specification 2.3), and
+/// replies that nobody collects, in milliseconds.
+const LIFE: i64 = 3_600_000;
 /// How long an inbox of ours stays that nobody closes.
 const INBOX_LIFE: Duration = Duration::from_mins(10);
-/// How long the server waits for a reply in one call.
-const POP: Duration = Duration::from_secs(1);
-/// How long an answer to that may take beside it.
-const POP_DEADLINE: Duration = Duration::from_secs(4);
-/// The pause before a broken connection is made anew.
-const PAUSE: Duration = Duration::from_millis(100);
 
-#[async_trait]
-impl Mailbox for RedisStore {
-    async fn broadcast(&self, request: &ControlRequest) -> Result<(), StoreError> {
-        let core = &self.core;
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(core.keys.channel(CONTROL_EXCHANGE));
-        publish.arg(letter(core, "send a request", request.to_message())?);
-        core.link.call("send a request", &publish).await.map(drop)
+/// A message as kombu's readers want it, with a tag of its own.
+pub(super) fn envelope(
+    core: &Core,
+    what: &str,
+    mut message: Message,
+) -> Result<Vec<u8>, StoreError> {
+    message
+        .properties
+        .set_delivery_tag(&celeriac_core::clock::task_id(&*core.clock, &*core.entropy));
+    let bytes = Envelope::new(message).to_bytes();
+    if bytes.len() > LETTER_BYTES_MAX {
+        let text = format!("{what}: it has {} bytes, at most {LETTER_BYTES_MAX} go", bytes.len());
+        return Err(StoreError::new(ErrorKind::TooLarge, text));
     }
+    Ok(bytes)
+}
 
-    async fn listen(&self, _node: &str) -> Result<Box<dyn Requests>, StoreError> {
-        let channel = self.core.keys.channel(CONTROL_EXCHANGE);
-        let subscription = self.core.bell.subscribe(&channel, false).await;
-        Ok(Box::new(Heard { core: Arc::clone(&self.core), channel, subscription }))
-    }
-
-    async fn reply(&self, to: &ReplyTo, reply: &ControlReply) -> Result<(), StoreError> {
-        let core = &self.core;
-        let letter = letter(core, "send a reply", reply.to_message(to))?;
-        let mut argument = argument(core, "reply", &to.routing_key, 3);
-        argument.text("letter").bytes(&letter).text("ttl").number(TTL);
-        argument.text("max").number(REPLIES_MAX);
-        core.link.script("send a reply", &MAILBOX, argument.into_bytes()).await.map(drop)
-    }
-
-    async fn open_inbox(&self, id: &str) -> Result<Box<dyn Inbox>, StoreError> {
-        let core = &self.core;
-        let to = ReplyTo::inbox(id);
-        let mut argument = argument(core, "open", id, 2);
-        argument.text("ttl").number(TTL);
-        argument.text("life").number(INBOX_LIFE.as_micros() as i64);
-        core.link.script("open an inbox", &MAILBOX, argument.into_bytes()).await?;
-        let (sender, replies) = mpsc::channel(COLLECTED_MAX);
-        let collecting = tokio::spawn(collect(Arc::clone(core), to.queue(), sender));
-        Ok(Box::new(Letters { core: Arc::clone(core), to, replies, collecting }))
-    }
-
-    fn has_stock_nodes(&self) -> bool {
-        true
-    }
+/// A fanout exchange's channel (wire specification 2.10).
+pub(super) fn channel(core: &Core, rest: &str) -> String {
+    format!("{}/{}.{rest}", core.keys.prefix, core.keys.database)
 }
 
 fn argument(core: &Core, op: &str, id: &str, fields: usize) -> Pack {
@@ -87,62 +55,73 @@ fn argument(core: &Core, op: &str, id: &str, fields: usize) -> Pack {
     argument
 }
 
-/// The envelope of a message that is published, unless it is too large.
-fn letter(core: &Core, what: &str, message: Message) -> Result<Vec<u8>, StoreError> {
-    let bytes = envelope(core, message);
-    if bytes.len() > LETTER_BYTES_MAX {
-        let text = format!("{what}: it has {} bytes, at most {LETTER_BYTES_MAX} go", bytes.len());
-        return Err(StoreError::new(ErrorKind::TooLarge, text));
+#[async_trait]
+impl Mailbox for RedisStore {
+    async fn broadcast(&self, request: &ControlRequest) -> Result<(), StoreError> {
+        let bytes = envelope(&self.core, "send a request", request.to_message())?;
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(channel(&self.core, CONTROL_EXCHANGE)).arg(bytes);
+        self.core.link.call("send a request", &publish).await.map(drop)
     }
-    Ok(bytes)
+
+    async fn listen(&self, _node: &str) -> Result<Box<dyn Requests>, StoreError> {
+        let channel = channel(&self.core, CONTROL_EXCHANGE);
+        let subscription = self.core.bell.subscribe(&channel, false).await;
+        Ok(Box::new(Listener { subscription, _core: Arc::clone(&self.core) }))
+    }
+
+    async fn reply(&self, to: &ReplyTo, reply: &ControlReply) -> Result<(), StoreError> {
+        let core = &self.core;
+        let bytes = envelope(core, "send a reply", reply.to_message(to))?;
+        let mut argument = argument(core, "reply", &to.routing_key, 3);
+        argument.text("letter").bytes(&bytes).text("ttl").number(LIFE);
+        argument.text("max").number(REPLIES_MAX);
+        core.link.script("send a reply", &MAILBOX, argument.into_bytes()).await.map(drop)
+    }
+
+    async fn open_inbox(&self, id: &str) -> Result<Box<dyn Inbox>, StoreError> {
+        let core = &self.core;
+        let to = ReplyTo::inbox(id);
+        let mut argument = argument(core, "open", id, 2);
+        argument.text("ttl").number(LIFE).text("life").number(INBOX_LIFE.as_micros() as i64);
+        core.link.script("open an inbox", &MAILBOX, argument.into_bytes()).await?;
+        let list = core.keys.list(&to.queue(), 0);
+        core.bell.watch_lists(std::iter::once(list.clone()));
+        Ok(Box::new(Letters { core: Arc::clone(core), to, list, taken: None }))
+    }
+
+    fn has_stock_nodes(&self) -> bool {
+        true
+    }
 }
 
-/// The envelope of a message with a tag of its own, without which kombu refuses it.
-pub(super) fn envelope(core: &Core, message: Message) -> Vec<u8> {
-    let mut envelope = Envelope::new(message);
-    let tag = uuid(core.entropy.next_u64(), core.entropy.next_u64());
-    envelope.message.properties.set_delivery_tag(&tag);
-    envelope.to_bytes()
-}
-
-/// The requests that one node hears.
-struct Heard {
-    /// Keeps the store's ear alive.
-    core: Arc<Core>,
-    channel: String,
+/// Hears requests.
+struct Listener {
     subscription: Subscription,
+    /// Keeps the store's listening alive.
+    _core: Arc<Core>,
 }
 
-impl fmt::Debug for Heard {
+impl fmt::Debug for Listener {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Heard").field("channel", &self.channel).finish_non_exhaustive()
+        formatter.debug_tuple("Listener").field(&self.subscription).finish()
     }
 }
 
 #[async_trait]
-impl Requests for Heard {
+impl Requests for Listener {
     async fn next(&mut self) -> Result<ControlRequest, StoreError> {
         loop {
-            match self.subscription.next(&self.core.bell).await {
-                Ok(heard) if heard.channel == self.channel => {
-                    let read = Envelope::parse(&heard.payload);
-                    let read =
-                        read.and_then(|envelope| ControlRequest::from_message(&envelope.message));
-                    match read {
-                        Ok(request) => return Ok(request),
-                        Err(error) => {
-                            tracing::warn!(%error, "passed over a control request that cannot be read");
-                        }
-                    }
-                }
-                Ok(_other) => {}
-                Err(RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "control requests came faster than they were handled");
-                }
-                Err(RecvError::Closed) => {
-                    let text = "listen to requests: the store is closed";
-                    return Err(StoreError::new(ErrorKind::Unavailable, text));
-                }
+            let Some(payload) = self.subscription.next().await else {
+                return Err(StoreError::new(ErrorKind::Unavailable, "listen to requests: ended"));
+            };
+            let read = Envelope::parse(&payload).and_then(|envelope| {
+                let request = ControlRequest::from_message(&envelope.message)?;
+                Ok(request)
+            });
+            match read {
+                Ok(request) => return Ok(request),
+                Err(error) => tracing::warn!(%error, "a request cannot be read"),
             }
         }
     }
@@ -152,23 +131,32 @@ impl Requests for Heard {
     }
 }
 
-/// One asker's inbox. A task of its own pops the replies, so that a dropped wait loses none.
+/// An inbox: a list that repliers push to. A reply is removed by its bytes after it was read, so that
+/// a wait that is dropped loses none.
+#[derive(Debug)]
 struct Letters {
     core: Arc<Core>,
     to: ReplyTo,
-    replies: mpsc::Receiver<Result<ControlReply, StoreError>>,
-    collecting: tokio::task::JoinHandle<()>,
-}
-
-impl fmt::Debug for Letters {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Letters").field("to", &self.to).finish_non_exhaustive()
-    }
+    list: String,
+    /// The reply that was returned last and still stands in the list.
+    taken: Option<Vec<u8>>,
 }
 
 impl Drop for Letters {
     fn drop(&mut self) {
-        self.collecting.abort();
+        self.core.bell.forget_list(&self.list);
+    }
+}
+
+impl Letters {
+    /// Removes what was returned before. May be done twice: no two replies have the same bytes.
+    async fn forget_taken(&mut self) -> Result<(), StoreError> {
+        let Some(taken) = &self.taken else { return Ok(()) };
+        let mut remove = redis::cmd("LREM");
+        remove.arg(&self.list).arg(-1).arg(&taken[..]);
+        self.core.link.call("read replies", &remove).await?;
+        self.taken = None;
+        Ok(())
     }
 }
 
@@ -179,67 +167,32 @@ impl Inbox for Letters {
     }
 
     async fn next(&mut self, timeout: Duration) -> Result<Option<ControlReply>, StoreError> {
-        match tokio::time::timeout(timeout, self.replies.recv()).await {
-            Ok(Some(reply)) => reply.map(Some),
-            Ok(None) | Err(_) => Ok(None),
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.forget_taken().await?;
+            let seen = self.core.bell.count();
+            let mut look = redis::cmd("LINDEX");
+            look.arg(&self.list).arg(-1);
+            if let Answer::BulkString(bytes) = self.core.link.call("read replies", &look).await? {
+                let read = Envelope::parse(&bytes)
+                    .and_then(|envelope| ControlReply::from_message(&envelope.message));
+                self.taken = Some(bytes);
+                match read {
+                    Ok(reply) => return Ok(Some(reply)),
+                    Err(error) => tracing::warn!(%error, "a reply cannot be read"),
+                }
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.core.bell.wait(seen, left).await;
         }
     }
 
     async fn close(self: Box<Self>) -> Result<(), StoreError> {
-        self.collecting.abort();
         let argument = argument(&self.core, "close", &self.to.routing_key, 0);
         self.core.link.script("close an inbox", &MAILBOX, argument.into_bytes()).await.map(drop)
-    }
-}
-
-/// Pops the replies of one inbox on a connection of its own, until nobody wants them.
-async fn collect(
-    core: Arc<Core>,
-    queue: String,
-    sender: mpsc::Sender<Result<ControlReply, StoreError>>,
-) {
-    let list = core.keys.list(&queue, 0);
-    loop {
-        let mut connection = match core.link.address().connect(None).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                if sender.send(Err(error)).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        while let Some(popped) = pop(&mut connection, &list).await {
-            let Some(payload) = popped else { continue };
-            let read = Envelope::parse(&payload);
-            let read = read.and_then(|envelope| ControlReply::from_message(&envelope.message));
-            match read {
-                Ok(reply) => {
-                    if sender.send(Ok(reply)).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "passed over a control reply that cannot be read");
-                }
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// The next reply, nothing after a while; `None` when the connection is of no use any more.
-async fn pop(connection: &mut MultiplexedConnection, list: &str) -> Option<Option<Vec<u8>>> {
-    let mut pop = redis::cmd("BRPOP");
-    pop.arg(list).arg(POP.as_secs());
-    let call = connection.req_packed_command(&pop);
-    match tokio::time::timeout(POP + POP_DEADLINE, call).await {
-        Ok(Ok(Answer::Array(mut pair))) => match pair.pop() {
-            Some(Answer::BulkString(payload)) => Some(Some(payload)),
-            _ => Some(None),
-        },
-        Ok(Ok(Answer::Nil)) => Some(None),
-        _ => None,
     }
 }

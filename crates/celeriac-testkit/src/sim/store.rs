@@ -13,8 +13,8 @@ use celeriac_core::store::{
     Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     EventStream, Events, FetchRequest, Finding, Heartbeat, Inbox, Inspect, LimitView, Mailbox,
     Maintain, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView,
-    Queues, Replay, Requests, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent,
-    Store, Stored, Sweep, TaskFilter, TaskView, Throttle,
+    Queues, Released, Replay, Requests, ResultRecord, Results, Revoke, Settled, Settlement,
+    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{QueueName, StoreError};
@@ -176,6 +176,10 @@ impl DeadLetters for NodeStore {
 impl Queues for NodeStore {
     async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError> {
         pass!(self.peek(queue, page))
+    }
+
+    async fn release(&self, queue: &QueueName, count_max: usize) -> Result<Released, StoreError> {
+        pass!(self.release(queue, count_max))
     }
 
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {

@@ -1,7 +1,6 @@
 -- Nodes.
 --   op 'register': info, expiry                     returns the number
 --   op 'beat':     node, expiry, said               returns 1, or 0 for one that is not alive
---   op 'revise':   node, info                       returns 1, or 0 for one that is not alive
 --   op 'leave':    node                             returns 1 when it was alive
 --   op 'sweep':    remembered                       returns the numbers of those found dead
 -- A node that dies or leaves owns nothing from that moment: its hash is renamed, and what is in it is
@@ -26,10 +25,6 @@ elseif a.op == 'beat' then
   call('ZADD', K .. 'nodes', text(now + a.expiry), a.node)
   call('HSET', K .. 'node:' .. a.node, 'said', a.said, 'seen', text(now))
   promote(1000)
-  return 1
-elseif a.op == 'revise' then
-  if not call('ZSCORE', K .. 'nodes', a.node) then return 0 end
-  call('HSET', K .. 'node:' .. a.node, 'info', a.info)
   return 1
 elseif a.op == 'leave' then
   if not call('ZSCORE', K .. 'nodes', a.node) then return 0 end
