@@ -74,4 +74,6 @@ scripts! {
     CHECK = "check.lua";
     /// Removes waiting messages.
     REMOVE = "remove.lua";
+    /// Opens and closes inboxes, and sends replies to them.
+    MAILBOX = "mailbox.lua";
 }

@@ -197,7 +197,15 @@ impl Worker {
         failpoint: Option<&str>,
     ) -> Self {
         let mut command = command(&ledger_program(), place.dir());
-        command.env("CELERIAC_LEASE_EXPIRY", lease).args(["-b", place.url(), "worker", "-n", name]);
+        let host = if name.contains('@') { "" } else { "@%h" };
+        let node = format!("{name}{host}");
+        command.env("CELERIAC_LEASE_EXPIRY", lease).args([
+            "-b",
+            place.url(),
+            "worker",
+            "-n",
+            &node,
+        ]);
         command.args(args).envs(failpoint.map(|step| ("CELERIAC_FAILPOINT", step)));
         Self(Process::spawn(&mut command, place.path(&format!("{name}.log"))))
     }
