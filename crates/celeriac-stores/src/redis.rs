@@ -183,6 +183,12 @@ impl Core {
         lock(&self.expiries).get(&node).copied()
     }
 
+    /// The shortest lease of this process' nodes.
+    fn shortest_expiry(&self) -> Duration {
+        let shortest = lock(&self.expiries).values().min().copied();
+        shortest.unwrap_or_else(|| celeriac_core::lease::LeaseTimes::default().expiry)
+    }
+
     fn expiry_of(&self, node: NodeId, expiry: Duration) {
         lock(&self.expiries).insert(node, expiry);
     }

@@ -79,8 +79,8 @@ impl Link {
         if let Some(connection) = &slot.connection {
             return Ok((connection.clone(), slot.number));
         }
-        if slot.not_before.is_some_and(|at| at > Instant::now()) {
-            return Err(self.unavailable("waits before it connects again"));
+        if let Some(at) = slot.not_before {
+            tokio::time::sleep_until(at).await;
         }
         match self.connect().await {
             Ok(connection) => {

@@ -81,7 +81,13 @@ pub(super) async fn heartbeat(
     argument.text("said").text(&format!("{} {}", heartbeat.active, heartbeat.processed));
     let answer = core.link.script("renew a worker's leases", &NODES, argument.into_bytes()).await?;
     reach(Step::HeartbeatCommitted);
-    Ok(answer == Answer::Int(1))
+    match answer {
+        Answer::Int(now) if now > 0 => {
+            core.server_said(micros_to_time(now));
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Notes what a node consumes now. Only the node itself changes what it said.
@@ -138,8 +144,10 @@ pub(super) async fn deregister(core: &Core, node: NodeId) -> Result<u64, StoreEr
 /// Finds dead nodes and returns what they held, and what others left half returned.
 pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
     reach(Step::SweepBegins);
-    let mut argument = argument(core, "sweep", 1);
+    let mut argument = argument(core, "sweep", 2);
     argument.text("remembered").number(REMEMBERED.as_micros() as i64);
+    let valid = core.now().as_microsecond() + core.shortest_expiry().as_micros() as i64 / 4;
+    argument.text("valid").number(valid);
     let answer = core.link.script("look for dead workers", &NODES, argument.into_bytes()).await?;
     let mut swept = Sweep::default();
     let dead = texts(answer);
