@@ -291,7 +291,10 @@ mod tests {
         Event::from_map(map)
     }
 
-    fn heard(events: &[(&str, i64, &[(&str, &str)])]) -> Monitor {
+    /// A type, a time, and fields.
+    type Sent<'a> = (&'a str, i64, &'a [(&'a str, &'a str)]);
+
+    fn heard(events: &[Sent<'_>]) -> Monitor {
         let mut monitor = Monitor::new(0.0);
         for (kind, sent, fields) in events {
             let mut all = vec![("uuid", "u")];
@@ -362,7 +365,7 @@ mod tests {
         let mut sent = event("task-started", 7200, &[("uuid", "u")]);
         sent.insert("utcoffset", 1.0);
         monitor.heard(&sent, at(3600));
-        assert_eq!(monitor.find_task("u").unwrap().timestamp, 3600.0);
+        assert!((monitor.find_task("u").unwrap().timestamp - 3600.0).abs() < 1e-9);
         for kind in ["task-started", "nonsense", "", "worker-online"] {
             monitor.heard(&Event::from_map(Map::from([("type", kind)])), at(1));
         }
