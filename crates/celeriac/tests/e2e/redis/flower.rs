@@ -56,7 +56,7 @@ try:
     print('not shown', [word for word in words if word not in text])
     def post(path, **data):
         status, text = page(path, urllib.parse.urlencode(data).encode())
-        print('post', path.split('/')[-2] if path.count('/') > 4 else path, status, text.strip())
+        print('post', path, status, json.loads(text)['message'])
     post('/api/worker/pool/grow/ours@test', n=1)
     post('/api/worker/pool/shrink/ours@test', n=1)
     post('/api/worker/queue/add-consumer/ours@test', queue='extra')
@@ -89,13 +89,13 @@ async fn our_worker_is_on_every_page_of_flower() {
         "page broker 200 False",
         "page metrics 200 False",
         "not shown []",
-        "post grow 200",
-        "post shrink 200",
-        "post add-consumer 200",
-        "post cancel-consumer 200",
-        "rate-limit 200",
-        "timeout 200",
-        "post shutdown 200",
+        "grow/ours@test 200 Growing 'ours@test' worker's pool by 1",
+        "shrink/ours@test 200 Shrinking 'ours@test' worker's pool by 1",
+        "add-consumer/ours@test 200 add consumer extra",
+        "cancel-consumer/ours@test 200 no longer consuming from extra",
+        "rate-limit/ledger.work 200 new rate limit set successfully",
+        "timeout/ledger.work 200 time limits set successfully",
+        "shutdown/ours@test 200 Shutting down!",
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
