@@ -24,6 +24,7 @@ pub mod conclude;
 pub mod dead;
 pub mod event;
 pub mod lease;
+pub mod monitor;
 pub mod outcome;
 pub mod priority;
 pub mod record;

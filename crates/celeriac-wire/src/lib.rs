@@ -2,14 +2,13 @@
 //!
 //! This crate turns the bytes of Celery 5.3 to 5.7 into values and back: JSON as Python writes it,
 //! messages of protocol 2, bodies, signatures, results, events, remote control and the Redis
-//! envelope. The contract
-//! it follows was read in Celery's and kombu's sources and captured from running systems; the
-//! captures are in `testdata/`.
+//! envelope. The contract it follows was read in Celery's and kombu's sources and captured from
+//! running systems; the captures are in `testdata/`.
 //!
 //! What it is not: it does no I/O, starts no thread, reads no clock and no randomness, and it never
 //! panics on input. It does not unpickle, and it looks into bodies only when asked to ([`codec`]):
-//! those that are meant for Python stay opaque bytes. It decides nothing: what to retry, where to route and when
-//! to store belongs to the crates above.
+//! those that are meant for Python stay opaque bytes. It decides nothing: what to retry, where to
+//! route and when to store belongs to the crates above.
 //!
 //! Raw maps with typed readers stand behind every type, so that a field nobody here knows survives
 //! a round trip, and so does the difference between an absent field and a null.

@@ -2,10 +2,10 @@
 
 use super::CodecError;
 
+#[cfg(feature = "compression")]
 /// Memory that a decoder may ask for before it writes anything: the window of a stream, in bytes.
 ///
 /// Python's presets need at most 64 MiB (xz -9); a header can ask for 4 GiB.
-#[cfg(feature = "compression")]
 const WINDOW_BYTES_MAX: u32 = 96 << 20;
 
 /// A compression of bodies, as Celery's setting `task_compression` names it.

@@ -69,6 +69,11 @@ impl Place {
         Self { dir: tempfile::tempdir().unwrap(), url, _server: Some(server) }
     }
 
+    /// A store that is there already.
+    pub(crate) fn at(url: &str) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), url: url.to_owned(), _server: None }
+    }
+
     /// A store at `path`, elsewhere than the ledger and the logs.
     pub(crate) fn with_store_at(path: &Path) -> Self {
         let url = format!("sqlite://{}", path.display());

@@ -4,7 +4,7 @@ use super::python::{human_bytes, ok, raised};
 use super::snapshot::{Answer, Deed, Snapshot};
 use celeriac_core::QueueName;
 use celeriac_core::store::Delivery;
-use celeriac_wire::{Body, Map, Message, Value, print_iso};
+use celeriac_wire::{Map, Message, Value, codec, print_iso};
 use jiff::Timestamp;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -228,7 +228,8 @@ fn info(
 ) -> Value {
     let headers = &place.message.headers;
     let name = headers.task().unwrap_or_default();
-    let body = if safe { None } else { Body::parse(&place.message.body).ok() };
+    let read = || codec::read(place.message, snapshot.registry.accept()).ok();
+    let body = if safe { None } else { read().map(|read| read.body) };
     // What cannot be read is shown as its sender described it.
     let (args, kwargs) = body.map_or_else(
         || (Value::from(headers.argsrepr()), Value::from(headers.kwargsrepr())),

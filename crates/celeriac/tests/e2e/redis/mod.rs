@@ -1,5 +1,7 @@
 //! What is special about Redis: a server that goes away, networks that fail, and stock Celery beside.
 
+mod control;
+mod flower;
 mod leftovers;
 mod network;
 mod outage;
