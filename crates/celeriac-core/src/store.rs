@@ -29,7 +29,7 @@ pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
 use crate::limits::StoreLimits;
 
 /// What a store can do. What it cannot is refused at start, never ignored.
-#[expect(clippy::struct_excessive_bools, reason = "four independent answers to four questions")]
+#[expect(clippy::struct_excessive_bools, reason = "independent answers to as many questions")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Other processes see the same data.
@@ -40,6 +40,8 @@ pub struct Capabilities {
     pub atomic_settle: bool,
     /// Chords are counted by the store.
     pub chords: bool,
+    /// Results go at their time without [`Results::expire_results`].
+    pub results_expire_alone: bool,
 }
 
 /// A store that plays every role; the embedded ones do.

@@ -16,26 +16,31 @@ pub struct Resources {
     pub limits: StoreLimits,
 }
 
-/// Opens the store behind a URL: `sqlite:///var/lib/app/queue.db`, `sqlite://queue.db` or
-/// `memory://`.
+/// Opens the store behind a URL: `sqlite:///var/lib/app/queue.db`, `sqlite://queue.db`,
+/// `redis://host:6379/0` (and Celery's other spellings for Redis) or `memory://`.
 ///
 /// # Errors
 /// `Invalid` for a scheme that this program does not know or was built without.
 pub fn connect(url: &str, resources: Resources) -> Result<Arc<dyn Store>, StoreError> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| {
         StoreError::invalid(format!("{:?} is no store URL", redacted(url)))
-            .hint("write sqlite:///absolute/path.db, sqlite://relative.db or memory://")
+            .hint("write sqlite:///absolute/path.db, redis://host:6379/0 or memory://")
     })?;
     match scheme {
         #[cfg(feature = "sqlite")]
         "sqlite" | "memory" => open_sqlite(scheme, rest, resources),
-        "redis" | "rediss" | "sentinel" | "redis+socket" | "amqp" | "amqps" | "pyamqp" => {
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "sentinel" | "redis+socket" | "unix" => {
+            let time = crate::redis::TimeSource::Server;
+            Ok(Arc::new(crate::RedisStore::open(url, resources, time)?))
+        }
+        "amqp" | "amqps" | "pyamqp" => {
             let _unused = (rest, resources);
             Err(StoreError::invalid(format!("this version cannot use {scheme}:// yet"))
-                .hint("it runs on sqlite:// and memory://; Redis and RabbitMQ follow"))
+                .hint("it runs on sqlite://, redis:// and memory://; RabbitMQ follows"))
         }
         _ => Err(StoreError::invalid(format!("unknown store scheme {scheme:?}"))
-            .hint("use sqlite:// or memory://")),
+            .hint("use sqlite://, redis:// or memory://")),
     }
 }
 

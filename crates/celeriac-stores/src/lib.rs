@@ -10,9 +10,15 @@ compile_error!("celeriac runs on Linux and macOS; on Windows use it inside WSL 2
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod connect;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use connect::{Resources, connect, exists, redacted};
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, TimeSource};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -169,7 +169,7 @@ impl Keeper {
                 .because(error)
         };
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().build().map_err(refuse)?;
+        let runtime = builder.enable_all().build().map_err(refuse)?;
         std::thread::Builder::new()
             .name("heartbeat".to_owned())
             .spawn(move || runtime.block_on(self.keep(&wake)))

@@ -264,6 +264,13 @@ pub(super) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
     deliveries.iter().map(|delivery| delivery.message.headers.id().unwrap()).collect()
 }
 
+/// The ids where a store may choose the order: between a lane and what stands in none.
+pub(super) fn sorted(deliveries: &[Delivery]) -> Vec<&str> {
+    let mut ids = ids(deliveries);
+    ids.sort_unstable();
+    ids
+}
+
 /// A request that takes suspects and knows no limits of its own.
 pub(super) fn request(node: NodeId, queues: Vec<QueueName>, count_max: usize) -> FetchRequest {
     FetchRequest { node, queues, count_max, suspects: true, caps: Vec::new() }

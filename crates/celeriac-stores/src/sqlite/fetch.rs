@@ -10,9 +10,10 @@ use super::rows::{
     ALIVE, LEASED, READY, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, queue_of,
     waiting_state,
 };
-use super::rules::Rules;
+use super::rules;
 use super::settle::set_aside;
 use super::unique::{UNTIL_TAKEN, unlock};
+use crate::rules::Rules;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, Suspicion};
 use celeriac_core::record::Recorder;
@@ -53,7 +54,7 @@ pub(super) fn fetch(
 ) -> Result<Fetched, StoreError> {
     check_alive(connection, request)?;
     promote_due(connection, context)?;
-    let rules = Rules::load(connection)?;
+    let rules = rules::load(connection)?;
     let now = micros(context.clock.wall());
     let mut gate = Gate::of(connection, &rules, request, now);
     let mut lanes = Vec::new();

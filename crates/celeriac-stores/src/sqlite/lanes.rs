@@ -5,7 +5,8 @@
 
 use super::error::wrap;
 use super::rows::READY;
-use super::rules::Rules;
+use super::rules;
+use crate::rules::Rules;
 use celeriac_core::store::{FetchRequest, TaskCap};
 use celeriac_core::throttle::{Rate, Spread};
 use celeriac_core::{QueueName, StoreError};
@@ -211,7 +212,7 @@ pub(super) fn put_by(connection: &Connection, lane: i64) -> Result<(), StoreErro
 /// Gives messages that are held or suspect, and stand in no lane, the lane that a rule wants for them:
 /// a concurrency limit counts what runs already.
 pub(super) fn move_held(connection: &Connection) -> Result<(), StoreError> {
-    let rules = Rules::load(connection)?;
+    let rules = rules::load(connection)?;
     let held: Vec<(i64, String, String)> = connection
         .prepare_cached(
             "SELECT row, queue, task FROM message WHERE state = 2 AND node IS NOT NULL AND lane = 0 \
@@ -505,7 +506,7 @@ pub(super) fn running(
 /// Forgets what no rate looks back at any more: keys that are never seen again would stay for ever.
 pub(super) fn forget_starts(connection: &Connection, now: i64) -> Result<(), StoreError> {
     let fail = wrap("forget old starts");
-    let since = now.saturating_sub(Rules::load(connection)?.window_max());
+    let since = now.saturating_sub(rules::load(connection)?.window_max());
     for (sql, before) in [
         ("DELETE FROM spread WHERE next_at < ?1", now),
         ("DELETE FROM grant_log WHERE at <= ?1", since),

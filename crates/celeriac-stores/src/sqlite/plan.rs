@@ -4,8 +4,9 @@ use super::Context;
 use super::error::wrap;
 use super::lanes::lane_of;
 use super::rows::{READY, SCHEDULED, change_depth, history_text, micros, take_numbers};
-use super::rules::Rules;
+use super::rules;
 use super::unique::{self, Locked};
+use crate::rules::Rules;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
 use celeriac_core::store::{
@@ -91,7 +92,7 @@ fn publish(
     if limits != Limits::SizeOnly {
         check_depth(connection, context, &per_queue)?;
     }
-    let rules = Rules::load(connection)?;
+    let rules = rules::load(connection)?;
     let first = take_numbers(connection, batch.len())?;
     let mut duplicates = Vec::new();
     for (index, outgoing) in batch.iter().enumerate() {

@@ -1,87 +1,30 @@
-//! The rules and pauses of a store: which messages they are about, and how they are kept.
+//! How the rules and pauses are kept.
 
 use super::error::{corrupt, wrap};
+use crate::rules::Rules;
 use celeriac_core::throttle::{LimitRule, RULES_MAX, RuleOrigin, Target, parse_rates};
 use celeriac_core::{ErrorKind, QueueName, StoreError};
 use rusqlite::Connection;
-use std::collections::BTreeSet;
 
-/// The rules and pauses of a store.
-#[derive(Debug, Default)]
-pub(super) struct Rules {
-    limits: Vec<LimitRule>,
-    paused: BTreeSet<Target>,
-}
-
-impl Rules {
-    pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let fail = wrap("read the limits");
-        let any: bool = connection
-            .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM limit_rule) OR EXISTS (SELECT 1 FROM paused)",
-            )
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .map_err(&fail)?;
-        if !any {
-            return Ok(Self::default());
-        }
-        let mut limits = all_rules(connection)?;
-        // The operator's rule stands before the application's of the same target.
-        let operators: BTreeSet<Target> = limits
-            .iter()
-            .filter(|rule| rule.origin == RuleOrigin::Operator)
-            .map(|rule| rule.target.clone())
-            .collect();
-        limits.retain(|rule| {
-            rule.origin == RuleOrigin::Operator || !operators.contains(&rule.target)
-        });
-        let paused: Vec<(String, String)> = connection
-            .prepare_cached("SELECT kind, name FROM paused")
-            .and_then(|mut statement| {
-                statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-            })
-            .map_err(&fail)?;
-        let paused = paused.iter().filter_map(|(kind, name)| Target::of(kind, name)).collect();
-        Ok(Self { limits, paused })
+/// Reads the rules and pauses of a store.
+pub(super) fn load(connection: &Connection) -> Result<Rules, StoreError> {
+    let fail = wrap("read the limits");
+    let any: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM limit_rule) OR EXISTS (SELECT 1 FROM paused)")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(&fail)?;
+    if !any {
+        return Ok(Rules::default());
     }
-
-    /// The rules that hold.
-    pub(super) fn limits(&self) -> &[LimitRule] {
-        &self.limits
-    }
-
-    /// Whether messages of this task in this queue need a lane even without a key.
-    pub(super) fn restricts(&self, queue: &str, task: &str) -> bool {
-        let about = |target: &Target| match target {
-            Target::Everything => true,
-            Target::Queue(name) => name == queue,
-            Target::Task(name) => name == task,
-            Target::Key(_) => false,
-        };
-        self.limits.iter().any(|rule| about(&rule.target))
-            || self.paused.iter().any(|target| matches!(target, Target::Task(name) if name == task))
-    }
-
-    /// Whether a fetch takes nothing from this queue.
-    pub(super) fn stops_queue(&self, queue: &str) -> bool {
-        !self.paused.is_empty()
-            && (self.paused.contains(&Target::Everything)
-                || self.paused.contains(&Target::Queue(queue.to_owned())))
-    }
-
-    /// Whether a pause holds a message.
-    pub(super) fn pauses(&self, queue: &str, task: &str, key: &str) -> bool {
-        !self.paused.is_empty()
-            && (self.stops_queue(queue)
-                || self.paused.contains(&Target::Task(task.to_owned()))
-                || (!key.is_empty() && self.paused.contains(&Target::Key(key.to_owned()))))
-    }
-
-    /// The longest time that any rate looks back.
-    pub(super) fn window_max(&self) -> i64 {
-        let periods = self.limits.iter().flat_map(|rule| &rule.rates).map(|rate| rate.per);
-        periods.max().map_or(0, |per| i64::try_from(per.as_micros()).unwrap_or(i64::MAX / 4))
-    }
+    let limits = all_rules(connection)?;
+    let paused: Vec<(String, String)> = connection
+        .prepare_cached("SELECT kind, name FROM paused")
+        .and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+        .map_err(&fail)?;
+    let paused = paused.iter().filter_map(|(kind, name)| Target::of(kind, name)).collect();
+    Ok(Rules::new(limits, paused))
 }
 
 /// Every rule in the store, those of the application first.

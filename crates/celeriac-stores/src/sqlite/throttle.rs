@@ -3,7 +3,7 @@
 use super::Context;
 use super::lanes::{move_held, open_all, running};
 use super::rows::{instant, micros};
-use super::rules::{Rules, all_rules, drop_rule, put_rule};
+use super::rules::{self, all_rules, drop_rule, put_rule};
 use celeriac_core::StoreError;
 use celeriac_core::store::LimitView;
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Spread, Target};
@@ -53,7 +53,7 @@ pub(super) fn views(
     connection: &Connection,
     context: &Context,
 ) -> Result<Vec<LimitView>, StoreError> {
-    let rules = Rules::load(connection)?;
+    let rules = rules::load(connection)?;
     let counts = running(connection, &rules)?;
     let now = micros(context.clock.wall());
     let mut views = Vec::new();

@@ -7,7 +7,8 @@ use super::nodes;
 use super::rows::{
     LEASED, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, record_of,
 };
-use super::rules::Rules;
+use super::rules;
+use crate::rules::Rules;
 use celeriac_core::StoreError;
 use celeriac_core::store::{
     DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView,
@@ -39,7 +40,7 @@ pub(super) fn task(
     let mut statement = connection.prepare_cached(&sql).map_err(&fail)?;
     let mut rows = statement.query([task_id]).map_err(&fail)?;
     if let Some(row) = rows.next().map_err(&fail)? {
-        let rules = Rules::load(connection)?;
+        let rules = rules::load(connection)?;
         let mut gate = Gate::new(connection, &rules, &[], micros(context.clock.wall()));
         let mut view = of_message(connection, context, row, Position::Counted, &rules, &mut gate)?;
         view.result = result;
@@ -271,7 +272,7 @@ fn waiting(
     let mut statement = connection.prepare(&sql).map_err(&fail)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
     // Read once for the whole list.
-    let rules = Rules::load(connection)?;
+    let rules = rules::load(connection)?;
     let mut gate = Gate::new(connection, &rules, &[], micros(context.clock.wall()));
     let mut views = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {

@@ -45,6 +45,22 @@ mod sqlite {
     celeriac_stores::conformance_suite!(harness());
 }
 
+mod redis {
+    use super::*;
+    use celeriac_stores::{RedisStore, TimeSource};
+    use celeriac_testkit::redis_or_skip;
+    use celeriac_testkit::services::redis::Redis;
+
+    pub(super) fn harness(redis: Redis) -> Harness {
+        Harness::new(move |resources| {
+            Arc::new(RedisStore::open(&redis.url(), resources, TimeSource::Process).unwrap())
+        })
+        .lacking(&["expiry on demand"])
+    }
+
+    celeriac_stores::conformance_suite!(harness(redis_or_skip!()));
+}
+
 /// Opens a file as another process would: a store of its own, with its own clock and dice.
 fn open(path: &Path, seed: u64) -> (Arc<SqliteStore>, Arc<FixedClock>) {
     let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));

@@ -148,7 +148,7 @@ fn application(url: &str) -> App {
 /// The place and the application of a test; its children go no further than this.
 fn entered() -> (Place, App) {
     drop(application("memory://").enter_child());
-    let place = Place::sqlite();
+    let place = Place::shared();
     let app = application(place.url()).enter_child();
     (place, app)
 }

@@ -7,6 +7,7 @@ use celeriac_core::store::{Page, Store};
 use celeriac_testkit::process::{Process, read_ledger};
 #[allow(unused_imports, reason = "each test program uses its part")]
 pub(crate) use celeriac_testkit::process::{pass, until};
+use celeriac_testkit::services::redis::Redis;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -25,6 +26,8 @@ pub(crate) const ALL: Page = Page { after: 0, count_max: 1000 };
 pub(crate) struct Place {
     dir: TempDir,
     url: String,
+    /// Ends the place's own server when it is dropped.
+    _server: Option<std::sync::mpsc::Sender<()>>,
 }
 
 impl Place {
@@ -32,23 +35,49 @@ impl Place {
     pub(crate) fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("queue.db").display());
-        Self { dir, url }
+        Self { dir, url, _server: None }
+    }
+
+    /// An empty store that processes share: SQLite, or a Redis of its own where the variable
+    /// `CELERIAC_TEST_STORE` says `redis`.
+    pub(crate) fn shared() -> Self {
+        match std::env::var_os("CELERIAC_TEST_STORE") {
+            None => Self::sqlite(),
+            Some(store) if store == "redis" => Self::redis(),
+            Some(other) => panic!("CELERIAC_TEST_STORE is `redis` or not set, not {other:?}"),
+        }
+    }
+
+    /// An empty Redis, in a thread that ends it with the place.
+    pub(crate) fn redis() -> Self {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (server, ended) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let redis = runtime.block_on(Redis::options().append_only().start());
+            tell.send(redis.url()).unwrap();
+            let _dropped = ended.recv();
+            let _runtime = runtime.enter();
+            drop(redis);
+        });
+        let url = told.recv().expect("redis-server starts");
+        Self { dir: tempfile::tempdir().unwrap(), url, _server: Some(server) }
     }
 
     /// A store at `path`, elsewhere than the ledger and the logs.
     pub(crate) fn with_store_at(path: &Path) -> Self {
         let url = format!("sqlite://{}", path.display());
-        Self { dir: tempfile::tempdir().unwrap(), url }
+        Self { dir: tempfile::tempdir().unwrap(), url, _server: None }
     }
 
     /// A store in memory; each application that opens it gets its own.
     pub(crate) fn memory() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), url: "memory://".to_owned() }
+        Self { dir: tempfile::tempdir().unwrap(), url: "memory://".to_owned(), _server: None }
     }
 
     /// One of each kind, for what must be true on every store.
     pub(crate) fn every() -> [Self; 2] {
-        [Self::memory(), Self::sqlite()]
+        [Self::memory(), Self::shared()]
     }
 
     pub(crate) fn url(&self) -> &str {

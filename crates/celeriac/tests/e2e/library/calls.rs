@@ -166,7 +166,7 @@ async fn many_calls_are_sent_together_or_not_at_all() {
 
 #[tokio::test]
 async fn two_applications_share_one_store() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let worker = start(&application(place.app()).app).await;
     let elsewhere = place.app().client().await.unwrap();
     let job = elsewhere.send(Call::<i64>::remote("t.add").arg(&1).arg(&2)).await.unwrap();

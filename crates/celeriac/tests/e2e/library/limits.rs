@@ -119,7 +119,7 @@ async fn a_workers_own_rate_holds_and_holds_up_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shared_rate_is_exact_over_two_workers() {
     // covers: S2-28, S3-04, T-66
-    let place = Place::sqlite();
+    let place = Place::shared();
     let (running, client, watch) = workers(&place, 2).await;
     let jobs = client.send_all((0..150).map(|_| shared::call())).await.unwrap();
     all_done(&jobs).await;
@@ -135,7 +135,7 @@ async fn a_shared_rate_is_exact_over_two_workers() {
 /// P17, scaled: two windows on a key, three workers; a second key and free tasks do not wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn windows_on_a_key_hold_over_three_workers() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let (running, client, watch) = workers(&place, 3).await;
     let flood = client.send_all((0..30).map(|_| keyed::call("flood"))).await.unwrap();
     let calm = client.send_all((0..5).map(|_| keyed::call("calm"))).await.unwrap();
@@ -155,7 +155,7 @@ async fn windows_on_a_key_hold_over_three_workers() {
 /// P18, the part with caps: a tenant that floods keeps to its slots, another is served at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_noisy_tenant_keeps_to_its_slots() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let (running, client, watch) = workers(&place, 2).await;
     let flood = client.send_all((0..60).map(|_| tenant::call("flood"))).await.unwrap();
     let quiet = client.send_all((0..10).map(|_| tenant::call("quiet"))).await.unwrap();

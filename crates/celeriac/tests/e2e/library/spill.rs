@@ -22,7 +22,7 @@ fn lines(path: &Path) -> Vec<Value> {
 #[tokio::test]
 async fn letters_without_room_are_written_beside_the_store() {
     for limit in [("dead_letters_max", "2"), ("dead_bytes_max", "1500")] {
-        let place = Place::sqlite();
+        let place = Place::shared();
         let spill = place.path("spill.jsonl");
         let app = bounded(&place, &[limit, ("dead_spill", spill.to_str().unwrap())]);
         let under_test = application(app);
@@ -47,7 +47,7 @@ async fn letters_without_room_are_written_beside_the_store() {
 
 #[tokio::test]
 async fn aged_letters_move_out_of_the_store() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let spill = place.path("spill.jsonl");
     let settings = [("dead_expires", "50ms"), ("dead_spill", spill.to_str().unwrap())];
     let under_test = application(bounded(&place, &settings));
@@ -66,7 +66,7 @@ async fn aged_letters_move_out_of_the_store() {
 /// Neither in the store nor in the file: the worker stops fetching, and nothing is dropped.
 #[tokio::test]
 async fn without_any_room_the_worker_stops_fetching() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let folder = place.path("a-folder");
     std::fs::create_dir(&folder).unwrap();
     let settings = [("dead_letters_max", "1"), ("dead_spill", folder.to_str().unwrap())];

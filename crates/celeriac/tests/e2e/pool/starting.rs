@@ -56,7 +56,7 @@ async fn refusal(app: &App) -> String {
 async fn a_state_that_cannot_be_made_refuses_the_start() {
     let app = |url: &str| App::at(url).unwrap().tasks(tasks![wants]).state_with(broken);
     drop(app("memory://").enter_child());
-    let place = crate::kit::Place::sqlite();
+    let place = crate::kit::Place::shared();
     let text = refusal(&app(place.url()).enter_child()).await;
     assert!(text.contains("the model file is missing"), "{text}");
     assert!(place.app().store().await.unwrap().nodes().await.unwrap().is_empty());
@@ -66,7 +66,7 @@ async fn a_state_that_cannot_be_made_refuses_the_start() {
 async fn a_panic_while_a_state_is_made_is_shown_with_stderr() {
     let app = |url: &str| App::at(url).unwrap().tasks(tasks![wants]).state_with(bursts);
     drop(app("memory://").enter_child());
-    let place = crate::kit::Place::sqlite();
+    let place = crate::kit::Place::shared();
     let text = refusal(&app(place.url()).enter_child()).await;
     assert!(text.contains("the model is broken") && text.contains("reading the model"), "{text}");
 }
@@ -74,7 +74,7 @@ async fn a_panic_while_a_state_is_made_is_shown_with_stderr() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_child_must_know_the_workers_tasks() {
     drop(App::at("memory://").unwrap().tasks(tasks![add]).enter_child());
-    let place = crate::kit::Place::sqlite();
+    let place = crate::kit::Place::shared();
     let app = application(place.url()).enter_child();
     let text = refusal(&app).await;
     assert!(text.contains("p.who") && text.contains("enter_child"), "{text}");
@@ -98,7 +98,7 @@ async fn slowly(_state: State<Slow>) {}
 async fn a_worker_can_be_stopped_while_its_children_start() {
     let app = |url: &str| App::at(url).unwrap().tasks(tasks![slowly]).state_with(slow);
     drop(app("memory://").enter_child());
-    let place = crate::kit::Place::sqlite();
+    let place = crate::kit::Place::shared();
     let here = super::running(&app(place.url()).enter_child(), 1).await;
     let tries = &fickle_files(std::process::id())[1];
     let child = steps(tries, "try", 1).await[0];
@@ -112,7 +112,7 @@ async fn a_worker_can_be_stopped_while_its_children_start() {
 async fn a_slot_without_a_child_takes_nothing() {
     let app = |url: &str| App::at(url).unwrap().tasks(tasks![pid]).state_with(fickle);
     drop(app("memory://").enter_child());
-    let place = crate::kit::Place::sqlite();
+    let place = crate::kit::Place::shared();
     let app = app(place.url()).enter_child();
     let here = super::running(&app, 1).await;
     let first = here.client.send(pid::call()).await.unwrap().get(PATIENCE).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_slot_without_a_child_takes_nothing() {
 
 #[tokio::test]
 async fn a_program_without_an_entry_is_told_what_to_add() {
-    let place = crate::kit::Place::sqlite();
+    let place = crate::kit::Place::shared();
     let error = application(place.url()).worker().pool(Pool::Process).build().await.unwrap_err();
     assert!(error.to_string().contains(".enter_child()"), "{error}");
 }

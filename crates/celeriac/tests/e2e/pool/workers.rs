@@ -22,7 +22,7 @@ fn children(parent: u32) -> Vec<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_tasks_print_is_logged_with_their_id() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let mut worker = Worker::start(&place, client.store(), "w1", "8s", &POOL).await;
     let mut ids = Vec::new();
@@ -48,7 +48,7 @@ async fn what_tasks_print_is_logged_with_their_id() {
 /// TERM goes to every process of a service: children leave it to their worker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_term_to_everybody_lets_tasks_finish() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let mut worker = Worker::start(&place, client.store(), "w1", "8s", &POOL).await;
     let job = client.send(Call::named("ledger.work").arg(&500)).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_term_to_everybody_lets_tasks_finish() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_worker_takes_its_children_along_and_its_tasks_return() {
     // covers: S3-06
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let mut worker = Worker::start(&place, client.store(), "w1", "1s", &POOL).await;
     let spins = client.send(Call::named("ledger.spins")).await.unwrap();

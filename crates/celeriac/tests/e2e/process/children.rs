@@ -53,7 +53,7 @@ async fn children_are_killed_and_stopped_and_nothing_sticks() {
     let seed = number("CELERIAC_SEED", fastrand::u64(..1 << 32));
     println!("{kills} kills of children, seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = Arc::clone(client.store());
     let limit = format!("{}s", LIMIT.as_secs());

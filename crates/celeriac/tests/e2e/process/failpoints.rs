@@ -70,7 +70,7 @@ async fn a_death_at_any_step_breaks_no_promise() {
 /// Plays one step; says whether a task ran again.
 async fn die_at(point: &str) -> &'static str {
     let step: Step = point.split(':').next().unwrap().parse().unwrap();
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     if role(step) == Role::Producer {
         producer_dies(&place, &client, step, point).await;

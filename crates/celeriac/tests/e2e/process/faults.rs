@@ -17,7 +17,7 @@ fn failure(error: JobError) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_tasks_do_wrong_does_not_hurt_their_worker() {
     // covers: S5-07
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = client.store();
     let mut worker = Worker::start(&place, store, "w1", "8s", &["-c", "4"]).await;
@@ -58,7 +58,7 @@ async fn what_tasks_do_wrong_does_not_hurt_their_worker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_tasks_are_cancelled_by_command() {
     // covers: S2-24
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let _worker = Worker::start(&place, client.store(), "w1", "8s", &["-c", "2"]).await;
     let polite = client.send(Call::named("ledger.until_told")).await.unwrap();
@@ -84,7 +84,7 @@ async fn running_tasks_are_cancelled_by_command() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_kills_its_workers_is_set_aside() {
     // covers: S2-26, S5-06, T-41
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = client.store();
     let poison = client.send(Call::named("ledger.aborts")).await.unwrap();

@@ -29,7 +29,7 @@ async fn worker_of(store: &dyn Store, id: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_worker_is_fenced_and_works_on() {
     // covers: S5-05
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = client.store();
     // The short ones end in the frozen worker as soon as it wakes, the long ones still run then.

@@ -72,7 +72,7 @@ async fn kills_lose_nothing_and_work_comes_back_in_time() {
     // covers: S3-06, S5-05
     let plan = Plan::from_env();
     println!("{} kills, lease {:?}, seed {}", plan.kills, plan.lease, plan.seed);
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let enough = Arc::new(AtomicBool::new(false));
     let producer = tokio::spawn(produce(client.clone(), plan.seed, Arc::clone(&enough)));

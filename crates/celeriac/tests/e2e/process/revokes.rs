@@ -20,7 +20,7 @@ async fn state(client: &Client, id: &str) -> State {
 async fn a_revocation_without_a_worker_holds_for_the_next_one() {
     // covers: S2-24
     for pool in ["async", "process"] {
-        let place = Place::sqlite();
+        let place = Place::shared();
         let client = place.app().client().await.unwrap();
         let ids = enqueue(&client, 3, 1).await;
         client.store().revoke(&ids[..1], false).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_revocation_without_a_worker_holds_for_the_next_one() {
 async fn none_of_many_revoked_tasks_runs_and_memory_stays_flat() {
     let count: usize = std::env::var_os("CELERIAC_REVOKES")
         .map_or(5000, |text| text.to_str().unwrap().parse().unwrap());
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let mut ids = Vec::new();
     while ids.len() < count {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_share_the_work_without_doubles() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = client.store();
     store.pause(&Target::Queue("celery".into()), "until both are up").await.unwrap();

@@ -40,7 +40,7 @@ const POOLS: [&str; 2] = ["async", "process"];
 
 /// Long tasks meet a TERM: the worker leaves at the end of its grace, and they are back.
 async fn long_tasks_go_back(pool: &str, grace: Duration) {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = store(&place).await;
     let mut ids = enqueue(&client, 10, 60_000).await;
@@ -82,7 +82,7 @@ async fn long_tasks_go_back_at_the_end_of_the_grace() {
 
 /// Sends what `stop` sends to a worker with a grace of a minute and returns how long it took.
 async fn interrupted(pool: &str, stop: impl AsyncFnOnce(&Worker)) -> Duration {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = store(&place).await;
     let mut ids = enqueue(&client, 6, 60_000).await;
@@ -121,7 +121,7 @@ async fn a_second_term_a_second_int_and_a_quit_interrupt_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_within_the_grace_loses_nothing() {
     for pool in POOLS {
-        let place = Place::sqlite();
+        let place = Place::shared();
         let client = place.app().client().await.unwrap();
         let store = store(&place).await;
         let ids = enqueue(&client, 6, 800).await;
@@ -154,7 +154,7 @@ async fn a_term_at_any_moment_puts_every_unfinished_task_back_in_its_place() {
     let seed = number("CELERIAC_SEED", fastrand::u64(..1 << 32));
     println!("{terms} TERMs, grace {grace} s, seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = store(&place).await;
     let long = enqueue(&client, 6, 60_000).await;
@@ -184,7 +184,7 @@ async fn a_term_at_any_moment_puts_every_unfinished_task_back_in_its_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_tasks_finish_after_a_term() {
     // covers: S3-06
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = store(&place).await;
     let ids = enqueue(&client, 8, 600).await;
@@ -204,7 +204,7 @@ async fn short_tasks_finish_after_a_term() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_worker_leaves_at_once() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let store = store(&place).await;
     let mut worker = Worker::start(&place, &store, "w1", "8s", &[]).await;
     let listens = async || worker.log().contains("ready.").then_some(());

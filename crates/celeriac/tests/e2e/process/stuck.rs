@@ -13,7 +13,7 @@ const FENCED_WITHIN: Duration = Duration::from_millis(3300);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_never_yields_is_failed_and_its_neighbours_run_again_without_guilt() {
     // covers: S1-30
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = client.store();
     let neighbours: Vec<_> = (0..3).map(|_| Call::named("ledger.work").arg(&2000u64)).collect();
@@ -55,7 +55,7 @@ async fn a_task_that_never_yields_is_failed_and_its_neighbours_run_again_without
 /// its neighbours do not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_stood_still_past_a_limit_does_not_restart() {
-    let place = Place::sqlite();
+    let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let store = client.store();
     let mut worker = Worker::start(&place, store, "w1", "8s", &["-c", "2"]).await;

@@ -33,7 +33,7 @@ async fn a_hundred_keys_run_a_hundred_times_whoever_sends_and_dies() {
         .map_or(2000, |text| text.to_str().unwrap().parse().unwrap());
     let seed = fastrand::u64(..1 << 32);
     println!("{sends} sends of {KEYS} keys by {CLIENTS} clients, seed {seed}");
-    let place = Place::sqlite();
+    let place = Place::shared();
     let mut publishing = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
         let client = place.app().client().await.unwrap();

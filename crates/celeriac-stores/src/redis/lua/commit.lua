@@ -1,0 +1,206 @@
+-- Writes units, each of them whole or not at all. A unit is a plan, a settlement, or both.
+--   units      see below
+--   dead_max, dead_bytes_max, dead_new, dead_bytes_new   the bounds, and what all units together add
+--   depth      {queue, messages to add, most messages}: refused when one is over
+--   chord_ttl  seconds
+--   alone  whether messages wait for their time under our keys even while no node of ours lives; else
+--          they go to the list at once, with their eta, for stock workers
+-- A unit:
+--   held   the key behind `celeriac:` of the hash that has to hold the row; row
+--   fate   0 nothing is held; 1 gone; 2 back to its head; 3 back to its tail; 4 dead; 5 to its time;
+--          6 into its lane, at the tail; 7 into its lane, though it is held
+--   rec    the new record, '' for the old one; due; dead {json, task id, bytes}
+--   pub    {record, due (0 ready), head, unique or nil}
+--   res    {key, json, ttl seconds (0 for ever), task id}
+--   chords {key, size}
+--   parts  {key, score, task id, json, body}
+--   claims {key of a chord, parts before this unit}: the plan for these is part of this unit
+--   take    numbers of dead letters that go with it; all of them have to be there
+--   forget  {result key, task id} whose failures and revocations are forgotten
+-- Returns for each unit: 0 fenced, 1 written, {chord key ...} to be finished first (nothing written),
+-- or {'', index of a message left out, holder, ...}; or an error for all of them.
+for _, limit in ipairs(a.depth) do
+  local queue, depth = limit[1], 0
+  for _, step in ipairs({ '0', '3', '6', '9' }) do depth = depth + call('LLEN', list_key(queue, step)) end
+  local own = call('HMGET', K .. 'count', 'l:' .. queue, 'd:' .. queue, 'w:' .. queue)
+  for index = 1, 3 do depth = depth + tonumber(own[index] or '0') end
+  if depth + limit[2] > limit[3] then
+    return redis.error_reply('CELERIACFULL ' .. text(depth) .. ' ' .. queue)
+  end
+end
+if a.dead_new > 0 then
+  local letters = call('ZCARD', K .. 'dead:numbers')
+  local bytes = tonumber(call('GET', K .. 'dead:bytes') or '0')
+  if letters + a.dead_new > a.dead_max or bytes + a.dead_bytes_new > a.dead_bytes_max then
+    return redis.error_reply('CELERIACDEADFULL ' .. text(letters) .. ' ' .. text(bytes))
+  end
+end
+
+for _, number in ipairs(a.take) do
+  if call('HEXISTS', K .. 'dead', number) == 0 then return redis.error_reply('CELERIACGONE ' .. number) end
+end
+
+-- The chords that a unit completes and for which it has no plan.
+local function unfinished(unit)
+  local more, open = {}, {}
+  local function state(key)
+    if not more[key] then
+      local size = call('GET', key .. '.s')
+      if size then size = tonumber(size) + tonumber(call('GET', key .. '.t') or '0') end
+      more[key] = {
+        done = call('EXISTS', key .. '.c') == 1, size = size,
+        parts = call('ZCARD', key .. '.j'), new = 0, touched = false, seen = {},
+      }
+      table.insert(open, key)
+    end
+    return more[key]
+  end
+  for _, chord in ipairs(unit.chords) do
+    local s = state(chord[1])
+    s.size, s.touched = chord[2] + tonumber(call('GET', chord[1] .. '.t') or '0'), true
+  end
+  for _, part in ipairs(unit.parts) do
+    local s = state(part[1])
+    local member = part[3] .. ':' .. part[2]
+    if not s.seen[member] and call('SISMEMBER', part[1] .. '.d', member) == 0 then
+      s.seen[member], s.new, s.touched = true, s.new + 1, true
+    end
+  end
+  local out = {}
+  for _, key in ipairs(open) do
+    local s = more[key]
+    if s.touched and not s.done and s.size and s.parts + s.new > 0 and s.parts + s.new >= s.size then
+      local claimed
+      for _, claim in ipairs(unit.claims) do
+        if claim[1] == key and claim[2] == s.parts then claimed = true end
+      end
+      if not claimed then table.insert(out, key) end
+    end
+  end
+  return out
+end
+
+local function count_chords(unit)
+  for _, chord in ipairs(unit.chords) do
+    call('SET', chord[1] .. '.s', text(chord[2]), 'EX', a.chord_ttl)
+  end
+  for _, part in ipairs(unit.parts) do
+    local key = part[1]
+    if call('EXISTS', key .. '.c') == 0 and call('SADD', key .. '.d', part[3] .. ':' .. part[2]) == 1 then
+      call('ZADD', key .. '.j', part[2], part[4])
+      call('SET', K .. 'chord:' .. key, part[5], 'EX', a.chord_ttl)
+      for _, suffix in ipairs({ '.j', '.d', '.s', '.t' }) do call('EXPIRE', key .. suffix, a.chord_ttl) end
+    end
+  end
+  for _, claim in ipairs(unit.claims) do
+    local key = claim[1]
+    call('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d', K .. 'chord:' .. key)
+    call('SET', key .. '.c', 'done', 'EX', 300)
+  end
+end
+
+local listed = false
+local function write(unit, answer)
+  for index, one in ipairs(unit.pub) do
+    local f = fields(one[1], true)
+    local held, by = true, nil
+    if one[4] then
+      held, by = lock(one[4])
+      f[5] = held and (one[4][1] .. ':' .. one[4][2] .. ':' .. one[4][3]) or ''
+    end
+    if not held and one[4][7] then
+      if not answer[1] then answer[1] = '' end
+      table.insert(answer, index - 1)
+      table.insert(answer, by)
+    elseif one[2] > 0 and (a.alone or call('ZCARD', K .. 'nodes') > 0) then
+      schedule(f, one[2])
+    else
+      place(f, one[3])
+    end
+  end
+  for _, result in ipairs(unit.res) do
+    local stored = call('GET', result[1])
+    if not stored or not is_ready(stored) then
+      if result[3] > 0 then
+        call('SET', result[1], result[2], 'EX', result[3])
+      else
+        call('SET', result[1], result[2])
+      end
+      call('PUBLISH', result[1], result[2])
+      call('LPUSH', K .. 'recent', result[4])
+      listed = true
+    end
+  end
+  count_chords(unit)
+end
+
+
+for _, number in ipairs(a.take) do exhume(number) end
+for _, one in ipairs(a.forget) do
+  local stored = call('GET', one[1])
+  if stored and not string.find(stored, '^{"status": "SUCCESS"') then call('DEL', one[1]) end
+  unrevoke(one[2])
+end
+
+local answers = {}
+local index = 1
+while index <= #a.units do
+  -- The rows of one node are looked up together.
+  local last, key = index, a.units[index].held
+  if key ~= '' then
+    while last < #a.units and a.units[last + 1].held == key and last - index < 500 do last = last + 1 end
+  end
+  local records, rows = {}, {}
+  if key ~= '' then
+    for at = index, last do table.insert(rows, a.units[at].row) end
+    records = call('HMGET', K .. key, unpack(rows))
+  end
+  local gone = {}
+  for at = index, last do
+    local unit, record = a.units[at], records[at - index + 1]
+    if gone[unit.row] then record = false end
+    if unit.fate ~= 0 and not record then
+      answers[at] = 0
+    else
+      local chords = unfinished(unit)
+      if #chords > 0 then
+        answers[at] = chords
+      else
+        local answer = {}
+        if unit.fate == 7 then
+          local f, old = fields(unit.rec, true), fields(record)
+          if old[4] ~= f[4] then
+            call('HSET', K .. key, unit.row, unit.rec)
+            call('HINCRBY', K .. 'running', f[1] .. SEP .. f[4], 1)
+          end
+        elseif unit.fate > 0 then
+          gone[unit.row] = true
+          local f = fields(record, unit.rec == '')
+          let_go(f)
+          if unit.fate == 1 or unit.fate == 4 then unlock(f[5]) end
+          if unit.fate == 4 then bury(unit.dead) end
+          if unit.fate ~= 1 and unit.fate ~= 4 then
+            local locked = f[5]
+            if unit.rec ~= '' then
+              f = fields(unit.rec, true)
+              f[5] = locked
+            end
+            if unit.fate == 5 then schedule(f, unit.due) else place(f, unit.fate == 2) end
+            if unit.fate == 2 then ring() end
+          end
+        end
+        write(unit, answer)
+        answers[at] = answer[1] and answer or 1
+      end
+    end
+  end
+  local done = {}
+  for row, _ in pairs(gone) do table.insert(done, row) end
+  if #done > 0 then
+    call('HDEL', K .. key, unpack(done))
+    call('HDEL', K .. (string.gsub(key, '^%a+', 'started')), unpack(done))
+  end
+  index = last + 1
+end
+if listed then call('LTRIM', K .. 'recent', 0, 9999) end
+return answers

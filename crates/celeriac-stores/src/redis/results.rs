@@ -1,0 +1,141 @@
+//! Results: Celery's key and channel, with what else we keep of a run in one key of the document.
+
+use super::Core;
+use super::pack::Pack;
+use celeriac_core::store::ResultRecord;
+use celeriac_core::{ErrorKind, StoreError};
+use celeriac_wire::{Map, ResultMeta, Value};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// The key of the document that is ours. Python's readers ignore what they do not know
+/// (`celery/backends/base.py` 5.7, `decode_result`).
+const NOTES: &str = "celeriac";
+
+/// How often a waiter looks at a result even if nothing is heard.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// How long results are kept, in seconds; 0 is for ever.
+pub(super) fn seconds_kept(core: &Core) -> i64 {
+    core.limits.result_expires.map_or(0, |span| span.as_secs().max(1) as i64)
+}
+
+/// {key, document, seconds to keep it, task id}.
+pub(super) fn pack(core: &Core, pack: &mut Pack, record: &ResultRecord) -> Result<(), StoreError> {
+    let id = record.meta.task_id().unwrap_or_default();
+    let bytes = record.meta.to_bytes().len();
+    let max = core.limits.result_bytes_max;
+    if bytes > max {
+        return Err(StoreError::new(
+            ErrorKind::TooLarge,
+            format!("the result of task {id} has {bytes} bytes, the limit is {max}"),
+        )
+        .hint("store large data elsewhere and return its address, or raise result_bytes_max"));
+    }
+    pack.array(4)
+        .text(&core.keys.result(id))
+        .bytes(&document(record))
+        .number(seconds_kept(core))
+        .text(id);
+    Ok(())
+}
+
+/// The document with our notes before its last key, which is `task_id` in Celery's.
+pub(super) fn document(record: &ResultRecord) -> Vec<u8> {
+    let mut notes = Map::new();
+    let texts = [("task", &record.task), ("queue", &record.queue), ("worker", &record.worker)];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            notes.insert(name, text.as_str());
+        }
+    }
+    let times = [("enqueued", record.enqueued_at), ("started", record.started_at)];
+    for (name, time) in times {
+        if let Some(time) = time {
+            notes.insert(name, time.as_microsecond());
+        }
+    }
+    notes.insert("written", record.written_at.as_microsecond());
+    if record.retries > 0 {
+        notes.insert("retries", u64::from(record.retries));
+    }
+    let mut meta = record.meta.clone().into_map();
+    let last = meta.len().saturating_sub(1);
+    meta.insert_at(last, NOTES, Value::Object(notes));
+    Value::Object(meta).to_bytes()
+}
+
+/// Reads a stored document, ours or Python's; `now` stands in for a time that is not known.
+pub(super) fn read(bytes: &[u8], now: Timestamp) -> Result<ResultRecord, StoreError> {
+    let corrupt = |what: String| {
+        StoreError::new(ErrorKind::Corrupt, format!("a stored result cannot be read: {what}"))
+    };
+    if let Some(compressed) = ResultMeta::compressed(bytes) {
+        return Err(corrupt(format!("it is compressed with {}", compressed.mime)));
+    }
+    let meta = ResultMeta::parse(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let mut map = meta.into_map();
+    let notes = map.remove(NOTES);
+    let meta = ResultMeta::from_map(map);
+    let note = |name: &str| notes.as_ref().and_then(|notes| notes.get(name));
+    let text = |name: &str| note(name).and_then(Value::as_str).map(str::to_owned);
+    let time = |name: &str| {
+        note(name).and_then(Value::as_i64).and_then(|at| Timestamp::from_microsecond(at).ok())
+    };
+    let done = meta.date_done().ok().flatten();
+    Ok(ResultRecord {
+        task: text("task").or_else(|| meta.name().map(str::to_owned)),
+        queue: text("queue").or_else(|| meta.queue().map(str::to_owned)),
+        worker: text("worker").or_else(|| meta.worker().map(str::to_owned)),
+        enqueued_at: time("enqueued"),
+        started_at: time("started"),
+        written_at: time("written").or(done).unwrap_or(now),
+        retries: note("retries")
+            .and_then(Value::as_u64)
+            .or_else(|| meta.retries())
+            .and_then(|retries| u32::try_from(retries).ok())
+            .unwrap_or_default(),
+        meta,
+    })
+}
+
+/// Waits on the result's channel, as Python's `AsyncResult.get` does (wire specification 4.6): subscribe
+/// first, then look, so that nothing falls in between.
+pub(super) async fn wait(
+    core: &Core,
+    task_id: &str,
+    timeout: Duration,
+) -> Result<Option<ResultRecord>, StoreError> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    let ready = |record: &Option<ResultRecord>| {
+        record.as_ref().is_some_and(|record| record.meta.state().is_ready())
+    };
+    let first = super::view::result(core, task_id).await?;
+    if ready(&first) || timeout.is_zero() {
+        return Ok(first);
+    }
+    let key = core.keys.result(task_id);
+    let mut subscription = core.bell.subscribe(&key, false).await;
+    loop {
+        let record = super::view::result(core, task_id).await?;
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if ready(&record) || left.is_zero() {
+            return Ok(record);
+        }
+        // Looked at now and then all the same: a broken connection hears nothing.
+        let heard = async {
+            loop {
+                let heard = subscription.heard.recv().await.ok()?;
+                if heard.channel == key
+                    && let Ok(record) = read(&heard.payload, core.now())
+                    && record.meta.state().is_ready()
+                {
+                    return Some(record);
+                }
+            }
+        };
+        if let Ok(Some(record)) = tokio::time::timeout(left.min(RECHECK), heard).await {
+            return Ok(Some(record));
+        }
+    }
+}
