@@ -21,6 +21,7 @@ mod queue;
 
 pub mod conclude;
 pub mod dead;
+pub mod exchange;
 pub mod lease;
 pub mod outcome;
 pub mod priority;
