@@ -7,8 +7,8 @@
 //!
 //! What it is not: it does no I/O, starts no thread, reads no clock and no randomness, and it never
 //! panics on input. It does not unpickle, and it looks into bodies only when asked to ([`codec`]):
-//! those that are meant for Python stay opaque bytes. It decides nothing: what to retry, where to route and when
-//! to store belongs to the crates above.
+//! those that are meant for Python stay opaque bytes. It decides nothing: what to retry, where to
+//! route and when to store belongs to the crates above.
 //!
 //! Raw maps with typed readers stand behind every type, so that a field nobody here knows survives
 //! a round trip, and so does the difference between an absent field and a null.
