@@ -89,6 +89,22 @@ steps! {
     DeregisterCommitted = "deregister-committed",
 }
 
+impl Step {
+    /// Whether it lies inside a transaction of an embedded store. On a server a transaction is one
+    /// script, and no process of ours can die in the middle of it.
+    pub fn is_inside_a_transaction(self) -> bool {
+        matches!(
+            self,
+            Self::PublishWritten
+                | Self::FetchWritten
+                | Self::SettleAdvances
+                | Self::SettleReleased
+                | Self::SettleSetAside
+                | Self::SettleWritten
+        )
+    }
+}
+
 impl std::str::FromStr for Step {
     type Err = String;
 

@@ -14,6 +14,7 @@
 //! ```
 
 pub mod clock;
+pub mod control;
 mod error;
 pub mod failpoint;
 pub mod limits;
@@ -21,6 +22,7 @@ mod queue;
 
 pub mod conclude;
 pub mod dead;
+pub mod event;
 pub mod exchange;
 pub mod lease;
 pub mod outcome;
@@ -36,6 +38,6 @@ pub mod workflow;
 pub mod store;
 pub mod testing;
 
-pub use clock::{Clock, Entropy};
+pub use clock::{Clock, Entropy, Lamport};
 pub use error::{ErrorKind, StoreError};
 pub use queue::{QUEUE_NAME_BYTES_MAX, QueueName};

@@ -7,20 +7,22 @@
 mod admin;
 mod broker;
 mod control;
+mod mailbox;
 mod maintain;
 mod results;
 mod throttle;
 mod view;
 
-pub use admin::{DeadFilter, DeadLetters, Page, Queues, Replay, Stored};
+pub use admin::{DeadFilter, DeadLetters, Page, Queues, Released, Replay, Stored};
 pub use broker::{
     Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
     FetchRequest, Outgoing, Place, Plan, Published, Routed, Settled, Settlement, TaskCap,
 };
 pub use control::{
-    Control, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke, StampedEvent,
-    Sweep,
+    Control, EventStream, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke,
+    StampedEvent, Sweep,
 };
+pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};
 pub use results::{ResultRecord, Results};
 pub use throttle::{LimitView, Throttle};
@@ -48,7 +50,17 @@ pub struct Capabilities {
 
 /// A store that plays every role; the embedded ones do.
 pub trait Store:
-    Broker + Results + DeadLetters + Queues + Control + Throttle + Nodes + Events + Inspect + Maintain
+    Broker
+    + Results
+    + DeadLetters
+    + Queues
+    + Control
+    + Throttle
+    + Nodes
+    + Events
+    + Mailbox
+    + Inspect
+    + Maintain
 {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;

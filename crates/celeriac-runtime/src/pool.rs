@@ -24,9 +24,11 @@ pub use child::{ChildTasks, Offer, Prepare, is_child, serve_child};
 pub use process::{CHILD_VARIABLE, Launch};
 
 use crate::handler::RunContext;
+use crate::worker::control::ProcessView;
 use celeriac_core::outcome::Outcome;
 use crew::{Crew, Startup};
 use futures::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +115,27 @@ impl ProcessPool {
     /// death means; dropping it kills the child with everything that it started.
     pub fn run(&self, context: RunContext) -> BoxFuture<'static, Outcome> {
         Box::pin(run::run(Arc::clone(&self.crew), context))
+    }
+
+    /// Has more or fewer children from now on: idle ones that are too many end, busy ones after their
+    /// task.
+    pub fn resize(&self, slots: usize) {
+        self.crew.resize(slots);
+    }
+
+    /// The children that could take a task or have one.
+    pub fn processes(&self) -> Vec<ProcessView> {
+        self.crew.processes()
+    }
+
+    /// The process ids of busy children by the task that each has.
+    pub fn busy(&self) -> BTreeMap<String, u32> {
+        self.crew.busy()
+    }
+
+    /// After how many tasks a child ends.
+    pub fn tasks_max(&self) -> Option<u64> {
+        self.crew.options.tasks_max
     }
 
     /// Ends all children: idle ones by themselves, others by force.

@@ -2,15 +2,17 @@
 //!
 //! [`Worker::run`] is the loop; what to do is decided by the pure [`machine::Machine`], how a
 //! delivery ends is in `ending`, writes go through `settler`, leases are kept by `heartbeat`, events
-//! by `emitter`. The pure parts are tested in `tests/worker`, the whole with real stores and kills in
+//! by `emitter`, others are answered by [`control`]. The pure parts are tested in `tests/worker`, the whole with real stores and kills in
 //! `crates/celeriac/tests/e2e`.
 
 mod background;
+pub mod control;
 pub mod decide;
 mod emitter;
 mod ending;
 mod heartbeat;
 pub mod machine;
+pub mod orders;
 mod rates;
 mod run;
 mod settler;
@@ -18,8 +20,10 @@ mod spill;
 mod watchdog;
 
 pub use background::{Background, BackgroundTask};
+pub use control::ControlOptions;
 pub(crate) use ending::outcome_of_panic;
 pub use machine::Stop;
+pub use orders::Limits;
 pub use spill::{Spill, SpilledLetter};
 pub use watchdog::YIELD_PATIENCE;
 
@@ -53,6 +57,8 @@ pub struct WorkerOptions {
     pub idle_stop: Option<Duration>,
     /// Run tasks in child processes; `None` runs them as futures of this process.
     pub processes: Option<ProcessOptions>,
+    /// How it shows itself to others, and whether it listens to them.
+    pub control: ControlOptions,
 }
 
 /// What a worker did.

@@ -28,6 +28,7 @@ pub mod events;
 pub mod fetch;
 mod fixture;
 pub mod lease;
+pub mod mailbox;
 pub mod nodes;
 pub mod publish;
 pub mod results;
@@ -115,6 +116,7 @@ macro_rules! conformance_suite {
         });
         $crate::conformance_theme!($harness, nodes {
             a_node_is_seen_as_it_said
+            a_node_is_seen_as_it_changed
             two_runs_of_one_name_stay_two
             a_dead_nodes_messages_return_in_order_with_history
             a_returning_owner_that_renews_first_keeps_everything
@@ -174,6 +176,19 @@ macro_rules! conformance_suite {
             events_come_back_in_order_by_number
             events_of_a_task_are_found_by_its_id
             events_are_bounded
+            a_watcher_hears_events_as_they_happen
+            heartbeats_do_not_push_the_history_out
+        });
+        $crate::conformance_theme!($harness, mailbox {
+            a_request_reaches_every_node_that_listens
+            who_listens_later_hears_nothing_of_before
+            a_listener_is_woken_while_it_waits
+            replies_come_to_the_inbox_that_asked
+            a_reply_without_an_inbox_is_dropped
+            asking_collects_until_nobody_answers_any_more
+            asking_ends_at_its_limit
+            answers_to_other_questions_are_passed_over
+            what_is_too_large_is_refused
         });
         $crate::conformance_theme!($harness, view {
             an_unknown_task_is_unknown

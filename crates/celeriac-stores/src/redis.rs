@@ -14,12 +14,15 @@ mod control;
 mod dead;
 mod events;
 mod fetch;
+mod io;
 mod keys;
 mod limits;
 mod link;
+mod mailbox;
 mod nodes;
 mod pack;
 mod packet;
+mod restore;
 mod results;
 mod script;
 mod server;
@@ -37,9 +40,9 @@ use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
-    Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo,
-    NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay,
-    ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
+    EventStream, Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId,
+    NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released,
+    Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
     TaskFilter, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
@@ -87,6 +90,8 @@ struct Core {
     expiries: Mutex<BTreeMap<NodeId, Duration>>,
     peeked: Mutex<admin::Peeked>,
     unique_cursor: AtomicU64,
+    /// When stock workers' messages were last looked at, in microseconds.
+    restored_at: AtomicI64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -202,10 +207,11 @@ impl RedisStore {
     pub fn open(url: &str, resources: Resources, time: TimeSource) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
         let Resources { clock, entropy, limits } = resources;
+        let io = io::Io::start()?;
         let core = Core {
             keys: address.keys.clone(),
-            bell: Bell::new(address.clone()),
-            link: Link::new(address),
+            bell: Bell::new(address.clone(), Arc::clone(&io)),
+            link: Link::new(address, io),
             clock,
             entropy,
             limits,
@@ -218,6 +224,7 @@ impl RedisStore {
             expiries: Mutex::default(),
             peeked: Mutex::default(),
             unique_cursor: AtomicU64::new(0),
+            restored_at: AtomicI64::new(0),
         };
         Ok(Self { core: Arc::new(core), turn: AtomicUsize::new(0) })
     }
@@ -355,6 +362,10 @@ impl Queues for RedisStore {
         admin::peek(&self.core, queue, page).await
     }
 
+    async fn release(&self, queue: &QueueName, count_max: usize) -> Result<Released, StoreError> {
+        admin::release(&self.core, queue, count_max).await
+    }
+
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
         admin::remove(&self.core, rows).await
     }
@@ -422,6 +433,15 @@ impl Nodes for RedisStore {
         nodes::heartbeat(&self.core, node, heartbeat).await
     }
 
+    async fn revise(
+        &self,
+        node: NodeId,
+        queues: &[QueueName],
+        concurrency: u32,
+    ) -> Result<bool, StoreError> {
+        nodes::revise(&self.core, node, queues, concurrency).await
+    }
+
     async fn stands(&self, node: NodeId) -> Result<bool, StoreError> {
         nodes::stands(&self.core, node).await
     }
@@ -443,6 +463,10 @@ impl Nodes for RedisStore {
 impl Events for RedisStore {
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError> {
         events::emit(&self.core, events).await
+    }
+
+    async fn watch_events(&self) -> Result<Box<dyn EventStream>, StoreError> {
+        Ok(events::watch(&self.core).await)
     }
 
     async fn events_since(

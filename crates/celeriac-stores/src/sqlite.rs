@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod fetch;
 mod lanes;
+mod mailbox;
 mod maintain;
 mod nodes;
 mod open;
@@ -26,21 +27,20 @@ mod view;
 mod writer;
 
 use async_trait::async_trait;
-use bell::{Bell, Listener};
+use bell::{Bell, Listener, Stroke};
 use celeriac_core::dead::DeadLetter;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
-    Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo,
-    NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay,
-    ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
-    TaskFilter, TaskView, Throttle,
+    FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo, NodeView,
+    Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
+    ResultRecord, Results, Revoke, Settled, Settlement, Store, Stored, Sweep, TaskFilter, TaskView,
+    Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{Clock, Entropy, ErrorKind, QueueName, StoreError};
-use celeriac_wire::Event;
 use jiff::Timestamp;
 use open::Files;
 use rusqlite::Connection;
@@ -99,10 +99,12 @@ impl Reader {
 pub struct SqliteStore {
     context: Arc<Context>,
     writer: Writer,
-    event_writer: Writer,
+    event_writer: Arc<Writer>,
     reader: Arc<Reader>,
     event_reader: Arc<Reader>,
     bell: Bell,
+    /// Rung when the events file changed: requests, replies, events.
+    news: Bell,
     turn: AtomicUsize,
     location: String,
     files: Option<Files>,
@@ -131,14 +133,18 @@ impl SqliteStore {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StoreError> {
         let files = Files::at(path);
-        let bell = Bell::new(Some(open::prepare(&files)?));
+        let file = Arc::new(open::prepare(&files)?);
+        let bell = Bell::new(Some((Arc::clone(&file), Stroke::Write)));
+        let news = Bell::new(Some((file, Stroke::Touch)));
         let connection = open::connect(&files.main, false)?;
         open::migrate(&connection)?;
         let events = open::connect(&files.events, false)?;
         open::prepare_events(&events)?;
-        let listener =
-            Listener::spawn(open::connect(&files.main, true)?, &files.bell, bell.clone())
-                .map_err(thread_error)?;
+        let sources = [
+            (open::connect(&files.main, true)?, bell.clone()),
+            (open::connect(&files.events, true)?, news.clone()),
+        ];
+        let listener = Listener::spawn(sources, &files.bell).map_err(thread_error)?;
         let rung = bell.clone();
         let committed: Committed = Box::new(move |durability| {
             if durability == Synced {
@@ -155,11 +161,13 @@ impl SqliteStore {
             }),
             writer: Writer::spawn(connection, open::still_known, committed)
                 .map_err(thread_error)?,
-            event_writer: Writer::spawn(events, |_| Ok(()), Box::new(|_| ()))
-                .map_err(thread_error)?,
+            event_writer: Arc::new(
+                Writer::spawn(events, |_| Ok(()), Box::new(|_| ())).map_err(thread_error)?,
+            ),
             reader: Arc::new(Reader::file(files.main.clone())),
             event_reader: Arc::new(Reader::file(files.events.clone())),
             bell,
+            news,
             turn: AtomicUsize::new(0),
             location: format!("sqlite://{}", path.display()),
             files: Some(files),
@@ -181,7 +189,7 @@ impl SqliteStore {
         let events = open::in_memory()?;
         open::prepare_events(&events)?;
         let (connection, events) = (Arc::new(Mutex::new(connection)), Arc::new(Mutex::new(events)));
-        let bell = Bell::new(None);
+        let (bell, news) = (Bell::new(None), Bell::new(None));
         let rung = bell.clone();
         let committed: Committed = Box::new(move |durability| {
             if durability == Synced {
@@ -197,10 +205,11 @@ impl SqliteStore {
                 lane_cursors: Mutex::default(),
             }),
             writer: Writer::Inline(Arc::clone(&connection), committed),
-            event_writer: Writer::Inline(Arc::clone(&events), Box::new(|_| ())),
+            event_writer: Arc::new(Writer::Inline(Arc::clone(&events), Box::new(|_| ()))),
             reader: Arc::new(Reader::Shared(connection)),
             event_reader: Arc::new(Reader::Shared(events)),
             bell,
+            news,
             turn: AtomicUsize::new(0),
             location: "memory://".to_owned(),
             files: None,
@@ -468,6 +477,13 @@ impl Queues for SqliteStore {
             .await
     }
 
+    async fn release(&self, queue: &QueueName, _count_max: usize) -> Result<Released, StoreError> {
+        Err(StoreError::invalid(format!("queue {queue} cannot be released for stock workers"))
+            .hint(
+                "Celery's workers cannot read SQLite; use `celeriac queue move` to another store",
+            ))
+    }
+
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
         let rows = rows.to_vec();
         self.write("remove messages", Synced, move |connection, _| admin::remove(connection, &rows))
@@ -569,6 +585,19 @@ impl Nodes for SqliteStore {
         renewed.await.inspect(|_| reach(Step::HeartbeatCommitted))
     }
 
+    async fn revise(
+        &self,
+        node: NodeId,
+        queues: &[QueueName],
+        concurrency: u32,
+    ) -> Result<bool, StoreError> {
+        let queues = queues.to_vec();
+        self.write("note what a worker consumes", Relaxed, move |connection, _| {
+            nodes::revise(connection, node, &queues, concurrency)
+        })
+        .await
+    }
+
     async fn stands(&self, node: NodeId) -> Result<bool, StoreError> {
         self.read("look for a worker's leases", move |connection, _| {
             nodes::stands(connection, node)
@@ -602,37 +631,6 @@ impl Nodes for SqliteStore {
 
     async fn nodes(&self) -> Result<Vec<NodeView>, StoreError> {
         self.read("list the workers", nodes::list).await
-    }
-}
-
-#[async_trait]
-impl Events for SqliteStore {
-    async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError> {
-        let max = self.context.limits.events_max;
-        reach(Step::EventBegins);
-        let emitted = self.event_writer.write("store events", Relaxed, move |connection| {
-            events::emit(connection, &events, max)
-        });
-        emitted.await.inspect(|()| reach(Step::EventCommitted))
-    }
-
-    async fn events_since(
-        &self,
-        after: i64,
-        count_max: usize,
-    ) -> Result<Vec<StampedEvent>, StoreError> {
-        read(&self.event_reader, "read events", move |connection| {
-            events::since(connection, after, count_max)
-        })
-        .await
-    }
-
-    async fn events_of(&self, task_id: &str) -> Result<Vec<StampedEvent>, StoreError> {
-        let id = task_id.to_owned();
-        read(&self.event_reader, "read a task's events", move |connection| {
-            events::of_task(connection, &id)
-        })
-        .await
     }
 }
 

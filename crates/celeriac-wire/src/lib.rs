@@ -1,7 +1,8 @@
 //! Bytes and values of the Celery protocol.
 //!
 //! This crate turns the bytes of Celery 5.3 to 5.7 into values and back: JSON as Python writes it,
-//! messages of protocol 2, bodies, signatures, results, events and the Redis envelope. The contract
+//! messages of protocol 2, bodies, signatures, results, events, remote control and the Redis
+//! envelope. The contract
 //! it follows was read in Celery's and kombu's sources and captured from running systems; the
 //! captures are in `testdata/`.
 //!
@@ -42,13 +43,14 @@ pub mod repr;
 pub mod signature;
 
 pub mod codec;
-
+pub mod control;
 pub mod envelope;
 pub mod event;
 pub mod result;
 
 // The names the other crates use every day; the rest is reached through its module.
 pub use self::body::{Body, Embed};
+pub use self::control::{ControlReply, ControlRequest, ReplyTo};
 pub use self::envelope::Envelope;
 pub use self::error::{FieldError, ParseError};
 pub use self::event::{Event, EventBase};

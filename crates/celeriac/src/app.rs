@@ -1,9 +1,10 @@
 //! An application: its settings, its tasks and their shared states.
 
-use crate::client::{Client, Shared};
+use crate::client::{Client, Shared, Teller};
 use crate::config::Settings;
 use crate::context::States;
 use crate::handler::TaskDef;
+use crate::remote::Remote;
 use crate::worker::WorkerBuilder;
 use crate::{Result, TaskError};
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -199,8 +200,21 @@ impl App {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             origin: format!("gen{}@{}", std::process::id(), self.host()),
+            teller: self.settings.sent_events.value.then(|| Teller {
+                zone: jiff::tz::TimeZone::system(),
+                lamport: celeriac_core::Lamport::default(),
+            }),
         };
         Ok(Client::new(self.store().await?, shared))
+    }
+
+    /// Remote control of the workers.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub async fn remote(&self) -> Result<Remote> {
+        let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
+        Ok(Remote::new(self.store().await?, clock, entropy))
     }
 
     fn host(&self) -> &str {

@@ -2,16 +2,20 @@
 
 use crate::canvas::{Group, Workflow};
 use crate::job::{GroupJob, Job};
+use celeriac_core::event::{hours_west, task_sent};
 use celeriac_core::route::Router;
 use celeriac_core::store::{Outgoing, Plan, Published, Store};
 use celeriac_core::workflow::{self, Applied, Lineage, Sender};
-use celeriac_core::{Clock, Entropy, ErrorKind, StoreError, clock};
-use celeriac_wire::{Headers, Signature};
+use celeriac_core::{Clock, Entropy, ErrorKind, Lamport, StoreError, clock};
+use celeriac_wire::{EventBase, Headers, Signature};
+use jiff::tz::TimeZone;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long monitors may hold up who has sent something; then they are not told.
+const TELL_DEADLINE: Duration = Duration::from_millis(200);
 /// The deadline of a send (delivery contract).
 const SEND_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -50,6 +54,14 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) origin: String,
+    /// Tells monitors what is sent.
+    pub(crate) teller: Option<Teller>,
+}
+
+/// Makes the events of what is sent (Celery's `task_send_sent_event`).
+pub(crate) struct Teller {
+    pub(crate) zone: TimeZone,
+    pub(crate) lamport: Lamport,
 }
 
 impl fmt::Debug for Client {
@@ -185,13 +197,43 @@ impl Client {
             .map_err(|error| SendError::Invalid(error.to_string()))
     }
 
+    /// Tells monitors what was sent. It is sent already: whether they hear of it changes nothing.
+    async fn tell(&self, sent: Vec<Outgoing>, published: &Published) {
+        let shared = &*self.shared;
+        let Some(teller) = shared.teller.as_ref().filter(|_| !sent.is_empty()) else { return };
+        let left_out = |index| published.duplicates.iter().any(|one| one.index == index);
+        let timestamp = self.now();
+        let event = |(_, outgoing): (usize, &Outgoing)| {
+            let base = EventBase {
+                hostname: shared.origin.clone(),
+                utcoffset: hours_west(&teller.zone, timestamp),
+                pid: std::process::id(),
+                clock: teller.lamport.forward(),
+                timestamp,
+            };
+            task_sent(&base, outgoing)
+        };
+        let sent = sent.iter().enumerate().filter(|(index, _)| !left_out(*index));
+        let emitted = self.store.emit(sent.map(event).collect());
+        match tokio::time::timeout(TELL_DEADLINE, emitted).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "monitors are not told what was sent"),
+            Err(_elapsed) => tracing::debug!("monitors are not told in time what was sent"),
+        }
+    }
+
     async fn publish(&self, plan: Plan) -> Result<Published, SendError> {
         if plan.is_empty() {
             return Ok(Published::default());
         }
+        let told = self.shared.teller.is_some().then(|| plan.publish.clone());
         // What a client sends completes no chord, so nothing has to follow one.
         match tokio::time::timeout(SEND_DEADLINE, self.store.publish(plan, None)).await {
-            Ok(published) => Ok(published?),
+            Ok(published) => {
+                let published = published?;
+                self.tell(told.unwrap_or_default(), &published).await;
+                Ok(published)
+            }
             Err(_elapsed) => {
                 let text = format!("no answer within {} s", SEND_DEADLINE.as_secs());
                 Err(SendError::Unknown(StoreError::new(ErrorKind::Unknown, text)))

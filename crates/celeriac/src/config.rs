@@ -72,6 +72,14 @@ pub struct Settings {
     pub child_oom_score_adj: Setting<i32>,
     /// Whether task events are recorded.
     pub task_events: Setting<bool>,
+    /// Whether monitors are told what is sent.
+    pub sent_events: Setting<bool>,
+    /// Whether workers answer to remote control.
+    pub remote_control: Setting<bool>,
+    /// Whether a worker that starts asks stock workers for their revocations.
+    pub mingle: Setting<bool>,
+    /// How often a worker sends a heartbeat event; `None` sends no events of workers.
+    pub heartbeat_events: Setting<Option<Duration>>,
     /// What is logged.
     pub log_level: Setting<String>,
     /// How log lines are written.
@@ -243,6 +251,10 @@ impl Settings {
             child_memory_max: raw.parse("child_memory_max", value::optional_size)?,
             child_oom_score_adj: raw.parse("child_oom_score_adj", value::oom_score)?,
             task_events: raw.parse("task_events", value::boolean)?,
+            sent_events: raw.parse("sent_events", value::boolean)?,
+            remote_control: raw.parse("remote_control", value::boolean)?,
+            mingle: raw.parse("mingle", value::boolean)?,
+            heartbeat_events: raw.parse("heartbeat_events", value::optional_duration)?,
             log_level: raw.parse("log_level", value::log_level)?,
             log_format: raw.parse("log_format", value::log_format)?,
             node_name: raw.parse("node_name", value::node_name)?,

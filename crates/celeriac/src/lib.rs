@@ -42,7 +42,9 @@ mod error;
 mod handler;
 mod job;
 mod lines;
+mod node;
 mod pool;
+mod remote;
 mod task;
 mod worker;
 
@@ -69,6 +71,7 @@ pub use error::{Result, TaskError};
 pub use handler::TaskDef;
 pub use job::{GroupJob, Job, JobError};
 pub use pool::Pool;
+pub use remote::{Ask, Remote};
 pub use task::{Requirements, Task, TaskOptions};
 pub use worker::WorkerBuilder;
 

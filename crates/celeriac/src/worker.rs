@@ -9,7 +9,8 @@ use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
 use celeriac_runtime::pool::ProcessOptions;
 use celeriac_runtime::{
-    Background, Spill, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
+    Background, ControlOptions, Spill, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts,
+    WorkerReport,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub struct WorkerBuilder {
     max_tasks_per_child: Option<u64>,
     max_memory_per_child: Option<u64>,
     child_memory_max: Option<u64>,
+    remote_control: Option<bool>,
 }
 
 impl WorkerBuilder {
@@ -56,6 +58,7 @@ impl WorkerBuilder {
             max_tasks_per_child: None,
             max_memory_per_child: None,
             child_memory_max: None,
+            remote_control: None,
         }
     }
 
@@ -128,6 +131,12 @@ impl WorkerBuilder {
         self
     }
 
+    /// Whether it answers to remote control (Celery's `worker_enable_remote_control`).
+    pub fn remote_control(mut self, on: bool) -> Self {
+        self.remote_control = Some(on);
+        self
+    }
+
     /// Checks everything and connects, without running yet.
     ///
     /// # Errors
@@ -158,6 +167,7 @@ impl WorkerBuilder {
             task_events: self.task_events.unwrap_or(settings.task_events.value),
             idle_stop: self.idle_stop,
             processes,
+            control: self.control(),
         };
         let parts = WorkerParts {
             registry: Arc::new(self.app.registry(states).await?),
@@ -174,6 +184,11 @@ impl WorkerBuilder {
 
     fn node_name(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.app.settings().node_name.value.clone())
+    }
+
+    fn control(&self) -> ControlOptions {
+        let control = crate::node::control_options(self.app.settings());
+        ControlOptions { enabled: self.remote_control.unwrap_or(control.enabled), ..control }
     }
 
     fn slots(&self) -> usize {

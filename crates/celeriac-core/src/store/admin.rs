@@ -83,11 +83,37 @@ pub struct Stored {
     pub outgoing: Outgoing,
 }
 
+/// What a release put back for stock workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Messages that waited for their time; their eta goes with them.
+    pub scheduled: u64,
+    /// Messages that waited behind a limit, a pause, or for a unique key.
+    pub limited: u64,
+    /// Messages that others are careful with.
+    pub suspects: u64,
+}
+
+impl Released {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        self.scheduled + self.limited + self.suspects
+    }
+}
+
 /// What operators do to whole queues.
 #[async_trait]
 pub trait Queues: fmt::Debug + Send + Sync {
     /// Waiting and scheduled messages of a queue by row; leased ones are not shown.
     async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError>;
+
+    /// Puts everything of a queue that only celeriac's nodes would find into the place and form in
+    /// which stock workers take it, `count_max` messages at most. What nodes hold is not touched: it
+    /// goes back when they stop, or to the next sweep when they are dead.
+    ///
+    /// # Errors
+    /// `Invalid` for a store that no stock worker can read.
+    async fn release(&self, queue: &QueueName, count_max: usize) -> Result<Released, StoreError>;
 
     /// Removes waiting messages by row; returns the rows that were still waiting and are gone now.
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError>;

@@ -79,6 +79,15 @@ pub trait Nodes: fmt::Debug + Send + Sync {
     /// it has to stop its work and register anew.
     async fn heartbeat(&self, node: NodeId, heartbeat: Heartbeat) -> Result<bool, StoreError>;
 
+    /// Notes that a running node consumes other queues or has other slots than it said at start.
+    /// `false`: the node was declared dead.
+    async fn revise(
+        &self,
+        node: NodeId,
+        queues: &[QueueName],
+        concurrency: u32,
+    ) -> Result<bool, StoreError>;
+
     /// Whether a node's leases stand, by a read alone: it answers also while nothing can be written.
     async fn stands(&self, node: NodeId) -> Result<bool, StoreError>;
 
@@ -149,11 +158,26 @@ pub struct StampedEvent {
     pub event: Event,
 }
 
+/// Events as they happen, to one listener: at most once, and not those of the time before.
+#[async_trait]
+pub trait EventStream: fmt::Debug + Send {
+    /// Waits for events; never answers with none. Cancel safe: what is not returned is not lost.
+    ///
+    /// # Errors
+    /// The store cannot be read now. The stream can be asked again, and may have missed events.
+    async fn next(&mut self) -> Result<Vec<Event>, StoreError>;
+}
+
 /// The event stream: at most once, bounded, never in the way of work.
 #[async_trait]
 pub trait Events: fmt::Debug + Send + Sync {
-    /// Appends events. Not durable.
+    /// Appends events and sends them to who listens. Not durable. Of a node's heartbeats a store
+    /// keeps at least the last.
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError>;
+
+    /// Listens to events from now on, of every sender. A listener that is slower than the senders
+    /// misses the oldest.
+    async fn watch_events(&self) -> Result<Box<dyn EventStream>, StoreError>;
 
     /// Events with a number above `after`, oldest first.
     async fn events_since(

@@ -8,6 +8,7 @@ use super::channel::Channel;
 use super::output::{Output, Speaker};
 use super::policy::{self, Backoff, Exit, FAILED_STARTS_MAX, Killed, Standing};
 use super::process::{Process, Vitals, memory_now};
+use crate::worker::control::ProcessView;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +51,8 @@ struct Member {
     output: Option<Arc<Output>>,
     taken: u64,
     last_taken: u64,
+    /// The task that it has, or had last.
+    task_id: String,
     /// It holds too much memory and ends after its task.
     heavy: bool,
     stopped_since: Option<Instant>,
@@ -62,8 +65,21 @@ struct Table {
     runs: u64,
     backoff: Backoff,
     stopping: bool,
+    /// How many tasks are to run at once.
+    slots: usize,
     /// The supervisor knows that somebody is busy and looks at them.
     watched: bool,
+}
+
+impl Table {
+    /// The children as the reckoning of starts sees them.
+    fn standings(&self, tasks_max: Option<u64>) -> impl Iterator<Item = Standing> {
+        let counted = self.members.values().filter(|member| !matches!(member.phase, Phase::Over));
+        counted.map(move |member| Standing {
+            left: policy::tasks_left(member.taken, tasks_max),
+            leaving: member.heavy || matches!(member.phase, Phase::Ending | Phase::Leaving(_)),
+        })
+    }
 }
 
 /// The children of one worker.
@@ -133,6 +149,7 @@ impl Crew {
             runs: 0,
             backoff: Backoff::default(),
             stopping: false,
+            slots: options.slots,
             watched: false,
         };
         Self {
@@ -215,6 +232,7 @@ impl Crew {
             }
         };
         member.taken += 1;
+        member.task_id.clone_from(&speaker.task_id);
         member.last_taken = runs;
         member.stopped_since = None;
         let (number, run) = (*number, member.taken);
@@ -235,7 +253,8 @@ impl Crew {
         let tasks_max = self.options.tasks_max;
         channel.rest();
         let mut table = self.table();
-        let stopping = table.stopping;
+        let too_many = policy::surplus(table.slots, table.standings(tasks_max)) > 0;
+        let stopping = table.stopping || too_many;
         // Old children say nothing about whether new ones can start.
         if table.members.get(&number).is_some_and(|member| member.taken == 1) {
             table.backoff.succeeded();
@@ -254,6 +273,54 @@ impl Crew {
             self.freed.notify_one();
         }
         self.publish(&table);
+    }
+
+    /// Has so many slots from now on.
+    pub(super) fn resize(&self, slots: usize) {
+        let mut table = self.table();
+        table.slots = slots;
+        let mut surplus = policy::surplus(slots, table.standings(self.options.tasks_max));
+        for member in table.members.values_mut() {
+            if surplus == 0 {
+                break;
+            }
+            match std::mem::replace(&mut member.phase, Phase::Ending) {
+                Phase::Idle(channel) => {
+                    member.phase = Phase::Leaving(channel);
+                    surplus -= 1;
+                }
+                other => member.phase = other,
+            }
+        }
+        self.publish(&table);
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    /// The children that could take a task or have one.
+    pub(super) fn processes(&self) -> Vec<ProcessView> {
+        let table = self.table();
+        let members = table.members.values();
+        members
+            .filter_map(|member| {
+                let busy = matches!(member.phase, Phase::Busy);
+                let at_work = busy || matches!(member.phase, Phase::Idle(_));
+                let process = member.process.as_ref().filter(|_| at_work)?;
+                let pid = u32::try_from(process.pid()).ok()?;
+                Some(ProcessView { pid, taken: member.taken, busy })
+            })
+            .collect()
+    }
+
+    /// The process ids of busy children by their task.
+    pub(super) fn busy(&self) -> BTreeMap<String, u32> {
+        let table = self.table();
+        let busy = table.members.values().filter(|one| matches!(one.phase, Phase::Busy));
+        busy.filter_map(|one| {
+            let pid = u32::try_from(one.process.as_ref()?.pid()).ok()?;
+            Some((one.task_id.clone(), pid))
+        })
+        .collect()
     }
 
     /// What has to be done now; children to start are in the table already.
@@ -276,12 +343,7 @@ impl Crew {
         if table.stopping || failed {
             return deeds;
         }
-        let standing = |member: &Member| Standing {
-            left: policy::tasks_left(member.taken, tasks_max),
-            leaving: member.heavy || matches!(member.phase, Phase::Ending),
-        };
-        let counted = table.members.values().filter(|member| !matches!(member.phase, Phase::Over));
-        let count = policy::starts(self.options.slots, counted.map(standing));
+        let count = policy::starts(table.slots, table.standings(tasks_max));
         // Before the first child, failed starts are repeated at once: so many and the worker ends.
         let patient = *self.startup.borrow() == Startup::Ready;
         if count > 0 && patient {
@@ -299,6 +361,7 @@ impl Crew {
                 output: None,
                 taken: 0,
                 last_taken: 0,
+                task_id: String::new(),
                 heavy: false,
                 stopped_since: None,
             };
@@ -325,8 +388,10 @@ impl Crew {
 
     /// A child can take tasks.
     pub(super) fn is_ready(&self, number: u64, channel: Channel) {
+        let tasks_max = self.options.tasks_max;
         let mut table = self.table();
-        let stopping = table.stopping;
+        let too_many = policy::surplus(table.slots, table.standings(tasks_max)) > 0;
+        let stopping = table.stopping || too_many;
         let Some(member) = table.members.get_mut(&number) else { return };
         if stopping {
             member.phase = Phase::Leaving(channel);

@@ -143,6 +143,16 @@ pub(super) fn starts(slots: usize, children: impl Iterator<Item = Standing>) -> 
     slots.saturating_sub(lasting).min((2 * slots).saturating_sub(all))
 }
 
+/// How many children are too many after the slots became fewer.
+pub(super) fn surplus(slots: usize, children: impl Iterator<Item = Standing>) -> usize {
+    let (mut staying, mut lasting) = (0_usize, 0_usize);
+    for child in children.filter(|child| !child.leaving) {
+        staying += 1;
+        lasting += usize::from(child.left >= 2);
+    }
+    lasting.saturating_sub(slots).max(staying.saturating_sub(2 * slots))
+}
+
 /// Spaces starts out after failures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backoff {
@@ -202,6 +212,24 @@ mod tests {
             (2, vec![child(0), child(1), child(1)], 1),
         ] {
             assert_eq!(starts(slots, children.iter().copied()), expected, "{slots} {children:?}");
+        }
+    }
+
+    #[test]
+    fn children_beyond_the_slots_are_too_many() {
+        let leaving = Standing { left: u64::MAX, leaving: true };
+        let many = || child(u64::MAX);
+        for (slots, children, expected) in [
+            (2, vec![many(), many()], 0),
+            (1, vec![many(), many(), many()], 2),
+            (1, vec![many(), many(), leaving], 1),
+            (0, vec![many()], 1),
+            // A successor beside one that may take a last task is not too many.
+            (1, vec![many(), child(1)], 0),
+            (1, vec![child(1), child(1), child(1)], 1),
+        ] {
+            assert_eq!(surplus(slots, children.iter().copied()), expected, "{slots} {children:?}");
+            assert!(expected == 0 || starts(slots, children.iter().copied()) == 0);
         }
     }
 

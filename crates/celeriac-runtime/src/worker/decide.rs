@@ -1,5 +1,6 @@
 //! What becomes of a message before it runs: revoked? expired? readable? known? Pure.
 
+use super::orders::Orders;
 use crate::handler::Registry;
 use celeriac_core::conclude::is_expired;
 use celeriac_core::dead::DeadReason;
@@ -50,7 +51,12 @@ impl Refusal {
 /// Decides in Celery's order (wire specification 5.9): decode, revoked, expired, known.
 ///
 /// A message of protocol 1, or a hybrid, is replaced by what it is in protocol 2 (1.5).
-pub fn decide(delivery: &mut Delivery, registry: &Registry, now: Timestamp) -> Decision {
+pub fn decide(
+    delivery: &mut Delivery,
+    registry: &Registry,
+    orders: &Orders,
+    now: Timestamp,
+) -> Decision {
     let mut read = None;
     // An older message has in its body what is looked at next.
     if !delivery.message.is_protocol_2() {
@@ -74,7 +80,7 @@ pub fn decide(delivery: &mut Delivery, registry: &Registry, now: Timestamp) -> D
         return Decision::Refuse(body, refusal);
     }
     let headers = &delivery.message.headers;
-    if delivery.revoked {
+    if delivery.revoked || orders.is_revoked(headers) {
         return Decision::Refuse(body, Refusal::Revoked);
     }
     if is_expired(headers.expires().ok().flatten(), now) {
@@ -92,11 +98,11 @@ pub fn decide(delivery: &mut Delivery, registry: &Registry, now: Timestamp) -> D
     };
     // They parse, or the check above would have failed.
     let limits = headers.time_limits().unwrap_or_default();
-    let policy = handler.policy();
+    let own = orders.limits(name, handler.policy());
     Decision::Run {
         body,
-        soft: limits.soft.or(policy.soft_time_limit).filter(|limit| !limit.is_zero()),
-        hard: limits.hard.or(policy.time_limit).filter(|limit| !limit.is_zero()),
+        soft: limits.soft.or(own.soft).filter(|limit| !limit.is_zero()),
+        hard: limits.hard.or(own.hard).filter(|limit| !limit.is_zero()),
     }
 }
 

@@ -1,12 +1,19 @@
-//! Records events from a bounded buffer: work never waits for them, and what is dropped is counted.
+//! Sends events from a bounded buffer: work never waits for them, and what is dropped is counted.
+//!
+//! A worker's own events are always sent, those of its tasks while somebody wants them (Celery's
+//! `-E`, `enable_events`, `disable_events`).
 
-use celeriac_core::Clock;
+use super::control::process::load_average;
+use super::heartbeat::Pulse;
 use celeriac_core::conclude::Verdict;
-use celeriac_core::store::{Delivery, Store};
-use celeriac_wire::event::{TaskReceived, TaskRevoked};
-use celeriac_wire::{Event, EventBase, Value, value_repr};
+use celeriac_core::event::{hours_west, task_sent};
+use celeriac_core::store::{Delivery, Outgoing, Store};
+use celeriac_core::{Clock, Lamport};
+use celeriac_wire::event::{TaskReceived, TaskRevoked, WorkerStatus};
+use celeriac_wire::{Event, EventBase, Map, Value, value_repr};
+use jiff::tz::TimeZone;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -19,53 +26,133 @@ const COLLECT: Duration = Duration::from_millis(50);
 /// The longest text of a result in an event (Celery 5.7: `saferepr`, 1024 characters).
 const RESULT_CHARS_MAX: usize = 1024;
 
+/// The period that Celery names in a heartbeat that was asked for (celery 5.7.0 worker/control.py
+/// `heartbeat`).
+const ASKED_FREQ: f64 = 5.0;
+
 /// Where the worker drops its events.
 #[derive(Clone, Debug)]
 pub(super) struct Emitter {
-    sender: Option<mpsc::Sender<Event>>,
-    dropped: Arc<AtomicU64>,
+    sender: mpsc::Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dropped: AtomicU64,
+    task_events: AtomicBool,
+    sent_events: bool,
     clock: Arc<dyn Clock>,
+    zone: TimeZone,
     hostname: Arc<str>,
-    lamport: Arc<AtomicU64>,
+    lamport: Lamport,
+}
+
+/// What an emitter is made from.
+pub(super) struct EmitterOptions {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) zone: TimeZone,
+    pub(super) hostname: Arc<str>,
+    pub(super) task_events: bool,
+    pub(super) sent_events: bool,
 }
 
 impl Emitter {
-    /// Starts recording; the returned future ends when every clone of the emitter is gone.
+    /// Starts sending; the returned future ends when every clone of the emitter is gone.
     pub(super) fn new(
         store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        hostname: Arc<str>,
-        enabled: bool,
+        options: EmitterOptions,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let emitter = Self {
-            sender: enabled.then_some(sender),
-            dropped: Arc::default(),
+        let EmitterOptions { clock, zone, hostname, task_events, sent_events } = options;
+        let shared = Arc::new(Shared {
+            dropped: AtomicU64::new(0),
+            task_events: AtomicBool::new(task_events),
+            sent_events,
             clock,
+            zone,
             hostname,
-            lamport: Arc::default(),
-        };
-        (emitter, record(store, receiver))
+            lamport: Lamport::default(),
+        });
+        (Self { sender, shared }, record(store, receiver))
     }
 
     /// How many events were dropped because the buffer was full.
     pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.shared.dropped.load(Ordering::Relaxed)
     }
 
+    /// The node's logical clock, which its events, replies and requests share.
+    pub(super) fn lamport(&self) -> &Lamport {
+        &self.shared.lamport
+    }
+
+    /// Whether task events are sent.
+    pub(super) fn task_events(&self) -> bool {
+        self.shared.task_events.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_task_events(&self, on: bool) {
+        self.shared.task_events.store(on, Ordering::Relaxed);
+    }
+
+    /// Sends an event of a task.
     fn emit(&self, make: impl FnOnce(&EventBase) -> Event) {
-        let Some(sender) = &self.sender else { return };
-        let Ok(permit) = sender.try_reserve() else {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.task_events() {
+            self.send(make);
+        }
+    }
+
+    fn send(&self, make: impl FnOnce(&EventBase) -> Event) {
+        let Ok(permit) = self.sender.try_reserve() else {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        let shared = &*self.shared;
+        let timestamp = shared.clock.wall();
         permit.send(make(&EventBase {
-            hostname: self.hostname.to_string(),
-            utcoffset: 0.0,
+            hostname: shared.hostname.to_string(),
+            utcoffset: hours_west(&shared.zone, timestamp),
             pid: std::process::id(),
-            clock: self.lamport.fetch_add(1, Ordering::Relaxed) + 1,
-            timestamp: self.clock.wall(),
+            clock: shared.lamport.forward(),
+            timestamp,
         }));
+    }
+
+    /// The worker has started.
+    pub(super) fn online(&self, beat: Beat) {
+        self.send(|base| Event::worker_online(base, &beat.status()));
+    }
+
+    /// The worker lives.
+    pub(super) fn heartbeat(&self, beat: Beat) {
+        self.send(|base| Event::worker_heartbeat(base, &beat.status()));
+    }
+
+    /// The worker stops.
+    pub(super) fn offline(&self, beat: Beat) {
+        self.send(|base| Event::worker_offline(base, &beat.status()));
+    }
+
+    /// A heartbeat that somebody asked for: it says only who lives.
+    pub(super) fn asked_heartbeat(&self) {
+        self.send(|base| {
+            let mut fields = Map::from([("freq", ASKED_FREQ)]);
+            fields.extend(software());
+            Event::new("worker-heartbeat", base, fields)
+        });
+    }
+
+    /// What a settlement will send, if that is to be told.
+    pub(super) fn to_be_sent(&self, outgoing: &[Outgoing]) -> Vec<Outgoing> {
+        if self.shared.sent_events { outgoing.to_vec() } else { Vec::new() }
+    }
+
+    /// What a settlement has sent.
+    pub(super) fn sent(&self, outgoing: &[Outgoing]) {
+        for one in outgoing {
+            self.send(|base| task_sent(base, one));
+        }
     }
 
     pub(super) fn received(&self, delivery: &Delivery) {
@@ -127,6 +214,47 @@ impl Emitter {
             }
             _ => {}
         }
+    }
+}
+
+/// What a worker's own events tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beat {
+    /// The time between two.
+    pub(super) period: Duration,
+    /// Tasks that run.
+    pub(super) active: u64,
+    /// Tasks that ended.
+    pub(super) processed: u64,
+}
+
+impl Beat {
+    fn status(self) -> WorkerStatus {
+        let [(_, ident), (_, version), (_, system)] = software();
+        WorkerStatus {
+            freq: self.period.as_secs_f64(),
+            active: self.active,
+            processed: self.processed,
+            loadavg: load_average(),
+            sw_ident: ident.to_owned(),
+            sw_ver: version.to_owned(),
+            sw_sys: system.to_owned(),
+        }
+    }
+}
+
+/// What a worker is (celery 5.7.0 worker/state.py `SOFTWARE_INFO`).
+fn software() -> [(&'static str, &'static str); 3] {
+    let system = if cfg!(target_os = "macos") { "Darwin" } else { "Linux" };
+    [("sw_ident", "celeriac"), ("sw_ver", env!("CARGO_PKG_VERSION")), ("sw_sys", system)]
+}
+
+/// Sends a worker's own events until it is dropped.
+pub(super) async fn beat(emitter: Emitter, pulse: Arc<Pulse>, period: Duration) {
+    emitter.online(pulse.beat(period));
+    loop {
+        tokio::time::sleep(period).await;
+        emitter.heartbeat(pulse.beat(period));
     }
 }
 

@@ -3,11 +3,12 @@
 //! dead nodes.
 
 use super::background::Background;
+use super::emitter::Beat;
 use celeriac_core::lease::{LeaseTimes, SweepGuard, may_take_more, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
-use celeriac_core::{Clock, StoreError};
-use std::sync::Arc;
+use celeriac_core::{Clock, QueueName, StoreError};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,6 +34,15 @@ pub(super) struct Pulse {
     lost: AtomicBool,
     /// Set by the worker: stop renewing.
     ended: AtomicBool,
+    /// What the node consumes and how many slots it has, once that differs from its start.
+    shape: Mutex<Option<Shape>>,
+}
+
+/// What may change while a node runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) queues: Vec<QueueName>,
+    pub(super) slots: u32,
 }
 
 impl Pulse {
@@ -56,6 +66,20 @@ impl Pulse {
     pub(super) fn give_up(&self) {
         self.lost.store(true, Ordering::Release);
         self.ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_shape(&self, shape: Shape) {
+        *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = Some(shape);
+    }
+
+    pub(super) fn shape(&self) -> Option<Shape> {
+        self.shape.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a worker event tells now.
+    pub(super) fn beat(&self, period: Duration) -> Beat {
+        let active = self.active.load(Ordering::Relaxed);
+        Beat { period, active, processed: self.processed.load(Ordering::Relaxed) }
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -306,6 +330,9 @@ impl Keeper {
 
     async fn register_anew(&mut self) {
         let asked = self.clock.boot();
+        if let Some(shape) = self.pulse.shape() {
+            (self.info.queues, self.info.concurrency) = (shape.queues, shape.slots);
+        }
         match self.store.register(self.info.clone()).await {
             Ok(node) => {
                 self.pulse.node.store(node.0, Ordering::Release);

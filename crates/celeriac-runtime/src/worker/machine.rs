@@ -4,6 +4,7 @@
 //! `worker::run` performs. Times are of the boot clock.
 
 use super::decide::{Decision, Refusal, decide};
+use super::orders::Orders;
 use crate::cancel::CancelReason;
 use crate::handler::Registry;
 use celeriac_core::dead::DeadReason;
@@ -127,6 +128,7 @@ pub struct Machine {
     abandon_at: Option<Duration>,
     /// Tasks that were cancelled while a fetch was under way, which may bring them.
     terminated: BTreeSet<String>,
+    orders: Orders,
 }
 
 impl Machine {
@@ -141,7 +143,28 @@ impl Machine {
             grace_ends: None,
             abandon_at: None,
             terminated: BTreeSet::new(),
+            orders: Orders::default(),
         }
+    }
+
+    /// What operators changed, and the worker's own limits.
+    pub fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// The same, to be changed; it holds for what is fetched from now on.
+    pub fn orders_mut(&mut self) -> &mut Orders {
+        &mut self.orders
+    }
+
+    /// How many tasks may run at once.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Has more or fewer slots from now on; what runs goes on.
+    pub fn resize(&mut self, slots: usize) {
+        self.slots = slots;
     }
 
     /// How many messages may be fetched now: the free slots.
@@ -205,7 +228,7 @@ impl Machine {
         let decision = if delivery.suspicion.counted >= POISON_AFTER {
             Decision::Refuse(Body::default(), Refusal::Poison)
         } else {
-            decide(&mut delivery, &self.registry, wall)
+            decide(&mut delivery, &self.registry, &self.orders, wall)
         };
         let id = delivery.message.headers.id().unwrap_or_default();
         match decision {

@@ -66,6 +66,22 @@ impl OwnRates {
         Self(registry.names().filter_map(rate).collect())
     }
 
+    /// Gives a task another rate, or none.
+    pub(super) fn set(&mut self, task: &str, rate: Option<Rate>) {
+        match rate {
+            Some(rate) => {
+                let own = Own { rate, spread: Spread(0), starts: VecDeque::new() };
+                self.0.insert(task.to_owned(), own);
+            }
+            None => drop(self.0.remove(task)),
+        }
+    }
+
+    /// The rates by task.
+    pub(super) fn all(&self) -> BTreeMap<String, Rate> {
+        self.0.iter().map(|(task, own)| (task.clone(), own.rate)).collect()
+    }
+
     /// What a fetch at `now` may take.
     pub(super) fn caps(&self, now: Duration) -> Vec<TaskCap> {
         let cap = |(task, own): (&String, &Own)| TaskCap {

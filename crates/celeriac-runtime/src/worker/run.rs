@@ -1,10 +1,15 @@
 //! The worker's loop: turns what happens into events, and the machine's actions into deeds.
 
+mod words;
+
+use super::control::ControlOptions;
+use super::control::service::{Service, WORDS_MAX, Word};
 use super::decide::Refusal;
-use super::emitter::Emitter;
+use super::emitter::{Emitter, EmitterOptions, beat};
 use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::{HeartbeatHandle, Pulse};
 use super::machine::{Action, Event, Machine, Start};
+use super::orders::Orders;
 use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
 use super::spill::{self, Spill};
@@ -20,12 +25,12 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
-use celeriac_core::{Clock, ErrorKind, StoreError};
+use celeriac_core::{Clock, ErrorKind, QueueName, StoreError};
 use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -73,6 +78,14 @@ struct Loop {
     losses_handled: u64,
     revokes_read: i64,
     rates: OwnRates,
+    /// What is consumed; remote control may change it.
+    queues: Vec<QueueName>,
+    /// How many of each known task have begun.
+    totals: BTreeMap<String, u64>,
+    control: Arc<ControlOptions>,
+    words: mpsc::Receiver<Word>,
+    /// When the worker started.
+    began: Duration,
     idle_since: Duration,
     /// The answer of a fetch was lost: it may have leased messages that nobody here knows of.
     strays: bool,
@@ -152,11 +165,16 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let node: Arc<str> = Arc::from(options.name.as_str());
     let origin: Arc<str> =
         Arc::from(format!("gen{}@{}", std::process::id(), host_of(&options.name)));
+    let control = Arc::new(options.control.clone());
     let (emitter, recording) = Emitter::new(
         Arc::clone(&worker.store),
-        Arc::clone(&worker.clock),
-        Arc::clone(&node),
-        options.task_events,
+        EmitterOptions {
+            clock: Arc::clone(&worker.clock),
+            zone: control.time_zone.clone(),
+            hostname: Arc::clone(&node),
+            task_events: options.task_events,
+            sent_events: control.sent_events,
+        },
     );
     let mut background = JoinSet::new();
     background.spawn(worker.background.prepare(recording));
@@ -170,15 +188,13 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         worker.spill.clone(),
     );
     background.spawn(worker.background.prepare(serving));
-    let aged = worker.spill.clone().filter(|_| worker.store.limits().dead_expires.is_some());
-    let mut housekeeping = JoinSet::new();
-    if let Some(spill) = aged {
-        let pulse = Arc::clone(&heartbeat.pulse);
-        let keeping =
-            keep_young(Arc::clone(&worker.store), Arc::clone(&worker.clock), spill, pulse);
-        housekeeping.spawn(worker.background.prepare(keeping));
-    }
-    let machine = Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
+    let (to_loop, words) = mpsc::channel(WORDS_MAX);
+    let pulse = &heartbeat.pulse;
+    let housekeeping = keep_house(&worker, &node, &control, &emitter, pulse, to_loop);
+    let mut machine =
+        Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
+    *machine.orders_mut() = Orders::new(control.limits);
+    let queues = options.queues.clone();
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
     let store = Arc::clone(&worker.store);
     let rates = OwnRates::of(&worker.registry);
@@ -199,6 +215,11 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         losses_handled: 0,
         revokes_read: newest_revoke(&*store).await?,
         rates,
+        queues,
+        totals: BTreeMap::new(),
+        control,
+        words,
+        began: idle_since,
         idle_since,
         strays: false,
         outdated: None,
@@ -215,6 +236,45 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         return Err(WorkerError::Store(error));
     }
     looping.finish(background).await
+}
+
+/// Starts what a worker does beside its tasks until it begins to sign off.
+fn keep_house(
+    worker: &Worker,
+    node: &Arc<str>,
+    control: &Arc<ControlOptions>,
+    emitter: &Emitter,
+    pulse: &Arc<Pulse>,
+    words: mpsc::Sender<Word>,
+) -> JoinSet<()> {
+    let mut house = JoinSet::new();
+    if let Some(spill) = worker.spill.clone()
+        && worker.store.limits().dead_expires.is_some()
+    {
+        let (store, clock) = (Arc::clone(&worker.store), Arc::clone(&worker.clock));
+        let keeping = keep_young(store, clock, spill, Arc::clone(pulse));
+        house.spawn(worker.background.prepare(keeping));
+    }
+    if let Some(period) = control.heartbeat {
+        let beating = beat(emitter.clone(), Arc::clone(pulse), period);
+        house.spawn(worker.background.prepare(beating));
+    }
+    if control.enabled {
+        let service = Service {
+            node: Arc::clone(node),
+            store: Arc::clone(&worker.store),
+            clock: Arc::clone(&worker.clock),
+            entropy: Arc::clone(&worker.entropy),
+            options: Arc::clone(control),
+            emitter: emitter.clone(),
+            pulse: Arc::clone(pulse),
+            words,
+            stop: worker.stop_handle(),
+            samples: VecDeque::new(),
+        };
+        house.spawn(worker.background.prepare(service.serve()));
+    }
+    house
 }
 
 /// Moves dead letters out of the store when they have been there for long enough.
@@ -300,7 +360,7 @@ impl Loop {
             }
             tokio::select! {
                 biased;
-                // All branches are cancel safe: watch and bell keep their state, the JoinSet and
+                // All branches are cancel safe: watch, channel and bell keep their state, the JoinSet and
                 // the fetch in `look` live outside the select, sleeps are to fixed instants.
                 Ok(()) = stuck.changed() => return,
                 _ = stop.changed() => {}
@@ -309,6 +369,12 @@ impl Loop {
                     self.perform(Event::LeaseLost).await;
                 }
                 Ok(()) = children.changed() => {}
+                Some(word) = self.words.recv() => {
+                    let more = self.heed(word);
+                    if more && matches!(look, Look::Waiting { .. }) {
+                        look = Look::Now;
+                    }
+                }
                 Some(ended) = self.tasks.join_next_with_id() => {
                     self.ended(ended).await;
                     self.idle_since = self.worker().clock.boot();
@@ -350,7 +416,7 @@ impl Loop {
         let boot = worker.clock.boot();
         let own = self.rates.next(boot).map_or(LOOK_AGAIN, |at| at.saturating_sub(boot));
         let latest = tokio::time::Instant::now() + own.min(LOOK_AGAIN);
-        let due = worker.store.next_due(&worker.options.queues);
+        let due = worker.store.next_due(&self.queues);
         let Some(due) = self.side_call(due).await else { return latest };
         match due {
             Ok(Some(due)) => {
@@ -366,6 +432,9 @@ impl Loop {
 
     /// How many messages may be fetched with so many children.
     fn room(&self, children: usize) -> usize {
+        if self.queues.is_empty() {
+            return 0;
+        }
         let active = self.machine.active();
         let outcomes = self.settler.capacity().saturating_sub(active);
         self.machine.free().min(children.saturating_sub(active)).min(outcomes)
@@ -374,7 +443,7 @@ impl Loop {
     fn fetch(&self, count_max: usize) -> BoxFuture<'static, Fetched> {
         let request = FetchRequest {
             node: self.heartbeat.pulse.node(),
-            queues: self.worker().options.queues.clone(),
+            queues: self.queues.clone(),
             count_max,
             suspects: self.machine.takes_suspects(),
             caps: self.rates.caps(self.worker().clock.boot()),
@@ -505,6 +574,7 @@ impl Loop {
             hard_deadline: start.hard.map(|limit| now + limit),
         };
         let embed = start.body.embed.clone();
+        *self.totals.entry(name.to_owned()).or_default() += 1;
         let id = delivery.message.headers.id().unwrap_or_default();
         tracing::debug!(task_id = id, task = name, queue = %delivery.queue, "task received");
         if start.was_old {
@@ -614,12 +684,16 @@ impl Loop {
         self.count(&conclusion.verdict);
         log_end(&delivery, &conclusion.verdict, runtime);
         reach(Step::Concluded);
+        let sent = self.shared.emitter.to_be_sent(&conclusion.plan.publish);
         let settlement = self.shared.settlement(delivery.lease, conclusion.fate, conclusion.plan);
         let shared = Arc::clone(&self.shared);
         let verdict = conclusion.verdict;
         let settler = self.settler.downgrade();
         let held = Arc::clone(&delivery);
         let report = Box::new(move |written: Written| {
+            if matches!(written, Written::Done) {
+                shared.emitter.sent(&sent);
+            }
             shared.written(&delivery, &embed, &verdict, runtime, written, &settler);
         });
         let request = Request { settlement, delivery: Some(held), report };
@@ -670,6 +744,9 @@ impl Loop {
         drop(watchdog);
         let emitter = shared.emitter.clone();
         let store = Arc::clone(&shared.worker.store);
+        if let Some(period) = shared.worker.options.control.heartbeat {
+            emitter.offline(heartbeat.pulse.beat(period));
+        }
         drop(shared);
         report.events_dropped = emitter.dropped();
         drop(emitter);

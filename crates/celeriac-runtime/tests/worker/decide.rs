@@ -4,6 +4,7 @@ use crate::{delivery, registry};
 use celeriac_core::store::Delivery;
 use celeriac_runtime::TaskPolicy;
 use celeriac_runtime::worker::decide::{Decision, Refusal, decide};
+use celeriac_runtime::worker::orders::Orders;
 use celeriac_wire::{TimeLimits, Value};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -18,7 +19,7 @@ fn now() -> Timestamp {
 fn word(change: impl FnOnce(&mut Delivery)) -> String {
     let mut delivery = delivery(1);
     change(&mut delivery);
-    match decide(&mut delivery, &registry(TaskPolicy::default()), now()) {
+    match decide(&mut delivery, &registry(TaskPolicy::default()), &Orders::default(), now()) {
         Decision::Run { .. } => "run".to_owned(),
         Decision::Refuse(_, Refusal::Revoked) => "revoked".to_owned(),
         Decision::Refuse(_, Refusal::Expired) => "expired".to_owned(),
@@ -98,7 +99,8 @@ fn protocol_1_is_looked_at_like_protocol_2() {
         let mut delivery = delivery(1);
         delivery.message.headers = celeriac_wire::Headers::default();
         delivery.message.body = body.into();
-        let decision = decide(&mut delivery, &registry(TaskPolicy::default()), now());
+        let decision =
+            decide(&mut delivery, &registry(TaskPolicy::default()), &Orders::default(), now());
         (delivery, decision)
     };
     let name = delivery(1).message.headers.task().unwrap().to_owned();
@@ -150,7 +152,7 @@ fn limits_come_from_the_message_then_from_the_task() {
     let limits = |soft: Option<Duration>, hard: Option<Duration>| {
         let mut delivery = delivery(1);
         delivery.message.headers.set_time_limits(TimeLimits { soft, hard });
-        match decide(&mut delivery, &registry(policy.clone()), now()) {
+        match decide(&mut delivery, &registry(policy.clone()), &Orders::default(), now()) {
             Decision::Run { soft, hard, .. } => (soft, hard),
             Decision::Refuse(_, refusal) => panic!("{refusal:?}"),
         }

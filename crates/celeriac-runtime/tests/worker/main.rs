@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "a test's name says what it is about")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, and says where")]
 
+mod control;
 mod decide;
 mod machine;
 

@@ -1,6 +1,6 @@
 //! Who is alive, and what happens to the work of those who are not.
 
-use super::fixture::{EXPIRY, Harness, ids, node_info, request};
+use super::fixture::{EXPIRY, Harness, ids, node_info, queue, request};
 use celeriac_core::ErrorKind;
 use celeriac_core::store::{Fate, FetchRequest, Heartbeat, NodeId, Settled};
 use std::time::Duration;
@@ -20,6 +20,19 @@ pub async fn a_node_is_seen_as_it_said(harness: &Harness) {
     assert_eq!((seen[0].started_at, seen[0].seen_at), (started, fixture.now()));
     fixture.clock.advance(EXPIRY);
     assert!(!fixture.store.nodes().await.unwrap()[0].alive, "silence shows before any sweep");
+}
+
+/// Queues and slots may change while a node runs; a dead one changes nothing.
+pub async fn a_node_is_seen_as_it_changed(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("celery@a").await;
+    let queues = vec![queue("reports"), queue("new")];
+    assert!(fixture.store.revise(node, &queues, 7).await.unwrap());
+    let seen = fixture.store.nodes().await.unwrap().remove(0);
+    assert_eq!((seen.info.queues, seen.info.concurrency), (queues.clone(), 7));
+    assert_eq!(seen.info.name, "celery@a");
+    fixture.store.deregister(node).await.unwrap();
+    assert!(!fixture.store.revise(node, &queues, 8).await.unwrap());
 }
 
 /// Replicas with one name have leases of their own.

@@ -11,13 +11,14 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
 /// The most servers or sentinels in one URL.
 pub(super) const SERVERS_MAX: usize = 16;
 /// The options that a URL may carry.
-const OPTIONS: &str = "db, virtual_host, global_keyprefix, result_keyprefix, master_name, \
+const OPTIONS: &str = "db, virtual_host, global_keyprefix, result_keyprefix, visibility_timeout, master_name, \
                        sentinel_username, sentinel_password, allow_eviction, ssl_cert_reqs, \
                        ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_check_hostname";
 
@@ -62,6 +63,8 @@ pub(super) struct Address {
     pub(super) keys: Keys,
     /// Whether an eviction policy that may delete messages is accepted.
     pub(super) allow_eviction: bool,
+    /// After how long stock workers' unacknowledged messages go back (kombu's option, 3600 s).
+    pub(super) visibility_timeout: Duration,
     /// The URL without secrets.
     pub(super) shown: String,
 }
@@ -100,6 +103,7 @@ impl Address {
             sentinel_password: None,
             keys: Keys::default(),
             allow_eviction: false,
+            visibility_timeout: Duration::from_hours(1),
             shown: text.split(';').map(redacted).collect::<Vec<_>>().join(";"),
         };
         let mut sentinel = false;
@@ -181,6 +185,12 @@ impl Address {
             }
             "global_keyprefix" => value.clone_into(&mut self.keys.prefix),
             "result_keyprefix" => self.keys.results = result_prefix(value),
+            "visibility_timeout" => {
+                let seconds = value.parse().ok().filter(|seconds: &f64| *seconds > 0.0);
+                let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                self.visibility_timeout =
+                    timeout.ok_or_else(|| wrong("visibility_timeout is no number of seconds"))?;
+            }
             "master_name" => self.master = Some(value.to_owned()),
             "sentinel_username" => self.sentinel_username = Some(value.to_owned()),
             "sentinel_password" => self.sentinel_password = Some(value.to_owned()),
@@ -486,6 +496,7 @@ mod tests {
             ("redis://h/x", "number"),
             ("redis://h?ssl_cert_reqs=none", "rediss"),
             ("redis://h?visibility=3", "visibility"),
+            ("redis://h?visibility_timeout=soon", "seconds"),
             ("rediss://h?ssl_cert_reqs=optional", "optional"),
             ("redis://h?master_name=m", "sentinel"),
             ("redis://h:x", "port"),

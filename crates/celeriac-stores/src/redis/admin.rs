@@ -4,9 +4,9 @@ use super::Core;
 use super::micros_to_time;
 use super::pack::Pack;
 use super::packet::Packet;
-use super::script::REMOVE;
+use super::script::{RELEASE, REMOVE};
 use super::walk::{self, Entry};
-use celeriac_core::store::{Outgoing, Page, Stored};
+use celeriac_core::store::{Outgoing, Page, Released, Stored};
 use celeriac_core::{QueueName, StoreError};
 use celeriac_wire::Message;
 use redis::Value as Answer;
@@ -177,4 +177,23 @@ async fn find(core: &Core, mut rows: BTreeSet<i64>) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Puts what waits under our keys into the lists of stock workers.
+pub(super) async fn release(
+    core: &Core,
+    queue: &QueueName,
+    count_max: usize,
+) -> Result<Released, StoreError> {
+    let mut argument = Pack::default();
+    argument.map(4);
+    core.pack_head(&mut argument);
+    argument.text("queue").text(queue.as_str()).text("n").number(count_max.min(1000) as i64);
+    let answer = core.link.script("release a queue", &RELEASE, argument.into_bytes()).await?;
+    let Answer::Array(counts) = answer else { return Ok(Released::default()) };
+    let count = |index: usize| match counts.get(index) {
+        Some(Answer::Int(count)) => count.unsigned_abs(),
+        _ => 0,
+    };
+    Ok(Released { scheduled: count(0), limited: count(1), suspects: count(2) })
 }

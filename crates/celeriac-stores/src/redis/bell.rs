@@ -6,6 +6,7 @@
 //! 0009). Changes under our own keys, and results, are published on channels that it subscribes to.
 
 use super::address::Address;
+use super::io::Io;
 use super::link::DEADLINE;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{PushInfo, PushKind, Value};
@@ -36,8 +37,8 @@ const HEARD_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub(super) struct Heard {
     /// The pattern that matched, if it was one.
-    pub(super) channel: String,
-    pub(super) payload: Arc<[u8]>,
+    channel: String,
+    payload: Arc<[u8]>,
 }
 
 /// What waiters want to hear of.
@@ -64,6 +65,7 @@ struct Shared {
 /// The ear of one store. Dropping it ends the listening.
 pub(super) struct Bell {
     shared: Arc<Shared>,
+    io: Arc<Io>,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -82,22 +84,41 @@ impl Drop for Bell {
 }
 
 /// A standing subscription; it ends when the last of its kind is dropped.
-#[derive(Debug)]
-pub(super) struct Subscription<'a> {
-    bell: &'a Bell,
+pub(super) struct Subscription {
+    shared: Arc<Shared>,
     channel: String,
     pattern: bool,
-    pub(super) heard: broadcast::Receiver<Heard>,
+    heard: broadcast::Receiver<Heard>,
 }
 
-impl Drop for Subscription<'_> {
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Subscription").field(&self.channel).finish()
+    }
+}
+
+impl Drop for Subscription {
     fn drop(&mut self) {
-        self.bell.unwish(&self.channel, self.pattern);
+        self.shared.unwish(&self.channel, self.pattern);
+    }
+}
+
+impl Subscription {
+    /// The next message of this channel; a listener that is too slow misses the oldest. Cancel safe.
+    /// `None` when the store has ended.
+    pub(super) async fn next(&mut self) -> Option<Arc<[u8]>> {
+        loop {
+            match self.heard.recv().await {
+                Ok(heard) if heard.channel == self.channel => return Some(heard.payload),
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
     }
 }
 
 impl Bell {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(address: Address, io: Arc<Io>) -> Self {
         let channel = address.keys.bell();
         let wishes = Wishes { channels: BTreeMap::from([(channel, 1)]), ..Wishes::default() };
         let shared = Arc::new(Shared {
@@ -109,15 +130,14 @@ impl Bell {
             heard: broadcast::channel(HEARD_MAX).0,
             subscribed: watch::channel(BTreeSet::new()).0,
         });
-        Self { shared, task: Mutex::default() }
+        Self { shared, io, task: Mutex::default() }
     }
 
-    /// Begins to listen, in the runtime of the first caller that waits. A store that only publishes
-    /// has no second connection.
+    /// Begins to listen. A store that only publishes has no second connection.
     fn start(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-            *task = Some(tokio::spawn(listen(Arc::clone(&self.shared))));
+            *task = Some(self.io.spawn(listen(Arc::clone(&self.shared))));
         }
     }
 
@@ -152,9 +172,15 @@ impl Bell {
         self.count()
     }
 
+    /// Ends what [`Bell::watch_lists`] began.
+    pub(super) fn forget_list(&self, list: &str) {
+        let mut wishes = self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        wishes.lists.remove(list);
+    }
+
     /// Subscribes to a channel, or a pattern of channels, and waits until the server has confirmed,
     /// at most one deadline: without it the caller only hears less.
-    pub(super) async fn subscribe(&self, channel: &str, pattern: bool) -> Subscription<'_> {
+    pub(super) async fn subscribe(&self, channel: &str, pattern: bool) -> Subscription {
         self.start();
         let heard = self.shared.heard.subscribe();
         {
@@ -164,16 +190,19 @@ impl Bell {
                 *all.entry(channel.to_owned()).or_default() += 1;
             }
         }
-        let subscription = Subscription { bell: self, channel: channel.to_owned(), pattern, heard };
+        let shared = Arc::clone(&self.shared);
+        let subscription = Subscription { shared, channel: channel.to_owned(), pattern, heard };
         let mut subscribed = self.shared.subscribed.subscribe();
         self.shared.work.notify_one();
         let confirmed = subscribed.wait_for(|all| all.contains(channel));
         let _timeout = tokio::time::timeout(DEADLINE, confirmed).await.map(drop);
         subscription
     }
+}
 
+impl Shared {
     fn unwish(&self, channel: &str, pattern: bool) {
-        let mut wishes = self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
         let all = if pattern { &mut wishes.patterns } else { &mut wishes.channels };
         if let Some(count) = all.get_mut(channel) {
             *count -= 1;
@@ -181,7 +210,7 @@ impl Bell {
                 all.remove(channel);
             }
         }
-        self.shared.work.notify_one();
+        self.work.notify_one();
     }
 }
 

@@ -134,7 +134,7 @@ pub(super) async fn settle(
     let mut units = Vec::with_capacity(settlements.len());
     for (settlement, record) in settlements.into_iter().zip(records) {
         let Settlement { lease, fate, plan, finisher } = settlement;
-        let deed = deed_of(core, fate, record.as_deref())?;
+        let deed = deed_of(core, fate, lease.row, record.as_deref())?;
         let held = Some((held_by(lease), lease.row));
         units.push(Unit { held, deed, plan, finisher });
     }
@@ -172,8 +172,7 @@ async fn records_of(
 ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
     let wanted = |fate: &Fate| match fate {
         Fate::Done => false,
-        Fate::Release { attempt, .. } => attempt.is_some(),
-        Fate::Lost { .. } | Fate::Dead { .. } => true,
+        Fate::Release { .. } | Fate::Lost { .. } | Fate::Dead { .. } => true,
     };
     let mut pipeline = Pipeline::new();
     let mut places = Vec::new();
@@ -194,21 +193,24 @@ async fn records_of(
     Ok(records)
 }
 
-fn deed_of(core: &Core, fate: Fate, record: Option<&[u8]>) -> Result<Deed, StoreError> {
+fn deed_of(core: &Core, fate: Fate, row: i64, record: Option<&[u8]>) -> Result<Deed, StoreError> {
     let now = core.now();
     Ok(match fate {
         Fate::Done => Deed::Done,
-        Fate::Release { place, attempt: None } => Deed::Back { place, record: Vec::new() },
-        Fate::Release { place, attempt: Some(attempt) } => {
+        Fate::Release { place, attempt } => {
             let record = rewritten(core, record, |packet| {
-                remember(&mut packet.notes.history, attempt.clone());
-                packet.notes.redelivered = true;
+                keep_place(packet, place, row);
+                if let Some(attempt) = attempt {
+                    remember(&mut packet.notes.history, attempt);
+                    packet.notes.redelivered = true;
+                }
             });
             Deed::Back { place, record }
         }
         Fate::Lost { suspicion, attempt } => {
             let record = rewritten(core, record, |packet| {
-                remember(&mut packet.notes.history, attempt.clone());
+                keep_place(packet, Place::Head, row);
+                remember(&mut packet.notes.history, attempt);
                 packet.notes.suspicion = suspicion;
                 packet.notes.redelivered = true;
             });
@@ -228,6 +230,14 @@ fn deed_of(core: &Core, fate: Fate, record: Option<&[u8]>) -> Result<Deed, Store
             Deed::Dead { letter: letter.to_bytes(), task_id }
         }
     })
+}
+
+/// Notes where a message that goes back stood: before everything that was taken after it.
+pub(super) fn keep_place(packet: &mut Packet, place: Place, row: i64) {
+    packet.notes.rank = match place {
+        Place::Head => packet.notes.rank.or(Some(row)),
+        Place::Tail => None,
+    };
 }
 
 /// A record with its notes changed; empty, which leaves it as it is, for one that is no message.

@@ -1,40 +1,113 @@
 //! The event history: a bounded stream, beside what is published for Celery's receivers.
 
-use super::Core;
+use super::bell::Subscription;
 use super::dead::texts;
-use celeriac_core::StoreError;
+use super::pack::Pack;
+use super::script::EVENTS;
+use super::{Core, mailbox};
+use async_trait::async_trait;
 use celeriac_core::failpoint::{Step, reach};
-use celeriac_core::store::StampedEvent;
-use celeriac_wire::{Event, Value};
-use redis::{Pipeline, Value as Answer};
+use celeriac_core::store::{EventStream, StampedEvent};
+use celeriac_core::{ErrorKind, StoreError};
+use celeriac_wire::{DeliveryInfo, Envelope, Event, Headers, Map, Message, Properties, Value};
+use redis::Value as Answer;
+use std::fmt;
+use std::sync::Arc;
 
-/// The most events of one task that are kept and listed.
-const OF_TASK_MAX: usize = 1000;
-/// How long a task's own list of events is kept, in seconds.
-const OF_TASK_SECONDS: i64 = 86_400;
+/// The exchange of events (`event_exchange` of celery 5.7).
+const EXCHANGE: &str = "celeryev";
+/// The routing key of a list of task events (wire specification 6.4).
+const TASKS: &str = "task.multi";
 
+/// Keeps events and publishes them as Celery does: those of tasks as a list, those of workers each on
+/// its own (wire specification 6.1, 6.4).
 pub(super) async fn emit(core: &Core, events: Vec<Event>) -> Result<(), StoreError> {
     if events.is_empty() {
         return Ok(());
     }
     reach(Step::EventBegins);
-    let stream = core.keys.own("events");
-    let max = core.limits.events_max.max(1);
-    let mut pipeline = Pipeline::new();
+    let mut argument = Pack::default();
+    argument.map(5);
+    core.pack_head(&mut argument);
+    argument.text("max").number(core.limits.events_max.clamp(1, 1 << 50) as i64);
+    argument.text("events").array(events.len());
     for event in &events {
-        let body = event.to_bytes();
-        pipeline.cmd("XADD").arg(&stream).arg("MAXLEN").arg("~").arg(max).arg("*");
-        pipeline.arg("e").arg(&body);
-        if let Some(id) = event.uuid() {
-            let list = core.keys.own(&format!("events:{id}"));
-            pipeline.cmd("RPUSH").arg(&list).arg(&body);
-            pipeline.cmd("LTRIM").arg(&list).arg(-(OF_TASK_MAX as i64)).arg(-1);
-            pipeline.cmd("EXPIRE").arg(&list).arg(OF_TASK_SECONDS);
-        }
+        let beats = event.kind() == Some("worker-heartbeat");
+        let host = event.hostname().filter(|_| beats).unwrap_or_default();
+        argument.array(3).bytes(&event.to_bytes()).text(event.uuid().unwrap_or_default());
+        argument.text(host);
     }
-    core.link.pipeline("record events", &pipeline).await?;
+    let (tasks, others): (Vec<&Event>, Vec<&Event>) =
+        events.iter().partition(|event| event.kind().is_some_and(|kind| kind.starts_with("task-")));
+    let mut letters = Vec::new();
+    if let Some(first) = tasks.first() {
+        let list: Value = tasks.iter().map(|event| Value::Object(event.as_map().clone())).collect();
+        letters.push((TASKS.to_owned(), first.hostname().unwrap_or_default(), list));
+    }
+    for event in others {
+        let key = event.routing_key().unwrap_or_default();
+        let body = Value::Object(event.as_map().clone());
+        letters.push((key, event.hostname().unwrap_or_default(), body));
+    }
+    argument.text("letters").array(letters.len());
+    for (key, host, body) in letters {
+        let channel = mailbox::channel(core, &format!("{EXCHANGE}/{key}"));
+        argument.array(2).text(&channel).bytes(&letter(core, &key, host, &body)?);
+    }
+    core.link.script("record events", &EVENTS, argument.into_bytes()).await?;
     reach(Step::EventCommitted);
     Ok(())
+}
+
+fn letter(core: &Core, key: &str, host: &str, body: &Value) -> Result<Vec<u8>, StoreError> {
+    let mut properties = Properties::default();
+    let info = DeliveryInfo { exchange: EXCHANGE.to_owned(), routing_key: key.to_owned() };
+    properties.set_delivery_mode(1).set_delivery_info(&info).set_priority(0);
+    let message = Message {
+        headers: Headers::from_map(Map::from([("hostname", Value::from(host))])),
+        properties,
+        content_type: "application/json".to_owned(),
+        content_encoding: "utf-8".to_owned(),
+        body: body.to_bytes().into(),
+    };
+    mailbox::envelope(core, "send events", message)
+}
+
+/// Events as Celery's channels carry them, those of stock workers too.
+pub(super) async fn watch(core: &Arc<Core>) -> Box<dyn EventStream> {
+    let pattern = mailbox::channel(core, &format!("{EXCHANGE}/*"));
+    let subscription = core.bell.subscribe(&pattern, true).await;
+    Box::new(Watch { subscription, _core: Arc::clone(core) })
+}
+
+struct Watch {
+    subscription: Subscription,
+    /// Keeps the store's listening alive.
+    _core: Arc<Core>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Watch").field(&self.subscription).finish()
+    }
+}
+
+#[async_trait]
+impl EventStream for Watch {
+    async fn next(&mut self) -> Result<Vec<Event>, StoreError> {
+        loop {
+            let Some(payload) = self.subscription.next().await else {
+                return Err(StoreError::new(ErrorKind::Unavailable, "listen to events: ended"));
+            };
+            let read = Envelope::parse(&payload)
+                .and_then(|envelope| Event::parse_many(&envelope.message.body));
+            match read {
+                Ok(events) if !events.is_empty() => return Ok(events),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "events cannot be read"),
+            }
+        }
+    }
 }
 
 /// A stream id as one number: milliseconds and sequence.

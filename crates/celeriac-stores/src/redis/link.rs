@@ -5,6 +5,7 @@
 //! so a half-open socket is noticed by the first call after it broke.
 
 use super::address::Address;
+use super::io::Io;
 use super::script::Script;
 use super::server;
 use celeriac_core::{ErrorKind, StoreError};
@@ -40,9 +41,10 @@ struct Slot {
 /// Connections to one Redis.
 pub(super) struct Link {
     address: Address,
+    io: Arc<Io>,
     slots: Mutex<HashMap<runtime::Id, Arc<tokio::sync::Mutex<Slot>>>>,
-    /// What was warned of already.
-    warned: Mutex<BTreeSet<String>>,
+    /// What endangers messages on this server.
+    warnings: Mutex<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -52,8 +54,8 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(address: Address) -> Self {
-        Self { address, slots: Mutex::default(), warned: Mutex::default() }
+    pub(super) fn new(address: Address, io: Arc<Io>) -> Self {
+        Self { address, io, slots: Mutex::default(), warnings: Mutex::default() }
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -99,18 +101,26 @@ impl Link {
 
     /// A new connection to a server that is what we need.
     async fn connect(&self) -> Result<MultiplexedConnection, StoreError> {
-        let mut connection = self.address.connect(None).await?;
-        let asked = server::check(&mut connection, &self.address);
-        let warnings = tokio::time::timeout(DEADLINE, asked)
-            .await
-            .map_err(|_elapsed| self.unavailable("does not say what it is"))??;
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        for warning in warnings {
-            if warned.insert(warning.clone()) {
-                tracing::warn!("{warning}");
-            }
-        }
+        let address = self.address.clone();
+        let connecting = self.io.spawn(async move {
+            let mut connection = address.connect(None).await?;
+            let asked = server::check(&mut connection, &address);
+            let asked = tokio::time::timeout(DEADLINE, asked).await;
+            Ok::<_, StoreError>((connection, asked))
+        });
+        let connected = connecting.await.map_err(|error| {
+            StoreError::new(ErrorKind::Internal, "the thread for Redis has ended").because(error)
+        })?;
+        let (connection, asked) = connected?;
+        let warnings = asked.map_err(|_elapsed| self.unavailable("does not say what it is"))??;
+        let mut known = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(warnings);
         Ok(connection)
+    }
+
+    /// What endangers messages on this server; each is told once.
+    pub(super) fn take_warnings(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn unavailable(&self, what: &str) -> StoreError {

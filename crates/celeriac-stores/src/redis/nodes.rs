@@ -10,7 +10,7 @@ use celeriac_core::dead::{Attempt, remember};
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::{Lease, LeaseTimes, Recovery};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, NodeView, Place, Plan, Sweep};
-use celeriac_core::{ErrorKind, StoreError};
+use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::{Map, Value};
 use redis::{Pipeline, Value as Answer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,9 @@ pub(super) async fn register(core: &Core, info: &NodeInfo) -> Result<NodeId, Sto
     };
     let number = String::from_utf8_lossy(&number).parse().unwrap_or(0);
     core.expiry_of(NodeId(number), info.times.expiry);
+    for warning in core.link.take_warnings() {
+        tracing::warn!("{warning}");
+    }
     reach(Step::RegisterCommitted);
     Ok(NodeId(number))
 }
@@ -79,6 +82,30 @@ pub(super) async fn heartbeat(
     let answer = core.link.script("renew a worker's leases", &NODES, argument.into_bytes()).await?;
     reach(Step::HeartbeatCommitted);
     Ok(answer == Answer::Int(1))
+}
+
+/// Notes what a node consumes now. Only the node itself changes what it said.
+pub(super) async fn revise(
+    core: &Core,
+    node: NodeId,
+    queues: &[QueueName],
+    concurrency: u32,
+) -> Result<bool, StoreError> {
+    let hash = core.keys.own(&format!("node:{}", node.0));
+    let mut read = Pipeline::new();
+    read.cmd("HGET").arg(&hash).arg("info");
+    read.cmd("ZSCORE").arg(core.keys.own("nodes")).arg(node.0);
+    let answers = core.link.pipeline("read a worker", &read).await?;
+    let [Answer::BulkString(info), score] = &answers[..] else { return Ok(false) };
+    let Ok(Value::Object(mut info)) = Value::parse(info) else { return Ok(false) };
+    if *score == Answer::Nil {
+        return Ok(false);
+    }
+    info.insert("queues", queues.iter().map(QueueName::as_str).collect::<Value>());
+    info.insert("concurrency", u64::from(concurrency));
+    let mut write = redis::cmd("HSET");
+    write.arg(&hash).arg("info").arg(Value::Object(info).to_string());
+    core.link.call("note what a worker consumes", &write).await.map(|_| true)
 }
 
 /// Whether nobody has declared a node dead.
@@ -139,6 +166,7 @@ pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
         reach(Step::SweepCommitted);
         core.bell.ring();
     }
+    super::restore::restore(core).await?;
     super::unique::forget_windows(core).await?;
     Ok(swept)
 }
@@ -173,8 +201,8 @@ async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreE
                 _ => None,
             };
             let (record, poison) = match how {
-                "died" => bereaved(core, &name, &record, started),
-                _ => (redelivered(core, &record), false),
+                "died" => bereaved(core, &name, *row, &record, started),
+                _ => (redelivered(core, *row, &record), false),
             };
             swept.poisoned += u64::from(poison);
             units.push(unit(&hash, *row, Deed::Back { place: Place::Head, record }));
@@ -210,10 +238,17 @@ async fn rows_of(core: &Core, hash: &str) -> Result<Vec<i64>, StoreError> {
 }
 
 /// A record after the death of the worker that held it, and whether it is poison.
-fn bereaved(core: &Core, node: &str, record: &[u8], started: Option<i64>) -> (Vec<u8>, bool) {
+fn bereaved(
+    core: &Core,
+    node: &str,
+    row: i64,
+    record: &[u8],
+    started: Option<i64>,
+) -> (Vec<u8>, bool) {
     let now = core.now();
     let mut poison = false;
     let record = commit::rewritten(core, Some(record), |packet| {
+        commit::keep_place(packet, Place::Head, row);
         let verdict = packet.notes.suspicion.after_worker_death();
         poison = matches!(verdict, Recovery::Poison(_));
         let (Recovery::Requeue(suspicion)
@@ -235,8 +270,11 @@ fn bereaved(core: &Core, node: &str, record: &[u8], started: Option<i64>) -> (Ve
 }
 
 /// A record that was handed back: it may have begun.
-fn redelivered(core: &Core, record: &[u8]) -> Vec<u8> {
-    commit::rewritten(core, Some(record), |packet| packet.notes.redelivered = true)
+fn redelivered(core: &Core, row: i64, record: &[u8]) -> Vec<u8> {
+    commit::rewritten(core, Some(record), |packet| {
+        commit::keep_place(packet, Place::Head, row);
+        packet.notes.redelivered = true;
+    })
 }
 
 /// Gives back what a node holds and does not know of.
@@ -262,7 +300,7 @@ pub(super) async fn return_strays(
         let mut units = Vec::new();
         for (row, record) in some.iter().zip(records) {
             if let Answer::BulkString(record) = record {
-                let record = redelivered(core, &record);
+                let record = redelivered(core, *row, &record);
                 units.push(unit(&hash, *row, Deed::Back { place: Place::Head, record }));
             }
         }

@@ -22,6 +22,8 @@ const NOTES: &str = "celeriac";
 /// What we know of a message beside the message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Notes {
+    /// Its place in its queue: the number of its first delivery. Only what went back has one.
+    pub(super) rank: Option<i64>,
     /// When it was first enqueued, in microseconds since 1970.
     pub(super) enqueued: Option<i64>,
     /// What its owners' deaths say about it.
@@ -123,6 +125,10 @@ fn uuid(high: u64, low: u64) -> String {
 
 fn write_notes(notes: &Notes) -> Value {
     let mut map = Map::new();
+    // The first, where the scripts look for it.
+    if let Some(rank) = notes.rank {
+        map.insert("rank", rank);
+    }
     if let Some(enqueued) = notes.enqueued {
         map.insert("at", enqueued);
     }
@@ -156,6 +162,7 @@ fn read_notes(value: &Value) -> Notes {
     };
     let history = value.get("history").cloned().and_then(|history| from_value(history).ok());
     Notes {
+        rank: value.get("rank").and_then(Value::as_i64),
         enqueued: value.get("at").and_then(Value::as_i64),
         suspicion: Suspicion {
             seen: deaths(0).unwrap_or_default(),

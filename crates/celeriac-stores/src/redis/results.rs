@@ -125,9 +125,8 @@ pub(super) async fn wait(
         // Looked at now and then all the same: a broken connection hears nothing.
         let heard = async {
             loop {
-                let heard = subscription.heard.recv().await.ok()?;
-                if heard.channel == key
-                    && let Ok(record) = read(&heard.payload, core.now())
+                let payload = subscription.next().await?;
+                if let Ok(record) = read(&payload, core.now())
                     && record.meta.state().is_ready()
                 {
                     return Some(record);

@@ -58,12 +58,18 @@ scripts! {
     STATE = "state.lua";
     /// Forgets windows of unique tasks.
     FORGET = "forget.lua";
+    /// Keeps and publishes events.
+    EVENTS = "events.lua";
     /// Registers, renews and signs off nodes, and finds dead ones.
     NODES = "nodes.lua";
     /// Rules, pauses and revocations.
     CONTROL = "control.lua";
     /// Dead letters.
     DEAD = "dead.lua";
+    /// Puts everything into the lists of stock workers.
+    RELEASE = "release.lua";
+    /// Takes back what stock workers left.
+    RESTORE = "restore.lua";
     /// Removes waiting messages.
     REMOVE = "remove.lua";
 }

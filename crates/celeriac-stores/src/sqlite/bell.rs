@@ -1,9 +1,10 @@
 //! Tells waiting code that the store changed, in this process or in another.
 //!
-//! Every process writes one byte into the bell file after each synced commit; the others hear it
-//! by inotify (Linux). The write-ahead log itself is no bell: its bytes are written before the
+//! Every process writes one byte into the bell file after each synced commit, and touches the file
+//! after each request or reply; the others hear both by inotify (Linux), and tell them apart. The write-ahead log itself is no bell: its bytes are written before the
 //! fsync, and what publishes the commit is a write to mapped memory, which inotify does not see.
-//! A look at `PRAGMA data_version` every 100 ms is the safety net, and the only way elsewhere.
+//! A look at `PRAGMA data_version` every 100 ms is the safety net, the only way for events, and the
+//! only way elsewhere.
 
 use rusqlite::Connection;
 use std::fs::File;
@@ -17,6 +18,18 @@ use tokio::sync::Notify;
 /// How late a change may be noticed when the file system does not tell.
 pub(super) const SAFETY_NET: Duration = Duration::from_millis(100);
 
+/// While the bell rings without a pause, `data_version` is looked at after so many rings.
+const LOOK_EVERY: u32 = 16;
+
+/// How a process rings for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stroke {
+    /// It writes into the bell file: messages and results.
+    Write,
+    /// It sets the file's times: what is in the events file.
+    Touch,
+}
+
 /// Counts changes; cloned by everybody who rings or listens.
 ///
 /// Listeners are woken in the order in which they began to wait. A `watch` channel wakes them in an
@@ -25,13 +38,13 @@ pub(super) const SAFETY_NET: Duration = Duration::from_millis(100);
 pub(super) struct Bell {
     count: Arc<AtomicU64>,
     listeners: Arc<Notify>,
-    file: Option<Arc<File>>,
+    file: Option<(Arc<File>, Stroke)>,
 }
 
 impl Bell {
     /// A bell that rings in this process and, with a file, in others.
-    pub(super) fn new(file: Option<File>) -> Self {
-        Self { count: Arc::default(), listeners: Arc::default(), file: file.map(Arc::new) }
+    pub(super) fn new(file: Option<(Arc<File>, Stroke)>) -> Self {
+        Self { count: Arc::default(), listeners: Arc::default(), file }
     }
 
     /// Wakes this process.
@@ -43,9 +56,12 @@ impl Bell {
     /// Wakes this process and the others.
     pub(super) fn ring_everywhere(&self) {
         self.ring();
-        if let Some(file) = &self.file
-            && let Err(error) = file.write_at(b"!", 0)
-        {
+        let rung = match &self.file {
+            None => Ok(()),
+            Some((file, Stroke::Write)) => file.write_at(b"!", 0).map(|_| ()),
+            Some((file, Stroke::Touch)) => touch(file),
+        };
+        if let Err(error) = rung {
             tracing::debug!(%error, "cannot ring the bell; others notice within 100 ms");
         }
     }
@@ -67,6 +83,13 @@ impl Bell {
     }
 }
 
+/// Sets the file's times to now, which inotify reports as a change of attributes.
+fn touch(file: &File) -> std::io::Result<()> {
+    use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Ok(futimens(file, &Timestamps { last_access: now, last_modification: now })?)
+}
+
 /// Listens for other processes until it is dropped.
 #[derive(Debug)]
 pub(super) struct Listener(Arc<AtomicBool>);
@@ -77,28 +100,64 @@ impl Drop for Listener {
     }
 }
 
+/// A file whose changes ring a bell.
+struct Source {
+    connection: Connection,
+    bell: Bell,
+    seen: i64,
+}
+
+impl Source {
+    fn new((connection, bell): (Connection, Bell)) -> Self {
+        let mut source = Self { connection, bell, seen: 0 };
+        source.seen = source.version();
+        source
+    }
+
+    /// An unreadable store is reported by the calls that need it.
+    fn version(&self) -> i64 {
+        self.connection
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .unwrap_or(self.seen)
+    }
+
+    fn look(&mut self) {
+        let version = self.version();
+        if version != self.seen {
+            self.seen = version;
+            self.bell.ring();
+        }
+    }
+}
+
 impl Listener {
-    /// Starts the listening thread on a connection of its own; it ends within 100 ms of the drop.
+    /// Starts the listening thread on connections of its own, to the main file and to the events
+    /// file; it ends within 100 ms of the drop.
     pub(super) fn spawn(
-        connection: Connection,
+        sources: [(Connection, Bell); 2],
         bell_file: &Path,
-        bell: Bell,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let ear = Ear::new(bell_file);
         let stopped = Arc::clone(&stop);
         std::thread::Builder::new().name("sqlite-bell".to_owned()).spawn(move || {
-            let version = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
-            let mut seen: i64 = version().unwrap_or(0);
+            let [mut main, mut events] = sources.map(Source::new);
+            let mut rings = 0;
             while !stopped.load(Ordering::Acquire) {
+                let heard = ear.wait(SAFETY_NET);
                 // A heard bell needs no look; its own process has rung already, a second ring is
                 // cheaper than finding out who it was.
-                let heard = ear.wait(SAFETY_NET);
-                // An unreadable store is reported by the calls that need it.
-                let current = if heard { seen } else { version().unwrap_or(seen) };
-                if heard || current != seen {
-                    seen = current;
-                    bell.ring();
+                if heard.written {
+                    main.bell.ring();
+                }
+                if heard.touched {
+                    events.bell.ring();
+                }
+                rings += 1;
+                if !heard.any() || rings >= LOOK_EVERY {
+                    rings = 0;
+                    main.look();
+                    events.look();
                 }
             }
         })?;
@@ -106,7 +165,20 @@ impl Listener {
     }
 }
 
-/// Waits for a write to the bell file, at most for a given time; tells whether there was one.
+/// What was heard.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    written: bool,
+    touched: bool,
+}
+
+impl Heard {
+    fn any(self) -> bool {
+        self.written || self.touched
+    }
+}
+
+/// Waits for a stroke on the bell file, at most for a given time.
 struct Ear {
     #[cfg(target_os = "linux")]
     inotify: Option<rustix::fd::OwnedFd>,
@@ -118,7 +190,8 @@ impl Ear {
         use rustix::fs::inotify;
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let watched = inotify::init(flags).and_then(|fd| {
-            inotify::add_watch(&fd, bell_file, inotify::WatchFlags::MODIFY)?;
+            let strokes = inotify::WatchFlags::MODIFY | inotify::WatchFlags::ATTRIB;
+            inotify::add_watch(&fd, bell_file, strokes)?;
             Ok(fd)
         });
         if let Err(error) = &watched {
@@ -128,20 +201,31 @@ impl Ear {
         Self { inotify: watched.ok() }
     }
 
-    fn wait(&self, timeout: Duration) -> bool {
+    fn wait(&self, timeout: Duration) -> Heard {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::fs::inotify::{ReadFlags, Reader};
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let mut heard = Heard::default();
         let Some(fd) = &self.inotify else {
             // Both an expired and an interrupted poll lead to the look at data_version.
             let _ready = poll(&mut [], Some(&timeout));
-            return false;
+            return heard;
         };
-        let heard = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout))
-            .is_ok_and(|ready| ready > 0);
-        if heard {
-            // One read takes up to 256 events; what is left makes the next poll return at once.
-            let mut drained = [0u8; 4096];
-            let _count = rustix::io::read(fd, &mut drained);
+        let ready = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout));
+        if ready.is_ok_and(|ready| ready > 0) {
+            // What does not fit makes the next poll return at once.
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+            let mut reader = Reader::new(fd, &mut buffer);
+            while let Ok(event) = reader.next() {
+                let flags = event.events();
+                // A queue that overflowed may have lost either.
+                let lost = flags.contains(ReadFlags::QUEUE_OVERFLOW);
+                heard.written |= lost || flags.contains(ReadFlags::MODIFY);
+                heard.touched |= lost || flags.contains(ReadFlags::ATTRIB);
+                if reader.is_buffer_empty() {
+                    break;
+                }
+            }
         }
         heard
     }
@@ -153,11 +237,11 @@ impl Ear {
         Self {}
     }
 
-    fn wait(&self, timeout: Duration) -> bool {
+    fn wait(&self, timeout: Duration) -> Heard {
         use rustix::event::{Timespec, poll};
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
         // Both an expired and an interrupted poll lead to the look at data_version.
         let _ready = poll(&mut [], Some(&timeout));
-        false
+        Heard::default()
     }
 }

@@ -73,6 +73,22 @@ pub(super) fn heartbeat(
     Ok(renewed == 1)
 }
 
+pub(super) fn revise(
+    connection: &Connection,
+    node: NodeId,
+    queues: &[QueueName],
+    concurrency: u32,
+) -> Result<bool, StoreError> {
+    connection
+        .prepare_cached("UPDATE node SET queues = ?2, concurrency = ?3 WHERE id = ?1 AND state = 0")
+        .and_then(|mut statement| {
+            let names: Value = queues.iter().map(QueueName::as_str).collect();
+            statement.execute((node.0, names.to_string(), concurrency))
+        })
+        .map(|changed| changed == 1)
+        .map_err(wrap("note what a worker consumes"))
+}
+
 /// Whether nobody has declared a node dead.
 pub(super) fn stands(connection: &Connection, node: NodeId) -> Result<bool, StoreError> {
     connection

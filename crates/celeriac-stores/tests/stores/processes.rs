@@ -5,13 +5,14 @@ use celeriac_core::ErrorKind;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    Broker, ChordDone, ChordFinisher, Control, DeadFilter, DeadLetters, Fate, Heartbeat, Inspect,
-    Nodes, Outgoing, Page, Place, Plan, Queues, Replay, ResultRecord, Results, Settled, Settlement,
+    Broker, ChordDone, ChordFinisher, Control, DeadFilter, DeadLetters, Events, Fate, Heartbeat,
+    Inspect, Mailbox, Nodes, Outgoing, Page, Place, Plan, Queues, Replay, ResultRecord, Results,
+    Settled, Settlement, ask,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
 use celeriac_core::throttle::Target;
 use celeriac_stores::SqliteStore;
-use celeriac_wire::{Message, ResultMeta, State, Value};
+use celeriac_wire::{ControlReply, ControlRequest, Event, Map, Message, ResultMeta, State, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,4 +268,27 @@ async fn what_was_given_up_behind_a_lock_is_not_done_when_it_opens() {
     locker.execute_batch("COMMIT").unwrap();
     // Jobs are done in their order: with this one answered, the sweep has had its turn.
     assert!(store.heartbeat(node, Heartbeat::default()).await.unwrap(), "nobody took its leases");
+}
+
+/// Requests, replies and events pass between processes, which here are two stores on one file.
+#[tokio::test]
+async fn control_and_events_pass_between_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let (asker, node) = (open(&path, 1).0, open(&path, 2).0);
+    let mut requests = node.listen("celery@a").await.unwrap();
+    let mut events = asker.watch_events().await.unwrap();
+    let request = ControlRequest::new("ping", Map::new());
+    let asking = ask(&*asker, "q", request, PATIENCE, Some(1));
+    let answering = async {
+        let request = requests.next().await.unwrap();
+        let answer = Value::from("pong");
+        let reply = ControlReply::new(request.ticket(), "celery@a", answer);
+        node.reply(&request.reply_to().unwrap(), &reply).await.unwrap();
+        node.emit(vec![Event::from_map(reply.answers)]).await.unwrap();
+    };
+    let (replies, ()) = tokio::join!(asking, answering);
+    assert_eq!(replies.unwrap().len(), 1);
+    let heard = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+    assert_eq!(heard[0].get("celery@a").unwrap().as_str(), Some("pong"));
 }

@@ -11,14 +11,14 @@ use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
-    Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo,
-    NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Replay,
-    ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
-    TaskFilter, TaskView, Throttle,
+    EventStream, Events, FetchRequest, Finding, Heartbeat, Inbox, Inspect, LimitView, Mailbox,
+    Maintain, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView,
+    Queues, Released, Replay, Requests, ResultRecord, Results, Revoke, Settled, Settlement,
+    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{QueueName, StoreError};
-use celeriac_wire::Event;
+use celeriac_wire::{ControlReply, ControlRequest, Event, ReplyTo};
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -178,6 +178,10 @@ impl Queues for NodeStore {
         pass!(self.peek(queue, page))
     }
 
+    async fn release(&self, queue: &QueueName, count_max: usize) -> Result<Released, StoreError> {
+        pass!(self.release(queue, count_max))
+    }
+
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
         pass!(self.remove(rows))
     }
@@ -297,12 +301,48 @@ impl Nodes for NodeStore {
     async fn nodes(&self) -> Result<Vec<NodeView>, StoreError> {
         pass!(self.nodes())
     }
+
+    async fn revise(
+        &self,
+        node: NodeId,
+        queues: &[QueueName],
+        concurrency: u32,
+    ) -> Result<bool, StoreError> {
+        pass!(self.revise(node, queues, concurrency))
+    }
+}
+
+#[async_trait]
+impl Mailbox for NodeStore {
+    async fn broadcast(&self, request: &ControlRequest) -> Result<(), StoreError> {
+        pass!(self.broadcast(request))
+    }
+
+    async fn listen(&self, node: &str) -> Result<Box<dyn Requests>, StoreError> {
+        pass!(self.listen(node))
+    }
+
+    async fn reply(&self, to: &ReplyTo, reply: &ControlReply) -> Result<(), StoreError> {
+        pass!(self.reply(to, reply))
+    }
+
+    async fn open_inbox(&self, id: &str) -> Result<Box<dyn Inbox>, StoreError> {
+        pass!(self.open_inbox(id))
+    }
+
+    fn has_stock_nodes(&self) -> bool {
+        self.inner.has_stock_nodes()
+    }
 }
 
 #[async_trait]
 impl Events for NodeStore {
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError> {
         pass!(self.emit(events))
+    }
+
+    async fn watch_events(&self) -> Result<Box<dyn EventStream>, StoreError> {
+        pass!(self.watch_events())
     }
 
     async fn events_since(

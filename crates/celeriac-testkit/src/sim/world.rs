@@ -18,7 +18,8 @@ use celeriac_core::testing::Seeded;
 use celeriac_core::workflow::{self, Lineage, Sender};
 use celeriac_core::{Clock, ErrorKind, QueueName, StoreError, clock};
 use celeriac_runtime::{
-    Background, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
+    Background, ControlOptions, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts,
+    WorkerReport,
 };
 use celeriac_stores::SqliteStore;
 use std::collections::BTreeMap;
@@ -150,6 +151,8 @@ impl World {
             task_events: true,
             idle_stop: None,
             processes: None,
+            // Remote control moves no message; its reads would only make a seed longer.
+            control: ControlOptions { enabled: false, heartbeat: None, ..Default::default() },
         };
         let held = Arc::clone(&gate);
         let parts = WorkerParts {

@@ -3,6 +3,7 @@
 mod codecs;
 mod fixtures;
 mod golden;
+mod golden_control;
 mod golden_events;
 mod parts;
 mod python;

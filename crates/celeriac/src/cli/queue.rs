@@ -1,5 +1,7 @@
 //! `celeriac queue`: list, peek, pause, resume, purge, load.
 
+mod release;
+
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
@@ -50,6 +52,19 @@ pub(super) enum QueueCommand {
         /// The queue
         queue: String,
     },
+    /// Put what only celeriac's workers would find (scheduled, limited, suspect messages, and what
+    /// dead workers held) where stock Celery workers take it
+    #[command(
+        after_help = "Examples:\n  celeriac queue release reports\n  celeriac queue release --all     # after the last celeriac worker has stopped\n\nWorkers that still run take the messages up again; stop them first."
+    )]
+    Release {
+        /// The queue
+        #[arg(required_unless_present = "all")]
+        queue: Option<String>,
+        /// Every queue
+        #[arg(long, conflicts_with = "queue")]
+        all: bool,
+    },
     /// Delete the waiting messages of a queue, after saving them to a file
     #[command(
         after_help = "Examples:\n  celeriac queue purge reports\n  celeriac queue purge reports --yes 37 --save reports.jsonl\n  celeriac queue load reports.jsonl      # puts them back"
@@ -96,6 +111,10 @@ pub(super) async fn run(session: &Session, command: QueueCommand) -> Result<Exit
             }
             done(session, &queue, "resumed");
             Ok(ExitCode::SUCCESS)
+        }
+        QueueCommand::Release { queue, all: _ } => {
+            let queue = queue.as_deref().map(QueueName::parse).transpose()?;
+            release::run(session, queue).await
         }
         QueueCommand::Purge { queue, yes, save } => {
             purge(session, &QueueName::parse(&queue)?, yes, save).await

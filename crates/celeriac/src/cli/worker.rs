@@ -29,7 +29,7 @@ pub(super) struct WorkerArgs {
     /// How many tasks run at once [default: the number of CPUs]
     #[arg(short, long, value_name = "SLOTS")]
     concurrency: Option<String>,
-    /// The node name; %h is the host, %n the part before it [default: celery@<host>]
+    /// The node name; %h is the host, %n its first part, %d its domain [default: celery@%h]
     #[arg(short = 'n', long, value_name = "NAME")]
     hostname: Option<String>,
     /// How long running tasks may finish after TERM [default: 30s]
@@ -47,6 +47,18 @@ pub(super) struct WorkerArgs {
     /// Record no task events: less history, more speed
     #[arg(long)]
     no_task_events: bool,
+    /// Send no heartbeat events; leases are kept all the same
+    #[arg(long, conflicts_with = "heartbeat_interval")]
+    without_heartbeat: bool,
+    /// Seconds between heartbeat events [default: 2]
+    #[arg(long, value_name = "SECONDS")]
+    heartbeat_interval: Option<String>,
+    /// Do not ask other workers for their revocations at start
+    #[arg(long)]
+    without_mingle: bool,
+    /// Celery's; a native worker listens to no events of others
+    #[arg(long)]
+    without_gossip: bool,
     /// Where tasks run: async, or process (prefork is its name in Celery) [default: async]
     #[arg(short = 'P', long, value_name = "POOL")]
     pool: Option<String>,
@@ -94,11 +106,18 @@ impl WorkerArgs {
             ("max_tasks_per_child", &self.max_tasks_per_child),
             ("max_memory_per_child", &self.max_memory_per_child.as_deref().map(kib)),
             ("child_memory_max", &self.child_memory_max),
+            ("heartbeat_events", &self.heartbeat_interval),
         ];
         for (key, value) in given {
             if let Some(value) = value {
                 flags.push((key, value.clone()));
             }
+        }
+        if self.without_heartbeat {
+            flags.push(("heartbeat_events", "0".to_owned()));
+        }
+        if self.without_mingle {
+            flags.push(("mingle", "false".to_owned()));
         }
         if self.task_events || self.no_task_events {
             flags.push(("task_events", self.task_events.to_string()));

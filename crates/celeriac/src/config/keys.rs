@@ -67,6 +67,14 @@ keys! {
         "what the kernel adds to a child's chance to be killed when memory runs out; -1000 to 1000"
     "task_events" [] "true";
         "records task events for history and monitors"
+    "sent_events" ["CELERY_TASK_SEND_SENT_EVENT"] "false";
+        "tells monitors what clients and tasks send (Celery's `task_send_sent_event`)"
+    "remote_control" ["CELERY_WORKER_ENABLE_REMOTE_CONTROL"] "true";
+        "workers answer `inspect` and `control`"
+    "mingle" [] "true";
+        "a worker that starts among stock workers takes over what they have revoked"
+    "heartbeat_events" [] "2s";
+        "how often a worker tells monitors that it lives; 0 sends no events of workers"
     "log_level" [] "info";
         "what is logged"
     "log_format" [] "text";

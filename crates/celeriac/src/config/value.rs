@@ -181,14 +181,18 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
             Some('h') => name.push_str(&host),
             Some('n') => name.push_str(short),
             Some('d') => name.push_str(domain),
+            // The worker itself is process 0; its children have no names of their own (wire 9.1).
+            Some('i') => name.push('0'),
+            Some('I') => {}
             Some('%') => name.push('%'),
-            _ => return Err("expected %h, %n, %d or %% behind a percent sign".to_owned()),
+            _ => return Err("expected %h, %n, %d, %i, %I or %% behind a percent sign".to_owned()),
         }
     }
     if name.is_empty() || name.chars().any(char::is_control) {
         return Err("expected a name such as celery@%h".to_owned());
     }
-    Ok(if name.contains('@') { name } else { format!("{name}@{host}") })
+    // A word alone is the host (celery 5.7.0 utils/nodenames.py `default_nodename`).
+    Ok(if name.contains('@') { name } else { format!("celery@{name}") })
 }
 
 #[cfg(test)]
@@ -198,7 +202,8 @@ mod tests {
     #[test]
     fn node_names_expand_once() {
         let host = hostname::get().unwrap().to_string_lossy().into_owned();
-        assert_eq!(node_name("w1").unwrap(), format!("w1@{host}"));
+        assert_eq!(node_name("w1").unwrap(), "celery@w1");
+        assert_eq!(node_name("w%i%I@%h").unwrap(), format!("w0@{host}"));
         assert_eq!(node_name("w%%h@%h").unwrap(), format!("w%h@{host}"));
         assert!(node_name("w%x@h").unwrap_err().contains("%h"));
     }

@@ -48,6 +48,11 @@ impl Place {
         }
     }
 
+    /// Whether [`Place::shared`] is SQLite.
+    pub(crate) fn is_embedded() -> bool {
+        std::env::var_os("CELERIAC_TEST_STORE").is_none()
+    }
+
     /// An empty Redis, in a thread that ends it with the place.
     pub(crate) fn redis() -> Self {
         let (tell, told) = std::sync::mpsc::channel();

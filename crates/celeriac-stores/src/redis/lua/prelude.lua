@@ -69,24 +69,49 @@ local function note_due(queue)
   end
 end
 
+-- The place that a message had before it was taken first; it is written in the notes of one that went
+-- back.
+local function rank_of(payload)
+  return tonumber(string.match(payload, '"celeriac": {"rank": (%d+)'))
+end
+
+-- Puts a message that goes back at the head of a list, behind those that stood before it.
+local function push_head(key, member)
+  local rank, aside = rank_of(member), {}
+  if rank then
+    while #aside < 256 do
+      local top = call('LINDEX', key, -1)
+      local other = top and rank_of(top)
+      if not other or other >= rank then break end
+      call('RPOP', key)
+      table.insert(aside, top)
+    end
+  end
+  call('RPUSH', key, member)
+  for index = #aside, 1, -1 do call('RPUSH', key, aside[index]) end
+end
+
+local function push(key, member, head)
+  if head then push_head(key, member) else call('LPUSH', key, member) end
+end
+
 -- Puts a record where a ready message waits. `head`: before everything else.
 local function place(f, head)
   local queue, step, lane = f[1], f[2], f[4]
-  local push = head and 'RPUSH' or 'LPUSH'
   if f[3] == 's' then
     local number = call('INCR', K .. 'seq')
-    if head then number = STEP / 2 - number else number = STEP / 2 + number end
+    if head then number = rank_of(f[7]) or STEP / 2 - number else number = STEP / 2 + number end
     call('ZADD', K .. 'suspects:' .. queue, step * STEP + number, text(number) .. '\n' .. record_of(f))
     count('w', queue, 1)
     ring()
   elseif lane ~= '' or f[5] ~= '' then
     if lane == '' then lane = '.'; f[4] = '.' end
-    call(push, lane_key(queue, lane, step), record_of(f))
+    push(lane_key(queue, lane, step), record_of(f), head)
     call('ZADD', K .. 'lanes:' .. queue, 'NX', 0, lane)
     count('w', queue, 1)
     ring()
   else
-    call(push, list_key(queue, step), f[7])
+    push(list_key(queue, step), f[7], head)
   end
   call('SADD', K .. 'queues', queue)
 end

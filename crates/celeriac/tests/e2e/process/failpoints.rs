@@ -50,7 +50,11 @@ async fn a_death_at_any_step_breaks_no_promise() {
     let chosen = std::env::var_os("CELERIAC_STEPS").map(|text| text.into_string().unwrap());
     let points: Vec<String> = match &chosen {
         Some(text) => text.split(',').map(str::to_owned).collect(),
-        None => Step::ALL.iter().map(|step| step.as_str().to_owned()).collect(),
+        None => Step::ALL
+            .iter()
+            .filter(|step| Place::is_embedded() || !step.is_inside_a_transaction())
+            .map(|step| step.as_str().to_owned())
+            .collect(),
     };
     let count = points.len();
     let played: Vec<(String, &str)> = futures::stream::iter(points)

@@ -1,0 +1,117 @@
+//! What the loop answers to remote control, from memory, and what it changes.
+
+use super::Loop;
+use crate::worker::control::service::Word;
+use crate::worker::control::{Deed, PoolView, ProcessView, Running, Snapshot};
+use crate::worker::heartbeat::Shape;
+use celeriac_wire::Value;
+use std::sync::Arc;
+
+impl Loop {
+    /// Answers or obeys; `true` when more may be fetched than before.
+    pub(super) fn heed(&mut self, word: Word) -> bool {
+        match word {
+            Word::Look(reply) => {
+                // Nobody waits any more, if the request took too long.
+                let _gone = reply.send(self.snapshot());
+                false
+            }
+            Word::Do(deed, done) => {
+                let more = self.change(deed);
+                let _gone = done.send(());
+                more
+            }
+        }
+    }
+
+    fn change(&mut self, deed: Deed) -> bool {
+        match deed {
+            Deed::Rate { task, rate } => {
+                tracing::info!(task, ?rate, "rate limit changed by remote control");
+                self.rates.set(&task, rate);
+            }
+            Deed::Limits { task, limits } => {
+                tracing::info!(task, ?limits, "time limits changed by remote control");
+                self.machine.orders_mut().set_limits(&task, limits);
+            }
+            Deed::RevokeStamps { header, stamps } => {
+                self.machine.orders_mut().revoke_stamps(&header, &stamps);
+            }
+            Deed::Consume(queue) => {
+                if !self.queues.contains(&queue) {
+                    tracing::info!(%queue, "consuming a queue by remote control");
+                    self.queues.push(queue);
+                }
+            }
+            Deed::Cancel(queue) => {
+                tracing::info!(%queue, "consuming a queue no longer, by remote control");
+                self.queues.retain(|name| *name != queue);
+            }
+            Deed::Resize(slots) => {
+                tracing::info!(slots, "pool resized by remote control");
+                self.machine.resize(slots);
+                if let Some(pool) = &self.pool {
+                    pool.resize(slots);
+                }
+            }
+            // The others are not the loop's.
+            _ => return false,
+        }
+        let slots = u32::try_from(self.machine.slots()).unwrap_or(u32::MAX);
+        self.heartbeat.pulse.set_shape(Shape { queues: self.queues.clone(), slots });
+        true
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let worker = self.worker();
+        let pool = self.pool_view();
+        let by_task = self.pool.as_ref().map(crate::pool::ProcessPool::busy).unwrap_or_default();
+        let running = self.in_flight.values().map(|task| {
+            let id = task.delivery.message.headers.id().unwrap_or_default();
+            let pid = match &self.pool {
+                None => Some(std::process::id()),
+                Some(_) => by_task.get(id).copied(),
+            };
+            Running { delivery: Arc::clone(&task.delivery), started_at: task.started_at, pid }
+        });
+        let lamport = self.shared.emitter.lamport();
+        Snapshot {
+            node: Arc::clone(&self.shared.node),
+            pid: std::process::id(),
+            clock: lamport.value(),
+            uptime: worker.clock.boot().saturating_sub(self.began),
+            options: Arc::clone(&self.control),
+            registry: Arc::clone(&worker.registry),
+            queues: self.queues.clone(),
+            pool,
+            running: running.collect(),
+            totals: self.totals.clone(),
+            rates: self.rates.all(),
+            orders: self.machine.orders().clone(),
+            task_events: self.shared.emitter.task_events(),
+            scheduled: Vec::new(),
+            revoked: Vec::new(),
+            rusage: Value::Null,
+            memory: None,
+            samples: Vec::new(),
+        }
+    }
+
+    fn pool_view(&self) -> PoolView {
+        let slots = self.machine.slots();
+        match &self.pool {
+            Some(pool) => PoolView {
+                kind: "process",
+                slots,
+                processes: pool.processes(),
+                tasks_max: pool.tasks_max(),
+            },
+            None => {
+                let taken = self.totals.values().sum();
+                let busy = self.machine.active() > 0;
+                let own = ProcessView { pid: std::process::id(), taken, busy };
+                PoolView { kind: "async", slots, processes: vec![own], tasks_max: None }
+            }
+        }
+    }
+}
