@@ -127,13 +127,11 @@ pub(super) async fn stands(core: &Core, node: NodeId) -> Result<bool, StoreError
     let asked = core.link.call("look for a worker's leases", &score);
     match tokio::time::timeout(expiry / ANSWER_SHARE, asked).await {
         Ok(Ok(answer)) => Ok(answer != Answer::Nil),
-        Ok(Err(_)) | Err(_) => match core.link.address().machine_answers().await {
-            Some(_) => Ok(true),
-            None => {
-                let text = format!("nothing answers at {}", core.link.address());
-                Err(StoreError::new(ErrorKind::Unavailable, text))
-            }
-        },
+        Ok(Err(_)) | Err(_) if core.link.address().machine_answers().await.is_some() => Ok(true),
+        Ok(Err(_)) | Err(_) => {
+            let text = format!("nothing answers at {}", core.link.address());
+            Err(StoreError::new(ErrorKind::Unavailable, text))
+        }
     }
 }
 
