@@ -25,6 +25,7 @@ pub mod dead;
 pub mod event;
 pub mod exchange;
 pub mod lease;
+pub mod monitor;
 pub mod outcome;
 pub mod priority;
 pub mod record;

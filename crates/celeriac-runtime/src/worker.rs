@@ -2,8 +2,8 @@
 //!
 //! [`Worker::run`] is the loop; what to do is decided by the pure [`machine::Machine`], how a
 //! delivery ends is in `ending`, writes go through `settler`, leases are kept by `heartbeat`, events
-//! by `emitter`, others are answered by [`control`]. The pure parts are tested in `tests/worker`, the whole with real stores and kills in
-//! `crates/celeriac/tests/e2e`.
+//! by `emitter`; others are answered by [`control`]. The pure parts are tested in `tests/worker`, the
+//! whole with real stores and kills in `crates/celeriac/tests/e2e`.
 
 mod background;
 pub mod control;

@@ -183,6 +183,12 @@ impl Core {
         lock(&self.expiries).get(&node).copied()
     }
 
+    /// The shortest lease of this process' nodes.
+    fn shortest_expiry(&self) -> Duration {
+        let shortest = lock(&self.expiries).values().min().copied();
+        shortest.unwrap_or_else(|| celeriac_core::lease::LeaseTimes::default().expiry)
+    }
+
     fn expiry_of(&self, node: NodeId, expiry: Duration) {
         lock(&self.expiries).insert(node, expiry);
     }
@@ -497,7 +503,7 @@ impl Inspect for RedisStore {
     }
 }
 
-/// Redis takes care of its own files.
+/// Redis takes care of its own files; what we count on it is ours to check.
 #[async_trait]
 impl Maintain for RedisStore {
     async fn backup(
@@ -509,9 +515,8 @@ impl Maintain for RedisStore {
             .hint("use `redis-cli --rdb FILE`, or copy the server's append-only file"))
     }
 
-    async fn check(&self, _mend: bool) -> Result<Vec<Finding>, StoreError> {
-        Err(StoreError::invalid("celeriac does not check Redis' files")
-            .hint("use redis-check-aof or redis-check-rdb on the server"))
+    async fn check(&self, mend: bool) -> Result<Vec<Finding>, StoreError> {
+        admin::check(&self.core, mend).await
     }
 
     async fn compact(&self) -> Result<(u64, u64), StoreError> {

@@ -2,9 +2,8 @@
 //!
 //! This crate turns the bytes of Celery 5.3 to 5.7 into values and back: JSON as Python writes it,
 //! messages of protocol 2, bodies, signatures, results, events, remote control and the Redis
-//! envelope. The contract
-//! it follows was read in Celery's and kombu's sources and captured from running systems; the
-//! captures are in `testdata/`.
+//! envelope. The contract it follows was read in Celery's and kombu's sources and captured from
+//! running systems; the captures are in `testdata/`.
 //!
 //! What it is not: it does no I/O, starts no thread, reads no clock and no randomness, and it never
 //! panics on input. It does not unpickle, and it looks into bodies only when asked to ([`codec`]):

@@ -5,13 +5,16 @@ mod call;
 mod completions;
 mod config;
 mod dead;
+mod events;
 mod exit;
 mod jsonl;
 mod limit;
 mod logging;
 mod output;
 mod pause;
+mod purge;
 mod queue;
+mod remote;
 mod result;
 mod status;
 mod store;
@@ -29,7 +32,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal error; 2 wrong command line; 3 wrong \
     configuration; 4 store unavailable or full; 5 the answer is no (task failed, not found, not \
-    ready, refused).";
+    ready, refused); 69 no worker replied.";
 
 /// Celery-compatible task queue: workers, tasks, queues and dead letters.
 #[derive(Debug, Parser)]
@@ -98,7 +101,21 @@ enum Command {
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Show workers and queues
-    Status,
+    Status(status::StatusArgs),
+    /// Ask workers, Celery's included: ping, stats, active, scheduled, registered and more
+    Inspect(remote::InspectArgs),
+    /// Tell workers, Celery's included: revoke, terminate, shutdown and more
+    Control(remote::ControlArgs),
+    /// Print what happens, as it happens
+    Events(events::EventsArgs),
+    /// Delete the waiting messages of queues
+    Purge(purge::PurgeArgs),
+    /// List queues and bindings
+    #[command(subcommand)]
+    List(purge::ListCommand),
+    /// Print what a bug report needs
+    #[command(after_help = "Example:\n  celeriac report")]
+    Report,
     /// Look at the settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -109,6 +126,16 @@ enum Command {
 }
 
 impl Command {
+    /// Whether it was given Celery's short `-j`.
+    fn asks_for_json(&self) -> bool {
+        match self {
+            Self::Inspect(args) => args.json(),
+            Self::Control(args) => args.json(),
+            Self::Status(args) => args.json(),
+            _ => false,
+        }
+    }
+
     /// Whether it makes no sense without a store that exists: it must not make an empty one.
     fn only_looks(&self) -> bool {
         match self {
@@ -118,7 +145,9 @@ impl Command {
             | Self::Resume(_)
             | Self::Pauses
             | Self::Store(_)
-            | Self::Status => true,
+            | Self::Status(_)
+            | Self::Purge(_)
+            | Self::List(_) => true,
             Self::Queue(command) => !matches!(command, queue::QueueCommand::Load { .. }),
             _ => false,
         }
@@ -129,6 +158,19 @@ impl Command {
 struct Session {
     app: App,
     output: Output,
+}
+
+impl Session {
+    /// Refuses to make an empty store only to look into it.
+    fn expect_store(&self) -> Result<(), Failed> {
+        let url = &self.app.settings().broker_url.value;
+        if celeriac_stores::exists(url) != Some(false) {
+            return Ok(());
+        }
+        let text = format!("there is no store at {}", celeriac_stores::redacted(url));
+        Err(Failed::unavailable(text)
+            .hint("give its URL with -b or CELERIAC_BROKER_URL; see `celeriac config show`"))
+    }
 }
 
 impl App {
@@ -146,7 +188,7 @@ impl App {
                 return ExitCode::from(code);
             }
         };
-        let output = Output::new(cli.json);
+        let output = Output::new(cli.json || cli.command.asks_for_json());
         match start(self, cli, output) {
             Ok(code) => code,
             Err(failed) => output.fail(&failed),
@@ -178,13 +220,10 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     for warning in app.settings().warnings() {
         output.warn(warning);
     }
-    let url = &app.settings().broker_url.value;
-    if cli.command.only_looks() && celeriac_stores::exists(url) == Some(false) {
-        let text = format!("there is no store at {}", celeriac_stores::redacted(url));
-        return Err(Failed::unavailable(text)
-            .hint("give its URL with -b or CELERIAC_BROKER_URL; see `celeriac config show`"));
-    }
     let session = Session { app, output };
+    if cli.command.only_looks() {
+        session.expect_store()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -227,7 +266,13 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Resume(args) => pause::resume(&session, args).await,
         Command::Pauses => pause::list(&session).await,
         Command::Store(command) => store::run(&session, command).await,
-        Command::Status => status::run(&session).await,
+        Command::Status(args) => status::run(&session, args).await,
+        Command::Inspect(args) => remote::inspect(&session, args).await,
+        Command::Control(args) => remote::control(&session, args).await,
+        Command::Events(args) => events::run(&session, args).await,
+        Command::Purge(args) => purge::purge(&session, args).await,
+        Command::List(command) => purge::list(&session, command).await,
+        Command::Report => Ok(purge::report(&session)),
         Command::Config(command) => Ok(config::run(&session, &command)),
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Bench(args) => bench::run(&session, args).await,

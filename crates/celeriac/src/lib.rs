@@ -39,6 +39,7 @@ pub mod config;
 mod context;
 mod durations;
 mod error;
+pub mod events;
 mod handler;
 mod job;
 mod lines;

@@ -33,7 +33,7 @@ fn conf(settings: &Settings) -> (Map, Map) {
         if row.source == "default" { &mut defaults } else { &mut set }.insert(name, value);
     }
     // A worker without it would not be reached by who asks.
-    for name in ["broker_url", "result_backend"] {
+    for name in ["result_backend", "broker_url"] {
         if let Some(value) = defaults.remove(name) {
             set.insert_at(0, name, value);
         }
@@ -46,7 +46,11 @@ fn conf_entry(settings: &Settings, row: &SettingRow) -> (String, Value) {
     let seconds = |span: Option<Duration>| span.map(|span| span.as_secs_f64()).into();
     let kib = |bytes: Option<u64>| bytes.map(|bytes| bytes / 1024).into();
     let (name, value) = match row.key {
-        "broker_url" | "result_backend" => (row.key, Value::from(row.value.as_str())),
+        "broker_url" => (row.key, Value::from(row.value.as_str())),
+        "result_backend" => {
+            let url = celeriac_stores::redacted(&settings.result_backend.value);
+            (row.key, Value::from(url))
+        }
         "result_expires" => (row.key, seconds(settings.result_expires.value)),
         "default_queue" => ("task_default_queue", Value::from(row.value.as_str())),
         "concurrency" => ("worker_concurrency", settings.concurrency.value.into()),

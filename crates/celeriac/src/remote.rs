@@ -91,7 +91,7 @@ impl Remote {
         arguments: Map,
         whom: &Ask,
     ) -> Result<Vec<(String, Value)>, StoreError> {
-        let mut request = self.request(method, arguments, whom);
+        let mut request = request(method, arguments, whom);
         let end = clock::after(self.clock.wall(), whom.timeout);
         request.expires = end.as_nanosecond() as f64 / 1e9;
         let count_max = whom.count_max.or(Some(whom.destination.len()).filter(|count| *count > 0));
@@ -105,16 +105,16 @@ impl Remote {
     /// # Errors
     /// The store does not take it.
     pub async fn cast(&self, method: &str, arguments: Map, whom: &Ask) -> Result<(), StoreError> {
-        self.store.broadcast(&self.request(method, arguments, whom)).await
+        self.store.broadcast(&request(method, arguments, whom)).await
     }
+}
 
-    fn request(&self, method: &str, arguments: Map, whom: &Ask) -> ControlRequest {
-        let mut request = ControlRequest::new(method, arguments).to(&whom.destination);
-        if let Some(pattern) = &whom.pattern {
-            request = request.matching(pattern, "glob");
-        }
-        // An asker hears nothing between its requests: any small number will do (wire 6.5).
-        request.clock = 1;
-        request
+fn request(method: &str, arguments: Map, whom: &Ask) -> ControlRequest {
+    let mut request = ControlRequest::new(method, arguments).to(&whom.destination);
+    if let Some(pattern) = &whom.pattern {
+        request = request.matching(pattern, "glob");
     }
+    // An asker hears nothing between its requests: any small number will do (wire 6.5).
+    request.clock = 1;
+    request
 }

@@ -171,8 +171,8 @@ pub trait EventStream: fmt::Debug + Send {
 /// The event stream: at most once, bounded, never in the way of work.
 #[async_trait]
 pub trait Events: fmt::Debug + Send + Sync {
-    /// Appends events and sends them to who listens. Not durable. Of a node's heartbeats a store
-    /// keeps at least the last.
+    /// Appends events and sends them to who listens. Not durable. Heartbeats of
+    /// nodes are no history: of each node a store keeps the last, or none.
     async fn emit(&self, events: Vec<Event>) -> Result<(), StoreError>;
 
     /// Listens to events from now on, of every sender. A listener that is slower than the senders

@@ -144,15 +144,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         }
         None => None,
     };
-    let info = NodeInfo {
-        name: options.name.clone(),
-        pid: std::process::id(),
-        queues: options.queues.clone(),
-        concurrency: options.concurrency as u32,
-        pool: if pool.is_some() { "process" } else { "async" }.to_owned(),
-        times: options.lease_times,
-        tasks: worker.registry.names().map(str::to_owned).collect(),
-    };
+    let info = node_info(&worker, pool.is_some());
     let rules = worker.registry.limit_rules();
     worker.store.declare_limits(&info.tasks, rules).await?;
     let heartbeat = HeartbeatHandle::start(
@@ -236,6 +228,20 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         return Err(WorkerError::Store(error));
     }
     looping.finish(background).await
+}
+
+/// What the node says of itself when it registers.
+fn node_info(worker: &Worker, processes: bool) -> NodeInfo {
+    let options = &worker.options;
+    NodeInfo {
+        name: options.name.clone(),
+        pid: std::process::id(),
+        queues: options.queues.clone(),
+        concurrency: options.concurrency as u32,
+        pool: if processes { "process" } else { "async" }.to_owned(),
+        times: options.lease_times,
+        tasks: worker.registry.names().map(str::to_owned).collect(),
+    }
 }
 
 /// Starts what a worker does beside its tasks until it begins to sign off.

@@ -4,9 +4,9 @@ use super::Core;
 use super::micros_to_time;
 use super::pack::Pack;
 use super::packet::Packet;
-use super::script::{RELEASE, REMOVE};
+use super::script::{CHECK, RELEASE, REMOVE};
 use super::walk::{self, Entry};
-use celeriac_core::store::{Outgoing, Page, Released, Stored};
+use celeriac_core::store::{Finding, Outgoing, Page, Released, Stored};
 use celeriac_core::{QueueName, StoreError};
 use celeriac_wire::Message;
 use redis::Value as Answer;
@@ -196,4 +196,19 @@ pub(super) async fn release(
         _ => 0,
     };
     Ok(Released { scheduled: count(0), limited: count(1), suspects: count(2) })
+}
+
+/// Compares the counters with what they count. The server does nothing else meanwhile.
+pub(super) async fn check(core: &Core, mend: bool) -> Result<Vec<Finding>, StoreError> {
+    let mut argument = Pack::default();
+    argument.map(3);
+    core.pack_head(&mut argument);
+    argument.text("mend").truth(mend);
+    let answer = core.link.script("check the counters", &CHECK, argument.into_bytes()).await?;
+    let found = super::dead::texts(answer);
+    let finding = |pair: &[String]| match pair {
+        [place, what] => Some(Finding { place: place.clone(), what: what.clone(), mended: mend }),
+        _ => None,
+    };
+    Ok(found.chunks(2).filter_map(finding).collect())
 }

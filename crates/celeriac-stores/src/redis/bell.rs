@@ -7,7 +7,6 @@
 
 use super::address::Address;
 use super::io::Io;
-use super::link::DEADLINE;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{PushInfo, PushKind, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How often an idle connection is asked whether it still lives.
 const PING: Duration = Duration::from_secs(5);
+/// The longest wait for an answer: silence here costs only a new connection.
+const DEADLINE: Duration = Duration::from_secs(2);
 /// How often queues are looked at where the server does not tell: it may refuse `CLIENT TRACKING`.
 const RECHECK: Duration = Duration::from_millis(100);
 /// How often all queues are looked at even where it does.

@@ -38,7 +38,7 @@ pub(super) async fn emit(core: &Core, events: Vec<Event>) -> Result<(), StoreErr
         argument.text(host);
     }
     let (tasks, others): (Vec<&Event>, Vec<&Event>) =
-        events.iter().partition(|event| event.kind().is_some_and(|kind| kind.starts_with("task-")));
+        events.iter().partition(|event| is_listed(event));
     let mut letters = Vec::new();
     if let Some(first) = tasks.first() {
         let list: Value = tasks.iter().map(|event| Value::Object(event.as_map().clone())).collect();
@@ -71,6 +71,12 @@ fn letter(core: &Core, key: &str, host: &str, body: &Value) -> Result<Vec<u8>, S
         body: body.to_bytes().into(),
     };
     mailbox::envelope(core, "send events", message)
+}
+
+/// Whether Celery sends it in a list with others: task events of workers. What producers send goes
+/// alone (celery 5.7.0 events/dispatcher.py, `buffer_group`).
+fn is_listed(event: &Event) -> bool {
+    event.kind().is_some_and(|kind| kind.starts_with("task-") && kind != "task-sent")
 }
 
 /// Events as Celery's channels carry them, those of stock workers too.

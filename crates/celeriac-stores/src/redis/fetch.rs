@@ -52,6 +52,10 @@ pub(super) async fn fetch(
     }
     reach(Step::FetchBegins);
     let mut rules = core.rules().await?;
+    // The script, which would tell that the rules have changed, is not asked about paused queues.
+    if request.queues.iter().any(|queue| rules.1.stops_queue(queue.as_str())) {
+        rules = core.reload_rules().await?;
+    }
     let (mut limited, mut sorted_away, mut suspected) = (core.limited(), false, false);
     let mut races = 0;
     let mut caps = request.caps.clone();

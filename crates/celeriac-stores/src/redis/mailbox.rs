@@ -1,15 +1,15 @@
 //! Remote control over Celery's own channels: kombu's pidbox (wire specification 7, 2.10).
 
 use super::bell::Subscription;
-use super::dead::texts;
-use super::keys::SEPARATOR;
+use super::pack::Pack;
+use super::script::MAILBOX;
 use super::{Core, RedisStore};
 use async_trait::async_trait;
 use celeriac_core::store::{Inbox, Mailbox, Requests};
 use celeriac_core::{ErrorKind, StoreError};
-use celeriac_wire::control::{CONTROL_EXCHANGE, REPLY_EXCHANGE};
+use celeriac_wire::control::CONTROL_EXCHANGE;
 use celeriac_wire::{ControlReply, ControlRequest, Envelope, Message, ReplyTo};
-use redis::{Pipeline, Value as Answer};
+use redis::Value as Answer;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,13 @@ use tokio::time::Instant;
 
 /// The largest request or reply, as an envelope in bytes.
 const LETTER_BYTES_MAX: usize = 8 << 20;
-/// The most replies that wait in one inbox; the oldest go.
+/// The most replies to one inbox; more are dropped.
 const REPLIES_MAX: i64 = 10_000;
-/// How long replies wait in an inbox that nobody closes, in seconds.
-const REPLY_LIFE: i64 = 600;
-/// How long kombu 5.7 keeps the table of inboxes after its last use (2.3), in milliseconds.
-const TABLE_LIFE: i64 = 3_600_000;
+/// How long the table of inboxes stays after its last use (kombu 5.7, wire specification 2.3), and
+/// replies that nobody collects, in milliseconds.
+const LIFE: i64 = 3_600_000;
+/// How long an inbox of ours stays that nobody closes.
+const INBOX_LIFE: Duration = Duration::from_mins(10);
 
 /// A message as kombu's readers want it, with a tag of its own.
 pub(super) fn envelope(
@@ -46,14 +47,12 @@ pub(super) fn channel(core: &Core, rest: &str) -> String {
     format!("{}/{}.{rest}", core.keys.prefix, core.keys.database)
 }
 
-/// The table of the inboxes.
-fn table(core: &Core, name: &str) -> String {
-    format!("{}_kombu.{name}.{REPLY_EXCHANGE}", core.keys.prefix)
-}
-
-/// The line of an inbox in the table: routing key, no pattern, queue.
-fn member(to: &ReplyTo) -> String {
-    format!("{}{SEPARATOR}{SEPARATOR}{}", to.routing_key, to.queue())
+fn argument(core: &Core, op: &str, id: &str, fields: usize) -> Pack {
+    let mut argument = Pack::default();
+    argument.map(4 + fields);
+    core.pack_head(&mut argument);
+    argument.text("op").text(op).text("id").text(id);
+    argument
 }
 
 #[async_trait]
@@ -74,36 +73,21 @@ impl Mailbox for RedisStore {
     async fn reply(&self, to: &ReplyTo, reply: &ControlReply) -> Result<(), StoreError> {
         let core = &self.core;
         let bytes = envelope(core, "send a reply", reply.to_message(to))?;
-        let mut table_of = redis::cmd("SMEMBERS");
-        table_of.arg(table(core, "binding"));
-        let members = texts(core.link.call("look for an inbox", &table_of).await?);
-        let mut pipeline = Pipeline::new();
-        for member in members {
-            let mut parts = member.split(SEPARATOR);
-            if parts.next() == Some(to.routing_key.as_str())
-                && let Some(queue) = parts.nth(1)
-            {
-                let list = core.keys.list(queue, 0);
-                pipeline.cmd("LPUSH").arg(&list).arg(&bytes);
-                pipeline.cmd("LTRIM").arg(&list).arg(0).arg(REPLIES_MAX - 1);
-                pipeline.cmd("EXPIRE").arg(&list).arg(REPLY_LIFE);
-            }
-        }
-        core.link.pipeline("send a reply", &pipeline).await.map(drop)
+        let mut argument = argument(core, "reply", &to.routing_key, 3);
+        argument.text("letter").bytes(&bytes).text("ttl").number(LIFE);
+        argument.text("max").number(REPLIES_MAX);
+        core.link.script("send a reply", &MAILBOX, argument.into_bytes()).await.map(drop)
     }
 
     async fn open_inbox(&self, id: &str) -> Result<Box<dyn Inbox>, StoreError> {
         let core = &self.core;
         let to = ReplyTo::inbox(id);
-        let until = core.now().as_millisecond() + TABLE_LIFE;
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("SADD").arg(table(core, "binding")).arg(member(&to));
-        let deadlines = format!("{}_kombu.binding_deadlines", core.keys.prefix);
-        pipeline.cmd("ZADD").arg(deadlines).arg("GT").arg(until).arg(REPLY_EXCHANGE);
-        core.link.pipeline("open an inbox", &pipeline).await?;
+        let mut argument = argument(core, "open", id, 2);
+        argument.text("ttl").number(LIFE).text("life").number(INBOX_LIFE.as_micros() as i64);
+        core.link.script("open an inbox", &MAILBOX, argument.into_bytes()).await?;
         let list = core.keys.list(&to.queue(), 0);
         core.bell.watch_lists(std::iter::once(list.clone()));
-        Ok(Box::new(Letters { core: Arc::clone(core), to, list }))
+        Ok(Box::new(Letters { core: Arc::clone(core), to, list, taken: None }))
     }
 
     fn has_stock_nodes(&self) -> bool {
@@ -147,17 +131,32 @@ impl Requests for Listener {
     }
 }
 
-/// An inbox: a list that repliers push to.
+/// An inbox: a list that repliers push to. A reply is removed by its bytes after it was read, so that
+/// a wait that is dropped loses none.
 #[derive(Debug)]
 struct Letters {
     core: Arc<Core>,
     to: ReplyTo,
     list: String,
+    /// The reply that was returned last and still stands in the list.
+    taken: Option<Vec<u8>>,
 }
 
 impl Drop for Letters {
     fn drop(&mut self) {
         self.core.bell.forget_list(&self.list);
+    }
+}
+
+impl Letters {
+    /// Removes what was returned before. May be done twice: no two replies have the same bytes.
+    async fn forget_taken(&mut self) -> Result<(), StoreError> {
+        let Some(taken) = &self.taken else { return Ok(()) };
+        let mut remove = redis::cmd("LREM");
+        remove.arg(&self.list).arg(-1).arg(&taken[..]);
+        self.core.link.call("read replies", &remove).await?;
+        self.taken = None;
+        Ok(())
     }
 }
 
@@ -170,14 +169,14 @@ impl Inbox for Letters {
     async fn next(&mut self, timeout: Duration) -> Result<Option<ControlReply>, StoreError> {
         let deadline = Instant::now() + timeout;
         loop {
+            self.forget_taken().await?;
             let seen = self.core.bell.count();
-            let mut pop = redis::cmd("RPOP");
-            pop.arg(&self.list);
-            if let Answer::BulkString(bytes) = self.core.link.call("read replies", &pop).await? {
-                let read = Envelope::parse(&bytes).and_then(|envelope| {
-                    let reply = ControlReply::from_message(&envelope.message)?;
-                    Ok(reply)
-                });
+            let mut look = redis::cmd("LINDEX");
+            look.arg(&self.list).arg(-1);
+            if let Answer::BulkString(bytes) = self.core.link.call("read replies", &look).await? {
+                let read = Envelope::parse(&bytes)
+                    .and_then(|envelope| ControlReply::from_message(&envelope.message));
+                self.taken = Some(bytes);
                 match read {
                     Ok(reply) => return Ok(Some(reply)),
                     Err(error) => tracing::warn!(%error, "a reply cannot be read"),
@@ -193,11 +192,7 @@ impl Inbox for Letters {
     }
 
     async fn close(self: Box<Self>) -> Result<(), StoreError> {
-        let mut pipeline = Pipeline::new();
-        for name in ["binding", "binding_permanent"] {
-            pipeline.cmd("SREM").arg(table(&self.core, name)).arg(member(&self.to));
-        }
-        pipeline.cmd("DEL").arg(&self.list);
-        self.core.link.pipeline("close an inbox", &pipeline).await.map(drop)
+        let argument = argument(&self.core, "close", &self.to.routing_key, 0);
+        self.core.link.script("close an inbox", &MAILBOX, argument.into_bytes()).await.map(drop)
     }
 }

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// How long a dead node is still listed.
 const REMEMBERED: Duration = Duration::from_hours(24);
+/// A living server answers a question within this part of a lease.
+const ANSWER_SHARE: u32 = 64;
 /// How many messages go back in one step.
 const RETURN_MAX: usize = 200;
 /// The most nodes that are listed.
@@ -81,7 +83,13 @@ pub(super) async fn heartbeat(
     argument.text("said").text(&format!("{} {}", heartbeat.active, heartbeat.processed));
     let answer = core.link.script("renew a worker's leases", &NODES, argument.into_bytes()).await?;
     reach(Step::HeartbeatCommitted);
-    Ok(answer == Answer::Int(1))
+    match answer {
+        Answer::Int(now) if now > 0 => {
+            core.server_said(micros_to_time(now));
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Notes what a node consumes now. Only the node itself changes what it said.
@@ -115,11 +123,16 @@ pub(super) async fn revise(
 pub(super) async fn stands(core: &Core, node: NodeId) -> Result<bool, StoreError> {
     let mut score = redis::cmd("ZSCORE");
     score.arg(core.keys.own("nodes")).arg(node.0);
-    match core.link.call("look for a worker's leases", &score).await {
-        Ok(answer) => Ok(answer != Answer::Nil),
-        Err(error) => match core.link.address().machine_answers().await {
+    let expiry = core.known_expiry(node).unwrap_or(LeaseTimes::default().expiry);
+    let asked = core.link.call("look for a worker's leases", &score);
+    match tokio::time::timeout(expiry / ANSWER_SHARE, asked).await {
+        Ok(Ok(answer)) => Ok(answer != Answer::Nil),
+        Ok(Err(_)) | Err(_) => match core.link.address().machine_answers().await {
             Some(_) => Ok(true),
-            None => Err(error),
+            None => {
+                let text = format!("nothing answers at {}", core.link.address());
+                Err(StoreError::new(ErrorKind::Unavailable, text))
+            }
         },
     }
 }
@@ -138,8 +151,10 @@ pub(super) async fn deregister(core: &Core, node: NodeId) -> Result<u64, StoreEr
 /// Finds dead nodes and returns what they held, and what others left half returned.
 pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
     reach(Step::SweepBegins);
-    let mut argument = argument(core, "sweep", 1);
+    let mut argument = argument(core, "sweep", 2);
     argument.text("remembered").number(REMEMBERED.as_micros() as i64);
+    let valid = core.now().as_microsecond() + core.shortest_expiry().as_micros() as i64 / 4;
+    argument.text("valid").number(valid);
     let answer = core.link.script("look for dead workers", &NODES, argument.into_bytes()).await?;
     let mut swept = Sweep::default();
     let dead = texts(answer);

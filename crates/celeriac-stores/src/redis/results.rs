@@ -110,17 +110,20 @@ pub(super) async fn wait(
     let ready = |record: &Option<ResultRecord>| {
         record.as_ref().is_some_and(|record| record.meta.state().is_ready())
     };
-    let first = super::view::result(core, task_id).await?;
-    if ready(&first) || timeout.is_zero() {
-        return Ok(first);
+    match super::view::result(core, task_id).await {
+        Ok(first) if ready(&first) || timeout.is_zero() => return Ok(first),
+        Err(error) if !error.is_retryable() || timeout.is_zero() => return Err(error),
+        Ok(_) | Err(_) => {}
     }
     let key = core.keys.result(task_id);
     let mut subscription = core.bell.subscribe(&key, false).await;
     loop {
-        let record = super::view::result(core, task_id).await?;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        if ready(&record) || left.is_zero() {
-            return Ok(record);
+        match super::view::result(core, task_id).await {
+            Ok(record) if ready(&record) || left.is_zero() => return Ok(record),
+            // The server may come back before the caller gives up.
+            Err(error) if !error.is_retryable() || left.is_zero() => return Err(error),
+            Ok(_) | Err(_) => {}
         }
         // Looked at now and then all the same: a broken connection hears nothing.
         let heard = async {

@@ -70,6 +70,10 @@ scripts! {
     RELEASE = "release.lua";
     /// Takes back what stock workers left.
     RESTORE = "restore.lua";
+    /// Compares what is counted with what is there.
+    CHECK = "check.lua";
     /// Removes waiting messages.
     REMOVE = "remove.lua";
+    /// Opens and closes inboxes, and sends replies to them.
+    MAILBOX = "mailbox.lua";
 }

@@ -1,10 +1,10 @@
 //! Tells waiting code that the store changed, in this process or in another.
 //!
 //! Every process writes one byte into the bell file after each synced commit, and touches the file
-//! after each request or reply; the others hear both by inotify (Linux), and tell them apart. The write-ahead log itself is no bell: its bytes are written before the
-//! fsync, and what publishes the commit is a write to mapped memory, which inotify does not see.
-//! A look at `PRAGMA data_version` every 100 ms is the safety net, the only way for events, and the
-//! only way elsewhere.
+//! after each request or reply; the others hear both by inotify (Linux), and tell them apart. The
+//! write-ahead log itself is no bell: its bytes are written before the fsync, and what publishes the
+//! commit is a write to mapped memory, which inotify does not see. A look at `PRAGMA data_version`
+//! every 100 ms is the safety net, the only way for events, and the only way elsewhere.
 
 use rusqlite::Connection;
 use std::fs::File;

@@ -24,6 +24,7 @@ const USAGE: u8 = 2;
 const CONFIG: u8 = 3;
 const UNAVAILABLE: u8 = 4;
 const NO: u8 = 5;
+const NO_REPLY: u8 = 69;
 
 impl Failed {
     fn new(code: u8, message: impl Into<String>) -> Self {
@@ -48,6 +49,11 @@ impl Failed {
     /// The command was understood and the answer is no.
     pub(crate) fn no(message: impl Into<String>) -> Self {
         Self::new(NO, message)
+    }
+
+    /// No worker answered (Celery's code, `EX_UNAVAILABLE` of sysexits.h).
+    pub(crate) fn no_reply(message: impl Into<String>) -> Self {
+        Self::new(NO_REPLY, message)
     }
 
     /// Adds what to do.

@@ -15,7 +15,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Messages are moved so many, or so many bytes, at a time.
@@ -206,14 +206,39 @@ async fn purge(
         return Ok(ExitCode::SUCCESS);
     }
     confirm(queue, count, yes)?;
+    let path = save.unwrap_or_else(|| purge_file(session, queue));
+    let purged = purge_messages(&*store, queue, count, Some(&path)).await?;
+    let shown = path.display().to_string();
+    session.output.value(&object([
+        ("purged", Value::from(purged as i64)),
+        ("saved_to", Value::from(shown.as_str())),
+    ]));
+    session.output.line(format!(
+        "{} of queue {queue} deleted, saved to {shown}\nput them back with: celeriac queue load {shown}",
+        plural(purged, "message")
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the messages of a queue are saved when nobody says so.
+pub(super) fn purge_file(session: &Session, queue: &QueueName) -> PathBuf {
     let stamp = session.app.clock().wall().strftime("%Y%m%dT%H%M%S").to_string();
     let name: String = queue
         .as_str()
         .chars()
         .map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' })
         .collect();
-    let path = save.unwrap_or_else(|| PathBuf::from(format!("purged-{name}-{stamp}.jsonl")));
-    let mut file = jsonl::Writer::create(&path)?;
+    PathBuf::from(format!("purged-{name}-{stamp}.jsonl"))
+}
+
+/// Deletes up to `count` waiting messages, each after it is saved; returns how many went.
+pub(super) async fn purge_messages(
+    store: &dyn Store,
+    queue: &QueueName,
+    count: u64,
+    save: Option<&Path>,
+) -> Result<u64, Failed> {
+    let mut file = save.map(jsonl::Writer::create).transpose()?;
     let bar = progress(count);
     let mut page = Page { after: 0, count_max: BATCH };
     let mut purged = 0;
@@ -227,29 +252,22 @@ async fn purge(
         page.after = last.row;
         seen += stored.len() as u64;
         // Saved and on disk before it is deleted; a worker may be faster with some of them.
-        for one in &stored {
-            file.message(&one.outgoing)?;
+        if let Some(file) = &mut file {
+            for one in &stored {
+                file.message(&one.outgoing)?;
+            }
+            file.sync()?;
         }
-        file.sync()?;
         let rows: Vec<i64> = stored.iter().map(|one| one.row).collect();
         purged += store.remove(&rows).await?.len() as u64;
         bar.set_position(purged);
     }
     bar.finish_and_clear();
-    let shown = path.display().to_string();
-    session.output.value(&object([
-        ("purged", Value::from(purged as i64)),
-        ("saved_to", Value::from(shown.as_str())),
-    ]));
-    session.output.line(format!(
-        "{} of queue {queue} deleted, saved to {shown}\nput them back with: celeriac queue load {shown}",
-        plural(purged, "message")
-    ));
-    Ok(ExitCode::SUCCESS)
+    Ok(purged)
 }
 
 /// How many messages of a queue wait, ready or scheduled.
-async fn waiting(store: &dyn Store, queue: &QueueName) -> Result<u64, Failed> {
+pub(super) async fn waiting(store: &dyn Store, queue: &QueueName) -> Result<u64, Failed> {
     let queues = store.queues().await?;
     let found = queues.into_iter().find(|view| view.name == queue.as_str());
     Ok(found.map_or(0, |view| view.ready + view.scheduled))

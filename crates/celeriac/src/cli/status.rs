@@ -3,16 +3,61 @@
 use super::Session;
 use super::exit::Failed;
 use super::limit::target_fields;
-use super::output::{clock, object, span, time};
+use super::output::{clock, object, plural, span, time};
+use super::remote::WhomArgs;
+use crate::remote::Ask;
 use celeriac_core::clock::between;
-use celeriac_core::store::{DeadFilter, NodeView};
-use celeriac_wire::Value;
+use celeriac_core::store::{DeadFilter, NodeView, Store};
+use celeriac_wire::{Map, Value};
+use clap::Args;
 use std::process::ExitCode;
+use std::time::Duration;
 
-pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
+const EXAMPLES: &str = "Examples:
+  celeriac status
+  celeriac status --json -t 3s
+
+Exit code 69: no worker replied. A worker that is up and does not answer is not lost: its leases stand.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    whom: WhomArgs,
+}
+
+impl StatusArgs {
+    /// Whether it prints JSON although the global flag does not say so.
+    pub(super) fn json(&self) -> bool {
+        self.whom.json()
+    }
+}
+
+/// Pings whoever may be there; nobody is waited for where nobody can be.
+async fn replies(
+    session: &Session,
+    store: &dyn Store,
+    nodes: &[NodeView],
+    mut whom: Ask,
+) -> Result<Vec<String>, Failed> {
+    let alive = nodes.iter().filter(|node| node.alive).count();
+    if !store.has_stock_nodes() && whom.destination.is_empty() {
+        if alive == 0 {
+            return Ok(Vec::new());
+        }
+        whom.count_max = Some(alive);
+    }
+    let replies = session.app.remote().await?.ask("ping", Map::default(), &whom).await?;
+    Ok(replies.into_iter().map(|(node, _)| node).collect())
+}
+
+pub(super) async fn run(session: &Session, args: StatusArgs) -> Result<ExitCode, Failed> {
+    let whom = args.whom.ask(Duration::ZERO)?;
     let store = session.app.store().await?;
     let now = session.app.clock().wall();
     let nodes = store.nodes().await?;
+    let replies = replies(session, &*store, &nodes, whom).await?;
+    let code = if replies.is_empty() { ExitCode::from(69) } else { ExitCode::SUCCESS };
     let queues = store.queues().await?;
     let dead = store.dead_count(&DeadFilter::default()).await?;
     let pauses = store.pauses().await?;
@@ -27,6 +72,7 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     session.output.value(&object([
         ("store", Value::from(store.location())),
         ("workers", Value::Array(nodes.iter().map(json).collect())),
+        ("replied", replies.iter().map(String::as_str).collect()),
         (
             "paused",
             Value::Array(
@@ -36,7 +82,7 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
         ("messages", object(totals.map(|(name, count)| (name, Value::from(count as i64))))),
     ]));
     if session.output.is_json() {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     session.output.line(format!("store  {}", store.location()));
     let words: Vec<String> = totals.iter().map(|(name, count)| format!("{count} {name}")).collect();
@@ -65,7 +111,12 @@ pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     });
     let header = ["WORKER", "PID", "STATE", "BUSY", "DONE", "QUEUES"];
     session.output.list(&header, rows.collect(), "no worker has been seen within a day");
-    Ok(ExitCode::SUCCESS)
+    let known = |name: &String| nodes.iter().any(|node| node.info.name == *name);
+    for stranger in replies.iter().filter(|name| !known(name)) {
+        session.output.line(format!("{stranger}: OK, a worker of Celery"));
+    }
+    session.output.line(format!("\n{} online.", plural(replies.len() as u64, "node")));
+    Ok(code)
 }
 
 fn json(node: &NodeView) -> Value {

@@ -20,6 +20,7 @@ const EXAMPLES: &str = "Examples:
 Signals: TERM or INT stops fetching and lets running tasks finish within the grace period; the rest
 goes back to its queue. A second one, or QUIT, interrupts at once.";
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct WorkerArgs {

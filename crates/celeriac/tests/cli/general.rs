@@ -36,7 +36,7 @@ async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
     let junk = [("CELERIAC_TASK_EVENTS", "false  # Feature flag")];
     with_env(&place, &junk, &["status"]).await.exits(3).warns(&["comment", "Feature flag"]);
     let typo = [("CELERY_WORKER_CONCURENCY", "3"), ("CELERIAC_BROKER_URL", place.url())];
-    with_env(&place, &typo, &["status"])
+    with_env(&place, &typo, &["pauses"])
         .await
         .exits(0)
         .warns(&["did you mean CELERY_WORKER_CONCURRENCY?"]);
@@ -60,6 +60,12 @@ async fn what_is_not_here_is_refused_with_a_sentence() {
         (vec!["-b", "sqlite://", "status"], 2, "names no file"),
         (vec!["worker", "-P", "gevent"], 3, "there is no pool gevent: use async"),
         (vec!["worker", "-c", "0"], 3, "from 1 to 10000"),
+        (vec!["inspect", "nosuch"], 2, "available inspect commands: active, active_queues"),
+        (vec!["inspect", "revoke", "x"], 2, "write `celeriac control revoke`"),
+        (vec!["control", "revoke"], 2, "takes arguments: [id1 [id2"),
+        (vec!["control", "pool_grow", "many"], 2, "n is a whole number, not \"many\""),
+        (vec!["inspect", "ping", "-t", "soon"], 2, "--timeout: expected a duration"),
+        (vec!["events", "-c", "my.Camera"], 2, "cameras are Python classes"),
         (vec!["wroker"], 2, "worker"),
         (vec!["call"], 2, "Usage"),
     ] {
@@ -96,7 +102,9 @@ async fn a_store_that_is_none_is_refused() {
 async fn help_has_examples_and_completions_are_made() {
     let place = store().await;
     celeriac(&place, &["--help"]).await.exits(0).says(&["Exit codes", "worker", "demo", "dead"]);
-    for command in ["worker", "demo", "call", "result", "bench", "completions"] {
+    let with_examples = ["worker", "demo", "call", "result", "bench", "completions"];
+    let remote = ["inspect", "control", "status", "events", "purge", "report"];
+    for command in with_examples.into_iter().chain(remote) {
         celeriac(&place, &[command, "--help"]).await.exits(0).says(&["Example"]);
     }
     for command in [["queue", "purge"], ["dead", "replay"], ["task", "list"], ["config", "show"]] {
@@ -125,9 +133,16 @@ async fn the_bench_prints_its_figures_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn nothing_is_made_by_looking() {
     let place = Place::sqlite();
-    for args in
-        [vec!["status"], vec!["task", "show", "x"], vec!["queue", "list"], vec!["dead", "list"]]
-    {
+    for args in [
+        vec!["status"],
+        vec!["task", "show", "x"],
+        vec!["queue", "list"],
+        vec!["dead", "list"],
+        vec!["inspect", "ping"],
+        vec!["control", "shutdown"],
+        vec!["events"],
+        vec!["purge", "-f"],
+    ] {
         celeriac(&place, &args).await.exits(4).warns(&["there is no store at", "-b"]);
     }
     assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0);

@@ -10,6 +10,7 @@ mod dead;
 mod general;
 mod limits;
 mod queues;
+mod remote;
 mod stores;
 mod tasks;
 

@@ -10,6 +10,7 @@ mod kit;
 mod library;
 mod pool;
 mod process;
+mod redis;
 mod running;
 mod ui;
 mod workflows;

@@ -44,7 +44,9 @@ impl Place {
         match std::env::var_os("CELERIAC_TEST_STORE") {
             None => Self::sqlite(),
             Some(store) if store == "redis" => Self::redis(),
-            Some(other) => panic!("CELERIAC_TEST_STORE is `redis` or not set, not {}", other.display()),
+            Some(other) => {
+                panic!("CELERIAC_TEST_STORE is `redis` or not set, not {}", other.display())
+            }
         }
     }
 
@@ -67,6 +69,11 @@ impl Place {
         });
         let url = told.recv().expect("redis-server starts");
         Self { dir: tempfile::tempdir().unwrap(), url, _server: Some(server) }
+    }
+
+    /// A store that is there already.
+    pub(crate) fn at(url: &str) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), url: url.to_owned(), _server: None }
     }
 
     /// A store at `path`, elsewhere than the ledger and the logs.
@@ -197,7 +204,15 @@ impl Worker {
         failpoint: Option<&str>,
     ) -> Self {
         let mut command = command(&ledger_program(), place.dir());
-        command.env("CELERIAC_LEASE_EXPIRY", lease).args(["-b", place.url(), "worker", "-n", name]);
+        let host = if name.contains('@') { "" } else { "@%h" };
+        let node = format!("{name}{host}");
+        command.env("CELERIAC_LEASE_EXPIRY", lease).args([
+            "-b",
+            place.url(),
+            "worker",
+            "-n",
+            &node,
+        ]);
         command.args(args).envs(failpoint.map(|step| ("CELERIAC_FAILPOINT", step)));
         Self(Process::spawn(&mut command, place.path(&format!("{name}.log"))))
     }

@@ -4,8 +4,9 @@ use super::python::{human_bytes, ok, raised};
 use super::snapshot::{Answer, Deed, Snapshot};
 use celeriac_core::QueueName;
 use celeriac_core::store::Delivery;
-use celeriac_wire::{Body, Map, Message, Value, print_iso};
+use celeriac_wire::{Map, Message, Value, codec, print_iso};
 use jiff::Timestamp;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The attributes that `registered` shows when it is not told (celery 5.7.0 worker/control.py
@@ -186,10 +187,11 @@ pub(super) fn memdump(snapshot: &Snapshot, arguments: &Map) -> Answer {
     if !samples.is_empty() {
         text.push_str("- rss (sample):\n");
         for sample in samples.iter().step_by(step) {
-            text.push_str(&format!("-    > {sample},\n"));
+            // Writing to a String cannot fail.
+            let _infallible = writeln!(text, "-    > {sample},");
         }
     }
-    text.push_str(&format!("- rss (end): {}.\n", human_bytes(memory)));
+    let _infallible = writeln!(text, "- rss (end): {}.", human_bytes(memory));
     Answer::after(Deed::ForgetSamples, Value::from(text))
 }
 
@@ -226,7 +228,8 @@ fn info(
 ) -> Value {
     let headers = &place.message.headers;
     let name = headers.task().unwrap_or_default();
-    let body = if safe { None } else { Body::parse(&place.message.body).ok() };
+    let read = || codec::read(place.message, snapshot.registry.accept()).ok();
+    let body = if safe { None } else { read().map(|read| read.body) };
     // What cannot be read is shown as its sender described it.
     let (args, kwargs) = body.map_or_else(
         || (Value::from(headers.argsrepr()), Value::from(headers.kwargsrepr())),

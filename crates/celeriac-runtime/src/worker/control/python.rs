@@ -2,6 +2,7 @@
 
 use celeriac_core::control::Command;
 use celeriac_wire::{Map, Value};
+use std::fmt::Write as _;
 
 /// `repr` of a text: in single quotes unless only those are inside.
 pub(super) fn quoted(text: &str) -> String {
@@ -15,7 +16,8 @@ pub(super) fn quoted(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\'' if !double => out.push_str("\\'"),
             letter if letter.is_control() => {
-                out.push_str(&format!("\\x{:02x}", u32::from(letter)));
+                // Writing to a String cannot fail.
+                let _infallible = write!(out, "\\x{:02x}", u32::from(letter));
             }
             letter => out.push(letter),
         }

@@ -99,19 +99,12 @@ impl Loop {
 
     fn pool_view(&self) -> PoolView {
         let slots = self.machine.slots();
-        match &self.pool {
-            Some(pool) => PoolView {
-                kind: "process",
-                slots,
-                processes: pool.processes(),
-                tasks_max: pool.tasks_max(),
-            },
-            None => {
-                let taken = self.totals.values().sum();
-                let busy = self.machine.active() > 0;
-                let own = ProcessView { pid: std::process::id(), taken, busy };
-                PoolView { kind: "async", slots, processes: vec![own], tasks_max: None }
-            }
+        if let Some(pool) = &self.pool {
+            let (processes, tasks_max) = (pool.processes(), pool.tasks_max());
+            return PoolView { kind: "process", slots, processes, tasks_max };
         }
+        let (taken, busy) = (self.totals.values().sum(), self.machine.active() > 0);
+        let own = ProcessView { pid: std::process::id(), taken, busy };
+        PoolView { kind: "async", slots, processes: vec![own], tasks_max: None }
     }
 }

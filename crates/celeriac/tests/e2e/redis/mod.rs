@@ -1,0 +1,16 @@
+//! What is special about Redis: a server that goes away, networks that fail, and stock Celery beside.
+
+mod control;
+mod flower;
+mod leftovers;
+mod network;
+mod outage;
+mod release;
+
+use celeriac::App;
+use celeriac_testkit::services::redis::Redis;
+
+/// An application without tasks on a Redis.
+fn app(redis: &Redis) -> App {
+    App::at(&redis.url()).unwrap()
+}
