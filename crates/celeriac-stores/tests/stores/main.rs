@@ -8,6 +8,7 @@ mod limited;
 mod migrate;
 mod model;
 mod processes;
+mod servers;
 mod suite;
 
 use celeriac_core::QueueName;
