@@ -74,6 +74,11 @@ cargo check --quiet -p celeriac --no-default-features --features sqlite
 cargo check --quiet -p celeriac-stores --no-default-features
 say "tests"
 cargo nextest run --workspace --all-features --profile "$profile"
+if have redis-server; then
+    say "the same on Redis"
+    CELERIAC_TEST_STORE=redis cargo nextest run -p celeriac --all-features --profile "$profile" \
+        -E 'binary(e2e) & test(/^(process|pool|library|workflows)::/)'
+fi
 say "documentation tests"
 cargo test --quiet --workspace --all-features --doc
 say "documentation"
