@@ -23,6 +23,7 @@ mod queue;
 pub mod conclude;
 pub mod dead;
 pub mod event;
+pub mod exchange;
 pub mod lease;
 pub mod monitor;
 pub mod outcome;

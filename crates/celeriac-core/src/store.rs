@@ -16,7 +16,7 @@ mod view;
 pub use admin::{DeadFilter, DeadLetters, Page, Queues, Released, Replay, Stored};
 pub use broker::{
     Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
-    FetchRequest, Outgoing, Place, Plan, Published, Settled, Settlement, TaskCap,
+    FetchRequest, Outgoing, Place, Plan, Published, Routed, Settled, Settlement, TaskCap,
 };
 pub use control::{
     Control, EventStream, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke,
@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub atomic_settle: bool,
     /// Chords are counted by the store.
     pub chords: bool,
+    /// Messages can be published to exchanges ([`Plan::routed`]), and queues be bound to them.
+    pub exchanges: bool,
     /// Results go at their time without [`Results::expire_results`].
     pub results_expire_alone: bool,
 }

@@ -9,11 +9,12 @@ mod follow;
 pub use follow::{after_chord, after_failure, after_success};
 
 use crate::clock;
-use crate::queue::QueueName;
-use crate::route::Router;
-use crate::store::{ChordStart, Outgoing, Plan};
+use crate::route::{Address, Encoding, Router};
+use crate::store::{ChordStart, Outgoing, Plan, Routed};
+use celeriac_wire::codec;
 use celeriac_wire::{
-    Body, Embed, FieldError, Headers, Map, Message, Signature, SignatureKind, TimeLimits, Value,
+    Body, DeliveryInfo, Embed, FieldError, Headers, Map, Message, Signature, SignatureKind,
+    TimeLimits, Value,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -105,6 +106,13 @@ fn apply_task(
     sender: &mut Sender<'_>,
 ) -> Result<Applied, FieldError> {
     let name = signature.task().ok_or_else(|| FieldError::missing("task", "the name of a task"))?;
+    // What a route gives is given as if the call had said it itself.
+    let mut routed = None;
+    if sender.router.matching(name).is_some() {
+        let options = sender.router.options_of(name, signature.options());
+        *routed.insert(signature.clone()).options_mut() = options;
+    }
+    let signature = routed.as_ref().unwrap_or(signature);
     let id = signature.task_id().map_or_else(|| (sender.new_id)(), str::to_owned);
     let mut all_args = if signature.is_immutable() { Vec::new() } else { args.to_vec() };
     all_args.extend_from_slice(signature.args());
@@ -118,23 +126,54 @@ fn apply_task(
     }
     let mut body = Body::new(all_args, signature.kwargs().clone());
     body.embed = embed;
-    let mut message = Message::new(name, &id, body.to_bytes());
+    let mut message = Message::new(name, &id, "");
     message.headers.set_arguments_text(&body.args, &body.kwargs);
     set_headers(&mut message.headers, signature, &id, lineage, sender)?;
     set_properties(&mut message, signature, sender)?;
-    let queue = queue_of(signature, name, sender.router)?;
-    let plan = Plan { publish: vec![Outgoing::new(queue, message)], ..Plan::default() };
+    encode(&mut message, &body, signature, sender.router.encoding())?;
+    let mut plan = Plan::default();
+    match sender.router.address(signature.options())? {
+        Address::Queue(queue) => {
+            set_delivery_info(&mut message, "", queue.as_str());
+            plan.publish.push(Outgoing::new(queue, message));
+        }
+        Address::Exchange(exchange) => {
+            set_delivery_info(&mut message, &exchange.name, &exchange.routing_key);
+            plan.routed.push(Routed { exchange, message });
+        }
+    }
     Ok(Applied { plan, task_id: Some(id), group: None })
 }
 
-fn queue_of(signature: &Signature, task: &str, router: &Router) -> Result<QueueName, FieldError> {
-    let option = ["queue", "routing_key"].iter().find_map(|name| signature.option(name).as_str());
-    match option {
-        None => Ok(router.route(task).clone()),
-        Some(name) => QueueName::parse(name).map_err(|_| {
-            FieldError::new("options.queue", "a valid queue name", &Value::from(name))
-        }),
-    }
+/// Writes where it was published to, as kombu's virtual transports do (2.2).
+fn set_delivery_info(message: &mut Message, exchange: &str, routing_key: &str) {
+    let (exchange, routing_key) = (exchange.to_owned(), routing_key.to_owned());
+    message.properties.set_delivery_info(&DeliveryInfo { exchange, routing_key });
+}
+
+/// Writes the body as the call says, or the application (Celery's `serializer`, `compression`).
+fn encode(
+    message: &mut Message,
+    body: &Body,
+    signature: &Signature,
+    default: Encoding,
+) -> Result<(), FieldError> {
+    let wrong = |name: &str, text: String| {
+        FieldError::new(format!("options.{name}"), text, signature.option(name))
+    };
+    let serializer = match signature.option("serializer").as_str() {
+        None => default.serializer,
+        Some(name) => name.parse().map_err(|text| wrong("serializer", text))?,
+    };
+    let compression = match signature.option("compression").as_str() {
+        None => default.compression,
+        Some(name) => Some(name.parse().map_err(|text| wrong("compression", text))?),
+    };
+    codec::write(message, body, serializer, compression).map_err(|error| FieldError {
+        field: "body".to_owned(),
+        expected: "arguments that can be encoded".to_owned(),
+        found: error.to_string(),
+    })
 }
 
 fn set_headers(

@@ -531,6 +531,7 @@ impl Store for RedisStore {
             durable: true,
             atomic_settle: true,
             chords: true,
+            exchanges: false,
             results_expire_alone: true,
         }
     }

@@ -731,6 +731,7 @@ impl Store for SqliteStore {
             durable: self.files.is_some(),
             atomic_settle: true,
             chords: true,
+            exchanges: false,
             results_expire_alone: false,
         }
     }

@@ -37,6 +37,10 @@ pub const REPR_LEVELS_MAX: usize = 3;
 /// body may have when its aliases are followed.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
+/// Most memory that a decompressor may ask for before it writes anything: the window of a stream,
+/// in bytes. Python's presets need at most 64 MiB (xz -9); a header can ask for 4 GiB.
+pub const WINDOW_BYTES_MAX: u32 = 96 << 20;
+
 /// Most values in a `MessagePack` or YAML body: a value takes 32 bytes of memory, but one byte there.
 pub const VALUES_MAX: usize = 4_000_000;
 

@@ -7,6 +7,7 @@ use crate::handler::TaskDef;
 use crate::remote::Remote;
 use crate::worker::WorkerBuilder;
 use crate::{Result, TaskError};
+use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::priority::Level;
 use celeriac_core::route::Router;
 use celeriac_core::store::Store;
@@ -195,7 +196,7 @@ impl App {
     /// The store cannot be opened, or a route is malformed.
     pub async fn client(&self) -> Result<Client> {
         let shared = Shared {
-            router: Arc::new(self.router()?),
+            router: Arc::new(self.bound_router().await?),
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             origin: format!("gen{}@{}", std::process::id(), self.host()),
@@ -231,12 +232,23 @@ impl App {
         let mut router = self.settings.router()?;
         router.set_default_level(self.settings.priority_levels.value.then_some(Level::Normal));
         for task in &self.tasks {
-            if let Some(queue) = &task.options().queue
-                && router.matching(task.name()).is_none()
-            {
-                router.add(task.name(), QueueName::parse(queue)?)?;
+            if let Some(queue) = &task.options().queue {
+                let route = router.matching(task.name()).cloned().unwrap_or_default();
+                router.add_route(task.name(), route.or_queue(&QueueName::parse(queue)?))?;
             }
         }
+        Ok(router)
+    }
+
+    /// Where calls go on the store in use: exchanges are declared there, or refused.
+    pub(crate) async fn bound_router(&self) -> Result<Router> {
+        let mut router = self.router()?;
+        let store = self.store().await?;
+        let exchanges = store.capabilities().exchanges;
+        router.allow_exchanges(exchanges);
+        // A queue of a direct exchange is reached by its name everywhere.
+        let needed = |one: &&Binding| exchanges || one.kind != ExchangeKind::Direct;
+        store.bind(router.bindings().filter(needed).cloned().collect()).await?;
         Ok(router)
     }
 
@@ -245,6 +257,7 @@ impl App {
         let client = self.client().await?;
         let states = Arc::new(states);
         let mut registry = Registry::default();
+        registry.set_accept(self.settings.accept_content.value);
         for task in &self.tasks {
             for (id, name) in task.requirements().iter() {
                 if !self.states.has(id) {
@@ -276,7 +289,9 @@ impl App {
                 .collect();
         }
         let mut names = vec![self.settings.default_queue.value.clone()];
-        names.extend(self.settings.routes.value.iter().map(|(_, queue)| queue.clone()));
+        let routed = self.settings.routes.value.iter().filter_map(|(_, route)| route.queue());
+        names.extend(routed.map(|queue| queue.to_string()));
+        names.extend(self.settings.task_queues.value.iter().map(|one| one.queue.to_string()));
         names.extend(self.tasks.iter().filter_map(|task| task.options().queue.clone()));
         let mut queues: Vec<QueueName> = Vec::new();
         for name in names {

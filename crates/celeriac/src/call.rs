@@ -5,6 +5,7 @@ use crate::task::{Task, UniqueOptions};
 use celeriac_core::priority::Level;
 use celeriac_core::throttle::KEY_HEADER;
 use celeriac_core::unique::{UNIQUE_HEADER, UNIQUE_KEY_BYTES_MAX, Unique};
+use celeriac_wire::codec::{Compression, Serializer};
 use celeriac_wire::{JsonError, Signature, Value, print_iso, to_value};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -103,6 +104,34 @@ impl<R> Call<R> {
     /// Sends it to this queue instead of the routed one.
     pub fn queue(self, queue: &str) -> Self {
         self.option("queue", queue)
+    }
+
+    /// Sends it to this exchange, with [`Call::routing_key`]; the bindings there say which queues get
+    /// it. On a store without exchanges the send is refused.
+    pub fn exchange(self, exchange: &str) -> Self {
+        self.option("exchange", exchange)
+    }
+
+    /// The routing key for the exchange of the call or of its queue. A direct exchange uses it only
+    /// together with [`Call::exchange`], as in Celery.
+    pub fn routing_key(self, key: &str) -> Self {
+        self.option("routing_key", key)
+    }
+
+    /// Writes its body with this serializer instead of `task_serializer`.
+    pub fn serializer(self, serializer: Serializer) -> Self {
+        self.option("serializer", serializer.name())
+    }
+
+    /// Compresses its body, instead of as `task_compression` says.
+    pub fn compression(self, compression: Compression) -> Self {
+        self.option("compression", compression.header())
+    }
+
+    /// Gives it a number from 0 to 9 as priority, as stock Celery does: on Redis and SQLite 0 runs
+    /// first, on RabbitMQ 9. Prefer [`Call::priority`], which means the same on every store.
+    pub fn priority_number(self, number: u8) -> Self {
+        self.option("priority", i64::from(number.min(9)))
     }
 
     /// Gives it a priority level.

@@ -17,8 +17,10 @@ pub use source::{ConfigError, Setting, Source};
 
 use crate::pool::Pool;
 use celeriac_core::QueueName;
+use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::limits::StoreLimits;
-use celeriac_core::route::Router;
+use celeriac_core::route::{Encoding, Route, Router};
+use celeriac_wire::codec::{Accept, Compression, Serializer};
 use keys::KEYS;
 use source::Raw;
 use std::path::{Path, PathBuf};
@@ -108,8 +110,22 @@ pub struct Settings {
     pub events_max: Setting<u64>,
     /// How long a revocation is remembered.
     pub revoke_expires: Setting<Duration>,
-    /// Which tasks go to which queue.
-    pub routes: Setting<Vec<(String, String)>>,
+    /// The exchange of the default queue; empty for none.
+    pub default_exchange: Setting<String>,
+    /// How it chooses.
+    pub default_exchange_type: Setting<ExchangeKind>,
+    /// What the default queue is bound with; empty for its name.
+    pub default_routing_key: Setting<String>,
+    /// How bodies are written.
+    pub task_serializer: Setting<Serializer>,
+    /// How bodies are compressed.
+    pub task_compression: Setting<Option<Compression>>,
+    /// Which bodies native tasks accept.
+    pub accept_content: Setting<Accept>,
+    /// Which tasks go where.
+    pub routes: Setting<Vec<(String, Route)>>,
+    /// The queues of exchanges.
+    pub task_queues: Setting<Vec<Binding>>,
     rows: Vec<SettingRow>,
     warnings: Vec<String>,
 }
@@ -203,13 +219,15 @@ impl Settings {
         for (key, value) in &inputs.flags {
             raw.set(key, value.clone(), Source::Flag { key });
         }
-        let routes = parsed.map(|file| file.routes).unwrap_or_default();
-        Self::typed(&raw, routes, warnings)
+        let (routes, task_queues) =
+            parsed.map(|file| (file.routes, file.task_queues)).unwrap_or_default();
+        Self::typed(&raw, routes, task_queues, warnings)
     }
 
     fn typed(
         raw: &Raw,
-        routes: Setting<Vec<(String, String)>>,
+        routes: Setting<Vec<(String, Route)>>,
+        task_queues: Setting<Vec<Binding>>,
         warnings: Vec<String>,
     ) -> Result<Self, ConfigError> {
         let broker_url = raw.parse("broker_url", value::text)?;
@@ -252,7 +270,14 @@ impl Settings {
             dead_spill: raw.parse("dead_spill", value::text_or_empty)?,
             events_max: raw.parse("events_max", value::count)?,
             revoke_expires: raw.parse("revoke_expires", value::duration)?,
+            default_exchange: raw.parse("default_exchange", value::text_or_empty)?,
+            default_exchange_type: raw.parse("default_exchange_type", str::parse)?,
+            default_routing_key: raw.parse("default_routing_key", value::text_or_empty)?,
+            task_serializer: raw.parse("task_serializer", str::parse)?,
+            task_compression: raw.parse("task_compression", value::compression)?,
+            accept_content: raw.parse("accept_content", value::accept)?,
             routes,
+            task_queues,
             rows: Vec::new(),
             warnings,
         };
@@ -285,6 +310,7 @@ impl Settings {
                 | "max_tasks_per_child"
                 | "max_memory_per_child"
                 | "child_memory_max"
+                | "task_compression"
                     if value.is_empty() =>
                 {
                     "none".to_owned()
@@ -294,13 +320,20 @@ impl Settings {
             SettingRow { key: key.name, value, source: source.to_string(), effect: key.effect }
         };
         let mut rows: Vec<SettingRow> = KEYS.iter().map(row).collect();
-        let routes = self.routes.value.iter().map(|(pattern, queue)| SettingRow {
+        let routes = self.routes.value.iter().map(|(pattern, route)| SettingRow {
             key: "routes",
-            value: format!("{pattern} → {queue}"),
+            value: format!("{pattern} → {route}"),
             source: self.routes.source.to_string(),
             effect: "sends matching tasks to this queue",
         });
         rows.extend(routes);
+        let task_queues = self.task_queues.value.iter().map(|one| SettingRow {
+            key: "task_queues",
+            value: format!("{} ← {} ({}) {}", one.queue, one.exchange, one.kind, one.routing_key),
+            source: self.task_queues.source.to_string(),
+            effect: "binds this queue to an exchange",
+        });
+        rows.extend(task_queues);
         rows.extend(self.warnings.iter().filter(|text| text.starts_with("rollout:")).map(|text| {
             SettingRow {
                 key: "(rollout)",
@@ -347,11 +380,38 @@ impl Settings {
         let fail = |error: celeriac_core::StoreError| {
             ConfigError::new(format!("{}: {error}", self.routes.source))
         };
-        let mut router = Router::new(QueueName::parse(&self.default_queue.value).map_err(fail)?);
-        for (pattern, queue) in &self.routes.value {
-            router.add(pattern, QueueName::parse(queue).map_err(fail)?).map_err(fail)?;
+        let default = QueueName::parse(&self.default_queue.value).map_err(fail)?;
+        let mut router = Router::new(default.clone());
+        for (pattern, route) in &self.routes.value {
+            router.add_route(pattern, route.clone()).map_err(fail)?;
         }
+        let fail = |error: celeriac_core::StoreError| {
+            ConfigError::new(format!("{}: {error}", self.task_queues.source))
+        };
+        if let Some(binding) = self.default_binding(default) {
+            router.declare(binding).map_err(fail)?;
+        }
+        for binding in &self.task_queues.value {
+            router.declare(binding.clone()).map_err(fail)?;
+        }
+        router.set_encoding(Encoding {
+            serializer: self.task_serializer.value,
+            compression: self.task_compression.value,
+        });
         Ok(router)
+    }
+
+    /// The exchange of the default queue, if it is another than every queue has by itself (Celery's
+    /// `task_default_exchange`, `_type` and `task_default_routing_key`).
+    fn default_binding(&self, queue: QueueName) -> Option<Binding> {
+        let (exchange, key) = (&self.default_exchange.value, &self.default_routing_key.value);
+        let kind = self.default_exchange_type.value;
+        if exchange.is_empty() && key.is_empty() && kind == ExchangeKind::Direct {
+            return None;
+        }
+        let or_queue = |text: &str| if text.is_empty() { queue.as_str() } else { text }.to_owned();
+        let (exchange, routing_key) = (or_queue(exchange), or_queue(key));
+        Some(Binding { exchange, kind, routing_key, queue })
     }
 
     /// The same settings on another store.

@@ -171,7 +171,7 @@ impl WorkerBuilder {
         };
         let parts = WorkerParts {
             registry: Arc::new(self.app.registry(states).await?),
-            router: Arc::new(self.app.router()?),
+            router: Arc::new(self.app.bound_router().await?),
             store,
             heartbeat_store: self.app.own_connection().await?,
             clock: Arc::clone(self.app.clock()),

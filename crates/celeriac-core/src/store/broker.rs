@@ -3,8 +3,10 @@
 use super::{NodeId, ResultRecord};
 use crate::dead::{Attempt, DeadReason};
 use crate::error::StoreError;
+use crate::exchange::Binding;
 use crate::lease::{Lease, Suspicion};
 use crate::queue::QueueName;
+use crate::route::Exchange;
 use async_trait::async_trait;
 use celeriac_wire::{Message, Signature, State, Value};
 use jiff::Timestamp;
@@ -32,6 +34,18 @@ impl Outgoing {
     pub fn new(queue: QueueName, message: Message) -> Self {
         Self { queue, message, history: Vec::new(), enqueued_at: None }
     }
+}
+
+/// A message on its way to an exchange: the store's bindings say into which queues.
+///
+/// Only stores with the capability `exchanges` get these. A message that no binding takes is
+/// dropped with a warning, as by kombu (wire specification 2.4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routed {
+    /// The exchange and the routing key.
+    pub exchange: Exchange,
+    /// What goes.
+    pub message: Message,
 }
 
 /// The start of a chord: so many parts, then its body.
@@ -76,6 +90,8 @@ pub type ChordFinisher = Arc<dyn Fn(&ChordDone) -> Plan + Send + Sync>;
 pub struct Plan {
     /// Messages to enqueue.
     pub publish: Vec<Outgoing>,
+    /// Messages for exchanges.
+    pub routed: Vec<Routed>,
     /// Results to store, each only where `state::may_overwrite` allows it.
     pub results: Vec<ResultRecord>,
     /// Chords that begin.
@@ -88,6 +104,7 @@ impl Plan {
     /// Adds everything of another plan.
     pub fn extend(&mut self, other: Self) {
         self.publish.extend(other.publish);
+        self.routed.extend(other.routed);
         self.results.extend(other.results);
         self.chords.extend(other.chords);
         self.parts.extend(other.parts);
@@ -96,6 +113,7 @@ impl Plan {
     /// Whether nothing is to be written.
     pub fn is_empty(&self) -> bool {
         self.publish.is_empty()
+            && self.routed.is_empty()
             && self.results.is_empty()
             && self.chords.is_empty()
             && self.parts.is_empty()
@@ -265,6 +283,21 @@ pub trait Broker: fmt::Debug + Send + Sync {
 
     /// Settles deliveries, each on its own: answers in the order of the requests.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError>;
+
+    /// Makes bindings of queues to exchanges known to every publisher, before the queues are consumed
+    /// or published to. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// `Invalid` where there is no exchange ([`Capabilities`](super::Capabilities)).
+    async fn bind(&self, bindings: Vec<Binding>) -> Result<(), StoreError> {
+        match bindings.first() {
+            None => Ok(()),
+            Some(first) => Err(StoreError::invalid(format!(
+                "queue {} cannot be bound to exchange {}: this store has no exchanges",
+                first.queue, first.exchange
+            ))),
+        }
+    }
 
     /// How many changes this process has seen. Grows when anything may have become ready, done,
     /// revoked or paused, here or in another process.

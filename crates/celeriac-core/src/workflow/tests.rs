@@ -5,6 +5,7 @@ mod random;
 mod unroll;
 
 use super::*;
+use crate::queue::QueueName;
 use crate::record::Recorder;
 use crate::store::{ChordDone, ChordPart};
 use celeriac_wire::{Envelope, ExceptionInfo, State};

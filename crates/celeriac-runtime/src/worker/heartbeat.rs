@@ -121,8 +121,16 @@ impl HeartbeatHandle {
         let mut guard = SweepGuard::new(info.times);
         // The store has just answered: what a dead worker held is back one expiry after this start.
         guard.reached(clock.boot());
-        let keeper =
-            Keeper { store, clock, info, pulse: Arc::clone(&pulse), loss, guard, failing: false };
+        let keeper = Keeper {
+            store,
+            clock,
+            info,
+            pulse: Arc::clone(&pulse),
+            loss,
+            guard,
+            failing: false,
+            stood_at: None,
+        };
         let woken = Arc::clone(&wake);
         let running = match background {
             Background::OwnThread => Running::Thread(Some(keeper.run_on_a_thread(woken)?)),
@@ -170,6 +178,8 @@ struct Keeper {
     guard: SweepGuard,
     /// The last beat had no answer.
     failing: bool,
+    /// When the store last said that nobody has taken the leases (boot clock).
+    stood_at: Option<Duration>,
 }
 
 /// A call that must not hold up the next beat.
@@ -301,6 +311,13 @@ impl Keeper {
     async fn fence_if_taken(&mut self) {
         let limit = self.left().map_or(self.question(), |left| left.min(self.question()));
         let stands = within(limit, self.store.stands(self.pulse.node())).await.ok();
+        let now = self.clock.boot();
+        if stands == Some(true) {
+            self.stood_at = Some(now);
+        }
+        // At the end of the lease there is no time for another answer: one that was just given counts.
+        let just_said = |at: Duration| now.saturating_sub(at) <= self.question() * 2;
+        let stands = stands.or(self.stood_at.is_some_and(just_said).then_some(true));
         // Without an answer the work ends with its lease, not after it.
         if stands.is_none()
             && let Some(left) = self.left().filter(|left| *left <= limit)

@@ -306,8 +306,16 @@ async fn put_away(core: &Core, units: Vec<Unit>) -> Result<(), StoreError> {
     if !others.is_empty() {
         commit::write(core, others, commit::Limits::SizeOnly).await?;
     }
-    for letter in letters {
-        let held = letter.held.clone();
+    let held_of = |unit: &Unit| (unit.held.clone(), unit.deed.clone());
+    let each: Vec<_> = letters.iter().map(held_of).collect();
+    match commit::write(core, letters, commit::Limits::SizeOnly).await {
+        // There is no room for all of them: perhaps for some.
+        Err(full) if full.kind() == ErrorKind::DeadFull => {}
+        written => return written.map(drop),
+    }
+    for (held, deed) in each {
+        let (plan, finisher) = (Plan::default(), None);
+        let letter = Unit { held: held.clone(), deed, plan, finisher };
         match commit::write(core, vec![letter], commit::Limits::SizeOnly).await {
             Ok(_) => {}
             // It waits behind the others until there is room for it.

@@ -12,13 +12,14 @@ use celeriac_core::{ErrorKind, StoreError};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{Cmd, Pipeline, Value};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime;
 use tokio::time::Instant;
 
 /// The longest wait for an answer.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(4);
 /// The longest wait for a connection.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 /// The most connections, one for each runtime that uses the store.
@@ -27,6 +28,33 @@ pub(super) const CONNECTIONS_MAX: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 /// … but no longer than this.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A caller that gave up after so long makes its connection suspect: the next call takes a new one.
+const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+
+/// One runtime's connection.
+#[derive(Default)]
+struct Place {
+    slot: tokio::sync::Mutex<Slot>,
+    /// The number of a connection on which a caller waited in vain.
+    suspect: AtomicU64,
+}
+
+/// A call under way. Dropped without an answer it tells on its connection.
+struct Waiting {
+    place: Arc<Place>,
+    number: u64,
+    since: Instant,
+    answered: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.answered && self.since.elapsed() >= SUSPECT_AFTER {
+            self.place.suspect.store(self.number, Ordering::Release);
+        }
+    }
+}
 
 /// The state of one runtime's connection.
 #[derive(Default)]
@@ -42,7 +70,7 @@ struct Slot {
 pub(super) struct Link {
     address: Address,
     io: Arc<Io>,
-    slots: Mutex<HashMap<runtime::Id, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<HashMap<runtime::Id, Arc<Place>>>,
     /// What endangers messages on this server.
     warnings: Mutex<BTreeSet<String>>,
 }
@@ -62,7 +90,7 @@ impl Link {
         &self.address
     }
 
-    fn slot(&self) -> Arc<tokio::sync::Mutex<Slot>> {
+    fn place(&self) -> Arc<Place> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let id = runtime::Handle::current().id();
         if slots.len() >= CONNECTIONS_MAX && !slots.contains_key(&id) {
@@ -72,31 +100,38 @@ impl Link {
         Arc::clone(slots.entry(id).or_default())
     }
 
-    /// The connection of this runtime, a new one if there is none.
-    async fn connection(&self) -> Result<(MultiplexedConnection, u64), StoreError> {
-        let slot = self.slot();
-        let mut slot = slot.lock().await;
-        if let Some(connection) = &slot.connection {
-            return Ok((connection.clone(), slot.number));
+    /// The connection of this runtime, a new one if there is none, and the mark of a call on it.
+    async fn connection(&self) -> Result<(MultiplexedConnection, Waiting), StoreError> {
+        let place = self.place();
+        let mut slot = place.slot.lock().await;
+        if place.suspect.load(Ordering::Acquire) == slot.number {
+            slot.connection = None;
         }
-        if let Some(at) = slot.not_before {
-            tokio::time::sleep_until(at).await;
-        }
-        match self.connect().await {
-            Ok(connection) => {
-                slot.number += 1;
-                slot.failures = 0;
-                slot.not_before = None;
-                slot.connection = Some(connection.clone());
-                Ok((connection, slot.number))
+        if slot.connection.is_none() {
+            if let Some(at) = slot.not_before {
+                tokio::time::sleep_until(at).await;
             }
-            Err(error) => {
-                let pause = PAUSE * 2u32.saturating_pow(slot.failures.min(8));
-                slot.failures += 1;
-                slot.not_before = Some(Instant::now() + pause.min(PAUSE_MAX));
-                Err(error)
+            match self.connect().await {
+                Ok(connection) => {
+                    slot.number += 1;
+                    slot.failures = 0;
+                    slot.not_before = None;
+                    slot.connection = Some(connection);
+                }
+                Err(error) => {
+                    let pause = PAUSE * 2u32.saturating_pow(slot.failures.min(8));
+                    slot.failures += 1;
+                    slot.not_before = Some(Instant::now() + pause.min(PAUSE_MAX));
+                    return Err(error);
+                }
             }
         }
+        let number = slot.number;
+        let Some(connection) = slot.connection.clone() else {
+            return Err(self.unavailable("has no connection"));
+        };
+        drop(slot);
+        Ok((connection, Waiting { place, number, since: Instant::now(), answered: false }))
     }
 
     /// A new connection to a server that is what we need.
@@ -128,19 +163,10 @@ impl Link {
         StoreError::new(ErrorKind::Unavailable, text)
     }
 
-    /// Throws a connection away unless a newer one is there already.
-    async fn discard(&self, number: u64) {
-        let slot = self.slot();
-        let mut slot = slot.lock().await;
-        if slot.number == number {
-            slot.connection = None;
-        }
-    }
-
     /// Sends one command.
     pub(super) async fn call(&self, what: &str, command: &Cmd) -> Result<Value, StoreError> {
-        let (mut connection, number) = self.connection().await?;
-        self.judge(what, number, ask(&mut connection, command).await).await
+        let (mut connection, waiting) = self.connection().await?;
+        self.judge(what, waiting, ask(&mut connection, command).await)
     }
 
     /// Sends commands in one go; one answer each.
@@ -153,10 +179,10 @@ impl Link {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let (mut connection, number) = self.connection().await?;
+        let (mut connection, waiting) = self.connection().await?;
         let call = connection.req_packed_commands(pipeline, 0, count);
         let sent = tokio::time::timeout(DEADLINE, call).await;
-        let answers = self.judge(what, number, sent).await?;
+        let answers = self.judge(what, waiting, sent)?;
         for answer in &answers {
             if let Value::ServerError(error) = answer {
                 let error = redis::RedisError::from(error.clone());
@@ -174,27 +200,30 @@ impl Link {
         argument: Vec<u8>,
     ) -> Result<Value, StoreError> {
         let command = script.evaluate(&argument);
-        let (mut connection, number) = self.connection().await?;
+        let (mut connection, mut waiting) = self.connection().await?;
         let sent = ask(&mut connection, &command).await;
         let unknown = matches!(&sent, Ok(Err(error)) if error.code() == Some("NOSCRIPT"));
         if !unknown {
-            return self.judge(what, number, sent).await;
+            return self.judge(what, waiting, sent);
         }
+        waiting.answered = true;
         self.call("load a script", &script.load()).await?;
         self.call(what, &command).await
     }
 
-    /// What an answer, an error or silence means.
-    async fn judge<T>(
+    /// What an answer, an error or silence means. A connection that broke or is silent is not used again.
+    fn judge<T>(
         &self,
         what: &str,
-        number: u64,
+        mut waiting: Waiting,
         sent: Result<Result<T, redis::RedisError>, tokio::time::error::Elapsed>,
     ) -> Result<T, StoreError> {
+        waiting.answered = true;
+        let discard = || waiting.place.suspect.store(waiting.number, Ordering::Release);
         match sent {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.is_unrecoverable_error() || error.is_io_error() => {
-                self.discard(number).await;
+                discard();
                 let text = format!("{what}: the connection to Redis at {} broke", self.address);
                 Err(StoreError::new(ErrorKind::Unknown, text).because(error))
             }
@@ -202,12 +231,12 @@ impl Link {
                 let refused = refused(what, &self.address, &error);
                 if refused.kind() == ErrorKind::Unavailable {
                     // A replica that was a master, a server that loads: look for the right one anew.
-                    self.discard(number).await;
+                    discard();
                 }
                 Err(refused)
             }
             Err(_elapsed) => {
-                self.discard(number).await;
+                discard();
                 let seconds = DEADLINE.as_secs();
                 let text = format!("{what}: Redis at {} is silent for {seconds} s", self.address);
                 Err(StoreError::new(ErrorKind::Unknown, text))

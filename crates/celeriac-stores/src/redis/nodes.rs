@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// How long a dead node is still listed.
 const REMEMBERED: Duration = Duration::from_hours(24);
+/// A living server answers a question within this part of a lease.
+const ANSWER_SHARE: u32 = 64;
 /// How many messages go back in one step.
 const RETURN_MAX: usize = 200;
 /// The most nodes that are listed.
@@ -121,12 +123,15 @@ pub(super) async fn revise(
 pub(super) async fn stands(core: &Core, node: NodeId) -> Result<bool, StoreError> {
     let mut score = redis::cmd("ZSCORE");
     score.arg(core.keys.own("nodes")).arg(node.0);
-    match core.link.call("look for a worker's leases", &score).await {
-        Ok(answer) => Ok(answer != Answer::Nil),
-        Err(error) => match core.link.address().machine_answers().await {
-            Some(_) => Ok(true),
-            None => Err(error),
-        },
+    let expiry = core.known_expiry(node).unwrap_or(LeaseTimes::default().expiry);
+    let asked = core.link.call("look for a worker's leases", &score);
+    match tokio::time::timeout(expiry / ANSWER_SHARE, asked).await {
+        Ok(Ok(answer)) => Ok(answer != Answer::Nil),
+        Ok(Err(_)) | Err(_) if core.link.address().machine_answers().await.is_some() => Ok(true),
+        Ok(Err(_)) | Err(_) => {
+            let text = format!("nothing answers at {}", core.link.address());
+            Err(StoreError::new(ErrorKind::Unavailable, text))
+        }
     }
 }
 

@@ -33,6 +33,12 @@ pub(super) fn write(
         let Some(mut plan) = next.take() else {
             return Ok(published);
         };
+        if let Some(routed) = plan.routed.first() {
+            let name = &routed.exchange.name;
+            return Err(StoreError::invalid(format!(
+                "a message for exchange {name:?} cannot be sent: SQLite has no exchanges"
+            )));
+        }
         let duplicates = publish(connection, context, &plan.publish, limits)?;
         if level == 0 {
             published.duplicates = duplicates;

@@ -61,6 +61,44 @@ mod redis {
     celeriac_stores::conformance_suite!(harness(redis_or_skip!()));
 }
 
+/// The same store behind a key prefix, as a user that may do no more than
+/// `docs/reference/redis-keys.md` says.
+mod redis_as_a_limited_user {
+    use super::*;
+    use celeriac_stores::{RedisStore, TimeSource};
+    use celeriac_testkit::redis_or_skip;
+    use celeriac_testkit::services::redis::{Redis, RedisOptions};
+
+    /// The user of the documentation, with a prefix before its keys.
+    fn options() -> RedisOptions {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/redis-keys.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let from = page.find("resetchannels").unwrap() + "resetchannels".len();
+        let rules = page[from..].split("```").next().unwrap();
+        let rule = |rule: &str| match rule.split_at(1) {
+            ("~", pattern) => {
+                format!("~app:{pattern} ~app:mail* ~app:old* ~app:rests* ~app:members*")
+            }
+            ("&", "celery-task-meta-*") => "&celery-task-meta-*".to_owned(),
+            ("&", pattern) => format!("&app:{pattern}"),
+            _ => rule.to_owned(),
+        };
+        let rules: Vec<String> = rules.split_whitespace().map(rule).collect();
+        let rules = format!("~celery-task*-meta-* {}", rules.join(" "));
+        Redis::options().user("celeriac", "secret", &rules)
+    }
+
+    fn harness(redis: Redis) -> Harness {
+        Harness::new(move |resources| {
+            let url = format!("{}?global_keyprefix=app:", redis.url_as("celeriac", "secret"));
+            Arc::new(RedisStore::open(&url, resources, TimeSource::Process).unwrap())
+        })
+        .lacking(&["expiry on demand"])
+    }
+
+    celeriac_stores::conformance_suite!(harness(redis_or_skip!(options())));
+}
+
 /// Opens a file as another process would: a store of its own, with its own clock and dice.
 fn open(path: &Path, seed: u64) -> (Arc<SqliteStore>, Arc<FixedClock>) {
     let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));

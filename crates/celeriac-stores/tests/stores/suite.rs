@@ -35,6 +35,7 @@ fn the_embedded_stores_skip_nothing() {
         durable: shared,
         atomic_settle: true,
         chords: true,
+        exchanges: false,
         results_expire_alone: false,
     };
     assert_eq!(super::memory::harness().store().store.capabilities(), embedded(false));

@@ -2,12 +2,6 @@
 
 use super::CodecError;
 
-#[cfg(feature = "compression")]
-/// Memory that a decoder may ask for before it writes anything: the window of a stream, in bytes.
-///
-/// Python's presets need at most 64 MiB (xz -9); a header can ask for 4 GiB.
-const WINDOW_BYTES_MAX: u32 = 96 << 20;
-
 /// A compression of bodies, as Celery's setting `task_compression` names it.
 ///
 /// kombu 5.7.0 `compression.py`.
@@ -105,7 +99,8 @@ impl std::str::FromStr for Compression {
 
 #[cfg(feature = "compression")]
 mod codecs {
-    use super::{CodecError, Compression, WINDOW_BYTES_MAX};
+    use super::{CodecError, Compression};
+    use crate::limits::WINDOW_BYTES_MAX;
     use std::io::{self, Read, Write as _};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -5,6 +5,7 @@ use super::exit::Failed;
 use super::output::object;
 use crate::call::Call;
 use celeriac_wire::Value;
+use celeriac_wire::codec::{Compression, Serializer};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +38,18 @@ pub(super) struct CallArgs {
     /// Send it to this queue
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
+    /// Send it to this exchange
+    #[arg(long, value_name = "EXCHANGE")]
+    exchange: Option<String>,
+    /// The routing key for the exchange
+    #[arg(long, value_name = "KEY")]
+    routing_key: Option<String>,
+    /// Write the body as json, msgpack or yaml
+    #[arg(long, value_name = "NAME")]
+    serializer: Option<Serializer>,
+    /// Compress the body with gzip, bzip2, lzma, brotli or zstd
+    #[arg(long, value_name = "NAME")]
+    compression: Option<Compression>,
     /// critical, high, normal or low
     #[arg(long, value_name = "LEVEL")]
     priority: Option<crate::Priority>,
@@ -102,6 +115,18 @@ fn build(args: &CallArgs) -> Result<Call<Value>, Failed> {
     }
     if let Some(queue) = &args.queue {
         call = call.queue(queue);
+    }
+    if let Some(exchange) = &args.exchange {
+        call = call.exchange(exchange);
+    }
+    if let Some(key) = &args.routing_key {
+        call = call.routing_key(key);
+    }
+    if let Some(serializer) = args.serializer {
+        call = call.serializer(serializer);
+    }
+    if let Some(compression) = args.compression {
+        call = call.compression(compression);
     }
     if let Some(level) = args.priority {
         call = call.priority(level);

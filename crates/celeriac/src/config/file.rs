@@ -2,6 +2,10 @@
 
 use super::keys::KEYS;
 use super::source::{ConfigError, Setting, Source, nearest};
+use celeriac_core::exchange::{Binding, ExchangeKind, check_name};
+use celeriac_core::route::Route;
+use celeriac_core::{QueueName, StoreError};
+use celeriac_wire::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -13,7 +17,8 @@ const NAME: &str = "celeriac.toml";
 pub(super) struct Parsed {
     pub(super) settings: Vec<(&'static str, String, Source)>,
     pub(super) overrides: Vec<(&'static str, String, Source)>,
-    pub(super) routes: Setting<Vec<(String, String)>>,
+    pub(super) routes: Setting<Vec<(String, Route)>>,
+    pub(super) task_queues: Setting<Vec<Binding>>,
 }
 
 /// Reads the file that was named, or `celeriac.toml` if there is one.
@@ -38,8 +43,12 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
         let at = error.span().map_or(0, |span| span.start);
         document.error(at, format!("this is not TOML: {}", error.message()))
     })?;
-    let mut parsed =
-        Parsed { settings: Vec::new(), overrides: Vec::new(), routes: Setting::default() };
+    let mut parsed = Parsed {
+        settings: Vec::new(),
+        overrides: Vec::new(),
+        routes: Setting::default(),
+        task_queues: Setting::default(),
+    };
     for Entry { key, value, at } in entries(table.get_ref()) {
         match (key, value) {
             ("override", DeValue::Table(section)) => {
@@ -52,15 +61,18 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
             ("routes", DeValue::Table(section)) => {
                 let line = document.line(at);
                 parsed.routes.source = Source::File { path: path.to_owned(), line };
-                for Entry { key: pattern, value: queue, at } in entries(section) {
-                    let DeValue::String(queue) = queue else {
-                        let text = format!("the queue of route {pattern:?} must be a text");
-                        return Err(document.error(at, text));
-                    };
-                    parsed.routes.value.push((pattern.to_owned(), queue.to_string()));
+                for entry in entries(section) {
+                    parsed.routes.value.push((entry.key.to_owned(), document.route(&entry)?));
                 }
             }
-            ("override" | "routes", _) => {
+            ("task_queues", DeValue::Table(section)) => {
+                let line = document.line(at);
+                parsed.task_queues.source = Source::File { path: path.to_owned(), line };
+                for entry in entries(section) {
+                    parsed.task_queues.value.push(document.task_queue(&entry)?);
+                }
+            }
+            ("override" | "routes" | "task_queues", _) => {
                 let text = format!("{key} is a section");
                 return Err(document.error(at, text).hint(format!("write it as [{key}]")));
             }
@@ -110,6 +122,95 @@ impl Document<'_> {
         ConfigError::new(format!("{}, line {}: {text}", self.path.display(), self.line(at)))
     }
 
+    /// A route: a queue, or a table of options.
+    fn route(&self, entry: &Entry<'_>) -> Result<Route, ConfigError> {
+        let Entry { key: pattern, value, at } = *entry;
+        let refuse = |error: StoreError| {
+            let hint = error.hint_text().map(str::to_owned);
+            let error = self.error(at, format!("route {pattern:?}: {error}"));
+            hint.into_iter().fold(error, ConfigError::hint)
+        };
+        match value {
+            DeValue::String(queue) => {
+                QueueName::parse(queue).map(|queue| Route::to(&queue)).map_err(refuse)
+            }
+            DeValue::Table(options) => {
+                let options = entries(options).into_iter().map(|option| {
+                    let value = match option.value {
+                        DeValue::String(text) => Value::from(text.to_string()),
+                        DeValue::Boolean(flag) => Value::from(*flag),
+                        DeValue::Integer(number) if number.radix() == 10 => {
+                            Value::from(number.as_str().parse::<i64>().unwrap_or(i64::MAX))
+                        }
+                        DeValue::Float(number) => {
+                            Value::from(number.as_str().parse::<f64>().unwrap_or(f64::NAN))
+                        }
+                        other => {
+                            let name = option.key;
+                            let what = other.type_str();
+                            let text = format!("option {name} of a route cannot be a {what}");
+                            return Err(self.error(option.at, text));
+                        }
+                    };
+                    Ok((option.key.to_owned(), value))
+                });
+                let options: Map = options.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
+                Route::parse(options).map_err(refuse)
+            }
+            _ => {
+                let text = format!("the queue of route {pattern:?} must be a text, or a table");
+                Err(self.error(at, text))
+            }
+        }
+    }
+
+    /// A queue of an exchange.
+    fn task_queue(&self, entry: &Entry<'_>) -> Result<Binding, ConfigError> {
+        let Entry { key: queue, value, at } = *entry;
+        let refuse = |text: String| self.error(at, format!("queue {queue:?}: {text}"));
+        let DeValue::Table(fields) = value else {
+            let text = "expected a table such as { exchange = \"x\", exchange_type = \"topic\", \
+                        routing_key = \"a.#\" }";
+            return Err(refuse(text.to_owned()));
+        };
+        let (mut exchange, mut kind, mut routing_key) = (None, ExchangeKind::Direct, None);
+        for field in entries(fields) {
+            let DeValue::String(text) = field.value else {
+                return Err(self.error(field.at, format!("{} must be a text", field.key)));
+            };
+            match field.key {
+                "exchange" => exchange = Some(text.to_string()),
+                "exchange_type" => {
+                    kind = text.parse().map_err(|text| self.error(field.at, text))?;
+                }
+                "routing_key" => routing_key = Some(text.to_string()),
+                other => {
+                    let text = format!("queues have no {other:?}");
+                    let hint = "use exchange, exchange_type and routing_key";
+                    return Err(self.error(field.at, text).hint(hint));
+                }
+            }
+        }
+        let name = QueueName::parse(queue).map_err(|error| refuse(error.to_string()))?;
+        // As kombu's `Queue(name)` without them, and as Celery adds missing queues.
+        let binding = Binding {
+            exchange: exchange.unwrap_or_else(|| queue.to_owned()),
+            kind,
+            routing_key: routing_key.unwrap_or_else(|| match kind {
+                ExchangeKind::Fanout => String::new(),
+                _ => queue.to_owned(),
+            }),
+            queue: name,
+        };
+        let name = |what, name: &str| check_name(what, name).map_err(|e| refuse(e.to_string()));
+        name("exchange", &binding.exchange)?;
+        name("routing key", &binding.routing_key)?;
+        if binding.exchange.is_empty() {
+            return Err(refuse("an exchange has a name".to_owned()));
+        }
+        Ok(binding)
+    }
+
     fn setting(
         &self,
         entry: &Entry<'_>,
@@ -117,7 +218,8 @@ impl Document<'_> {
     ) -> Result<(&'static str, String, Source), ConfigError> {
         let Entry { key, value, at } = *entry;
         let Some(known) = KEYS.iter().find(|known| known.name == key) else {
-            let names = KEYS.iter().map(|key| key.name).chain(["routes", "override"]);
+            let names =
+                KEYS.iter().map(|key| key.name).chain(["routes", "task_queues", "override"]);
             let error = self.error(at, format!("unknown key {key:?}"));
             return Err(match nearest(key, names) {
                 Some(near) => error.hint(format!("did you mean {near:?}?")),

@@ -31,8 +31,20 @@ keys! {
         "the store that moves messages; `REDIS_URL` counts only if nothing else names one"
     "result_backend" ["CELERY_RESULT_BACKEND"] "";
         "where results are kept"
-    "default_queue" [] "celery";
+    "default_queue" ["CELERY_TASK_DEFAULT_QUEUE"] "celery";
         "the queue of calls that match no route"
+    "default_exchange" ["CELERY_TASK_DEFAULT_EXCHANGE"] "";
+        "the exchange of the default queue, if it has one; needs a store with exchanges"
+    "default_exchange_type" ["CELERY_TASK_DEFAULT_EXCHANGE_TYPE"] "direct";
+        "how that exchange chooses queues: direct, topic or fanout"
+    "default_routing_key" ["CELERY_TASK_DEFAULT_ROUTING_KEY"] "";
+        "the key that the default queue is bound with; its own name if not set"
+    "task_serializer" ["CELERY_TASK_SERIALIZER"] "json";
+        "how bodies are written: json, msgpack or yaml"
+    "task_compression" ["CELERY_TASK_COMPRESSION"] "";
+        "how bodies are compressed: gzip, bzip2, lzma, brotli, zstd"
+    "accept_content" ["CELERY_ACCEPT_CONTENT"] "json,msgpack,yaml";
+        "which bodies native tasks accept; others become dead letters"
     "queues" [] "";
         "what a worker consumes"
     "concurrency" ["CELERY_WORKER_CONCURRENCY", "CELERY_CONCURRENCY"] cpus();
@@ -132,7 +144,12 @@ pub fn reference_page() -> String {
     }
     page.push_str(
         "\n`[routes]` maps task names to queues: exact names first, then globs (`reports.*`) and \
-         regular expressions (`/^etl\\./`) in order.\n",
+         regular expressions (`/^etl\\./`) in order.\n\
+         A route may be a table of options instead: `{ queue = \"heavy\", serializer = \"msgpack\" }`, \
+         with queue, exchange, routing_key, priority, serializer, compression, expires, time_limit \
+         and soft_time_limit; what a call says itself wins.\n\n\
+         `[task_queues]` declares queues of exchanges: \
+         `tq = { exchange = \"tx\", exchange_type = \"topic\", routing_key = \"a.#\" }`.\n",
     );
     page
 }

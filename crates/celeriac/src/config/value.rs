@@ -1,6 +1,7 @@
 //! Understands values; every error is what would be accepted.
 
 use celeriac_core::QueueName;
+use celeriac_wire::codec::{Accept, Compression};
 use std::time::Duration;
 
 pub(super) fn text(text: &str) -> Result<String, String> {
@@ -22,6 +23,20 @@ pub(super) fn queue(text: &str) -> Result<String, String> {
 
 pub(super) fn queues(text: &str) -> Result<Vec<String>, String> {
     text.split(',').filter(|name| !name.trim().is_empty()).map(queue).collect()
+}
+
+/// Nothing, or the name of a compression.
+pub(super) fn compression(text: &str) -> Result<Option<Compression>, String> {
+    match text.trim() {
+        "" => Ok(None),
+        name => name.parse().map(Some),
+    }
+}
+
+/// Names of serializers; raw bytes and text are always accepted.
+pub(super) fn accept(text: &str) -> Result<Accept, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::parse).collect::<Result<Vec<_>, _>>().map(Accept::only)
 }
 
 /// The one parser of booleans (T-43, T-44): whatever is not plainly yes or no is an error.

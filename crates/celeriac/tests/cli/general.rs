@@ -54,7 +54,7 @@ async fn what_is_not_here_is_refused_with_a_sentence() {
     let place = store().await;
     for (args, code, expected) in [
         (vec!["-A", "proj.celery_app", "worker"], 2, "does not run Python applications yet"),
-        (vec!["-b", "redis://user:secret@h/0", "status"], 2, "cannot use redis:// yet"),
+        (vec!["-b", "redis://user:secret@h/0?odd=1", "status"], 2, "unknown option \"odd\""),
         (vec!["-b", "amqp://h", "status"], 2, "cannot use amqp:// yet"),
         (vec!["-b", "ftp://h", "status"], 2, "unknown store scheme"),
         (vec!["-b", "sqlite://", "status"], 2, "names no file"),

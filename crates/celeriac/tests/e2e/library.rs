@@ -1,6 +1,7 @@
 //! The library as a program uses it, on every store.
 
 mod application;
+mod bodies;
 mod calls;
 mod limits;
 mod order;

@@ -44,7 +44,9 @@ impl Place {
         match std::env::var_os("CELERIAC_TEST_STORE") {
             None => Self::sqlite(),
             Some(store) if store == "redis" => Self::redis(),
-            Some(other) => panic!("CELERIAC_TEST_STORE is `redis` or not set, not {other:?}"),
+            Some(other) => {
+                panic!("CELERIAC_TEST_STORE is `redis` or not set, not {}", other.display())
+            }
         }
     }
 

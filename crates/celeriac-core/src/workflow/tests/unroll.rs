@@ -356,7 +356,12 @@ fn queues_are_chosen_by_option_then_route_then_default() {
     for (signature, queue) in [
         (task("app.report", &[]), "reports"),
         (task("app.report", &[]).with_option("queue", "mine"), "mine"),
-        (task("app.report", &[]).with_option("routing_key", "key"), "key"),
+        // Celery 5.7 send_task_message: a key alone does not leave the default exchange.
+        (task("app.report", &[]).with_option("routing_key", "key"), "reports"),
+        (
+            task("app.other", &[]).with_option("exchange", "").with_option("routing_key", "key"),
+            "key",
+        ),
         (task("app.other", &[]), "celery"),
     ] {
         assert_eq!(Bench::new().apply(signature).plan.publish[0].queue.as_str(), queue);

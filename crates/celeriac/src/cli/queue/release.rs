@@ -37,12 +37,11 @@ pub(super) async fn run(session: &Session, queue: Option<QueueName>) -> Result<E
     progress.set_message("waiting for the leases of dead workers to run out");
     let (returned, living) = bury_the_dead(&*store).await?;
     sum.leased = returned;
-    let queues: Vec<QueueName> = match queue {
-        Some(queue) => vec![queue],
-        None => {
-            let all = store.queues().await?;
-            all.iter().filter_map(|view| QueueName::parse(&view.name).ok()).collect()
-        }
+    let queues: Vec<QueueName> = if let Some(queue) = queue {
+        vec![queue]
+    } else {
+        let all = store.queues().await?;
+        all.iter().filter_map(|view| QueueName::parse(&view.name).ok()).collect()
     };
     for queue in &queues {
         loop {

@@ -8,7 +8,7 @@ fn parsed(text: &str) -> Result<Parsed, String> {
 fn routes_keep_the_order_of_the_file() {
     let text = "[routes]\n\"z.*\" = \"first\"\n\"a.*\" = \"second\"\n\"/^m/\" = \"third\"\n";
     let routes = parsed(text).unwrap().routes.value;
-    let queues: Vec<&str> = routes.iter().map(|(_, queue)| queue.as_str()).collect();
+    let queues: Vec<String> = routes.iter().map(|(_, route)| route.to_string()).collect();
     assert_eq!(queues, ["first", "second", "third"]);
 }
 
@@ -27,7 +27,7 @@ fn what_is_wrong_is_said_without_the_line_itself() {
         ("broker_url = \"redis://:secret@h\n", "line 1: this is not TOML"),
         ("\ngrace = 1\ngrace = 2\n", "line 3: this is not TOML"),
         ("override = 3", "write it as [override]"),
-        ("[routes]\nx = 1", "line 2: the queue of route \"x\" must be a text"),
+        ("[routes]\nx = 1", "line 2: the queue of route \"x\" must be a text, or a table"),
         ("queues = [1]", "queues must be a list of texts"),
         ("grace = 1979-05-27", "grace cannot be a datetime"),
         ("[grace]\nx = 1", "grace cannot be a table"),

@@ -45,7 +45,7 @@ async fn a_frozen_worker_is_fenced_and_works_on() {
     frozen.signal(Signal::CONT);
 
     for id in &ids {
-        assert!(worker_of(&**store, id).await.ends_with("@second"), "{id}");
+        assert!(worker_of(&**store, id).await.starts_with("second@"), "{id}");
     }
     let lines = kit::ledger(&place);
     let long_ends = lines.iter().filter(|line| ids[2..].contains(&line.id) && line.step == "end");
@@ -56,7 +56,7 @@ async fn a_frozen_worker_is_fenced_and_works_on() {
     assert!(second.ended().await.success());
     let more = enqueue(&client, 3, 0).await;
     for id in &more {
-        assert!(worker_of(&**store, id).await.ends_with("@frozen"), "{id}");
+        assert!(worker_of(&**store, id).await.starts_with("frozen@"), "{id}");
     }
     ledger_has(&place, frozen.pid, "end", 3).await;
     let alive = |name: &str| {

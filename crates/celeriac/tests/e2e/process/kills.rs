@@ -221,7 +221,7 @@ async fn every_result_is_that_of_the_last_run(evidence: &Evidence, store: &dyn S
         assert_eq!(by, last, "{id} has the result of an earlier owner");
         assert!(lines().any(|line| line.step == "end" && line.pid == by), "{id} has not ended");
         let node = record.worker.unwrap();
-        assert!(node.ends_with(&format!("@{}", evidence.names[&by])), "{id}: {node}");
+        assert!(node.starts_with(&format!("{}@", evidence.names[&by])), "{id}: {node}");
     }
 }
 

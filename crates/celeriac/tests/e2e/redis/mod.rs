@@ -1,6 +1,7 @@
 //! What is special about Redis: a server that goes away, networks that fail, and stock Celery beside.
 
 mod control;
+mod damaged;
 mod flower;
 mod leftovers;
 mod network;

@@ -64,6 +64,8 @@ async fn consumption_comes_back_after_every_fault_and_nothing_is_lost() {
     let running = start_with(&behind, behind.worker().concurrency(4)).await;
     // The producer's own network is healthy.
     let client = App::at(&redis.url()).unwrap().client().await.unwrap();
+    let up = client.send(note::call("up")).await.unwrap();
+    up.get(PATIENCE).await.unwrap();
     let mut random = fastrand::Rng::with_seed(seed);
     let mut longest = Duration::ZERO;
     let mut sent = Vec::new();

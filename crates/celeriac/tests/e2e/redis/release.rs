@@ -27,7 +27,8 @@ async fn stock_celery_alone_drains_what_a_release_gives_back() {
     };
     store.set_limit(limit).await.unwrap();
     let mut command = kit::command(&kit::ledger_program(), place.dir());
-    command.args(["-b", &url, "worker", "-c", "4", "--lease", "1s", "-n", "doomed"]);
+    command.env("CELERIAC_LEASE_EXPIRY", "1s");
+    command.args(["-b", &url, "worker", "-c", "4", "-n", "doomed"]);
     let mut doomed = Process::spawn(&mut command, place.path("doomed.log"));
     until("the worker is there", PATIENCE, async || {
         (!store.nodes().await.unwrap().is_empty()).then_some(())
