@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -417,7 +418,7 @@ def table(report):
         cells = []
         for key, _, form in COLUMNS:
             values = [one[key] for one in rounds if key in one]
-            cells.append(form.format(percentile(values, 0.5)) if values else "–")
+            cells.append(form.format(statistics.median(values)) if values else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(rounds)} |")
     return "\n".join(lines)
 

@@ -26,7 +26,13 @@ async fn main() {
     let number = |at: usize| -> usize { arguments[at].parse().expect("a number") };
     let connection = apalis_redis::connect(url).await.expect("Redis answers");
     // Its own advice for throughput: large batches, results and events off.
-    let config = Config::default().queue("bench").batch_size(100).persist_results(false).emit_events(false);
+    let config = Config::default()
+        .queue("bench")
+        .batch_size(100)
+        .persist_results(false)
+        .emit_events(false)
+        // An idle worker looks only at each heartbeat, by default every 30 seconds.
+        .heartbeat_interval(Duration::from_secs(1));
     let mut storage = RedisStorage::new(connection).with_config(config);
     match arguments[0].as_str() {
         "fill" => {
@@ -47,10 +53,8 @@ async fn main() {
             }
         }
         "work" => {
-            // Left alone, an idle worker looks only at each heartbeat, every 30 seconds.
-            let backend = storage.poll_with_interval(Duration::from_millis(10));
             let worker = WorkerBuilder::new("bench")
-                .backend(backend)
+                .backend(storage)
                 .concurrency(number(1))
                 .parallelize(tokio::spawn)
                 .build(run);

@@ -382,6 +382,8 @@ impl Address {
     #[cfg(feature = "redis-tls")]
     fn client(&self, info: redis::ConnectionInfo) -> redis::RedisResult<redis::Client> {
         let Some(tls) = &self.tls else { return redis::Client::open(info) };
+        // Only the first call of a process sets it; a program may have chosen one of its own.
+        let _chosen_already = rustls::crypto::ring::default_provider().install_default();
         let read = |path: &PathBuf| {
             std::fs::read(path).map_err(|error| {
                 redis::RedisError::from((

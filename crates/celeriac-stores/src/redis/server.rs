@@ -28,17 +28,19 @@ pub(super) async fn check(
         let text = format!("ask Redis at {address} what it is: {error}");
         StoreError::new(ErrorKind::Unavailable, text).because(error)
     })?;
+    let info = match answers.first() {
+        Some(Value::BulkString(text)) => String::from_utf8_lossy(text).into_owned(),
+        Some(Value::VerbatimString { text, .. }) => text.clone(),
+        _ => String::new(),
+    };
+    // What the server is explains what it refuses.
+    let warnings = judge(&info, address)?;
     if let Some(Value::ServerError(error)) =
         answers.iter().find(|a| matches!(a, Value::ServerError(_)))
     {
         let error = redis::RedisError::from(error.clone());
         return Err(super::link::refused("ask what Redis is", address, &error));
     }
-    let info = match answers.first() {
-        Some(Value::BulkString(text)) => String::from_utf8_lossy(text).into_owned(),
-        Some(Value::VerbatimString { text, .. }) => text.clone(),
-        _ => String::new(),
-    };
     if let Some(Value::BulkString(format)) = answers.get(2) {
         let format: i64 = String::from_utf8_lossy(format).parse().unwrap_or(0);
         if format > FORMAT {
@@ -49,7 +51,7 @@ pub(super) async fn check(
                 .hint("use the newer celeriac that wrote them"));
         }
     }
-    judge(&info, address)
+    Ok(warnings)
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

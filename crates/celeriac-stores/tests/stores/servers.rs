@@ -1,0 +1,138 @@
+//! Ways to a Redis, and servers that are refused.
+
+use super::{celery, plan};
+use celeriac_core::limits::StoreLimits;
+use celeriac_core::store::{Page, Store};
+use celeriac_core::testing::{FixedClock, Seeded};
+use celeriac_core::{ErrorKind, StoreError};
+use celeriac_stores::{Resources, connect};
+use celeriac_testkit::process::{Process, until};
+use celeriac_testkit::redis_or_skip;
+use celeriac_testkit::services::redis::Redis;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// The store behind a URL.
+fn store(url: &str) -> Arc<dyn Store> {
+    let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));
+    let entropy = Arc::new(Seeded::new(7));
+    connect(url, Resources { clock, entropy, limits: StoreLimits::default() }).unwrap()
+}
+
+/// Sends a message, and reads it back by another way.
+async fn works(url: &str, redis: &Redis) -> Result<(), StoreError> {
+    store(url).publish(plan(&["a"]), None).await?;
+    let seen = store(&redis.url()).peek(&celery(), Page { after: 0, count_max: 9 }).await?;
+    assert_eq!(seen.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_socket_file_is_a_way() {
+    let redis = redis_or_skip!();
+    works(&format!("redis+socket://{}", redis.socket().display()), &redis).await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_checks_the_certificate_unless_it_is_told_not_to() {
+    let redis = redis_or_skip!(Redis::options().tls());
+    let url = redis.tls_url();
+    let authority = redis.authority();
+    works(&format!("{url}?ssl_ca_certs={}", authority.display()), &redis).await.unwrap();
+    let unknown = works(&format!("{url}?ssl_cert_reqs=required"), &redis).await.unwrap_err();
+    assert!(unknown.to_string().contains("certificate"), "{unknown}");
+    store(&format!("{url}?ssl_cert_reqs=CERT_NONE")).queues().await.unwrap();
+    let missing = store(&format!("{url}?ssl_ca_certs=/no/such/file")).queues().await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Invalid, "{missing}");
+    assert!(missing.to_string().contains("/no/such/file"), "{missing}");
+}
+
+#[tokio::test]
+async fn passwords_are_asked_for_and_named_when_they_are_wrong() {
+    let redis = redis_or_skip!(Redis::options().user("worker", "p@ss:/word", "~* &* +@all"));
+    works(&redis.url_as("worker", "p%40ss%3A%2Fword"), &redis).await.unwrap();
+    let wrong = works(&redis.url_as("worker", "other"), &redis).await.unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Invalid, "{wrong}");
+    assert!(wrong.hint_text().unwrap().contains("password"), "{wrong}");
+    assert!(!wrong.to_string().contains("other"), "{wrong}");
+}
+
+#[tokio::test]
+async fn the_second_server_of_a_url_is_tried_when_the_first_is_away() {
+    let redis = redis_or_skip!();
+    works(&format!("redis://127.0.0.1:1/0;{}", redis.url()), &redis).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sentinel_names_the_master() {
+    let redis = redis_or_skip!();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("sentinel");
+    // An even port is a server's own here, so the one below is free with luck; try a few.
+    let mut found = None;
+    for port in (20_001..60_000u16).step_by(1999) {
+        let conf = folder.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nunixsocket {}\nsentinel monitor main 127.0.0.1 {} 1\n",
+            socket.display(),
+            redis.port()
+        );
+        std::fs::write(&conf, text).unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(&conf).arg("--sentinel");
+        let mut sentinel = Process::spawn(&mut command, folder.path().join("log"));
+        let up = until("the sentinel answers or ends", Duration::from_secs(20), async || {
+            if sentinel.is_over() {
+                return Some(false);
+            }
+            socket.exists().then_some(true)
+        });
+        if up.await {
+            found = Some((sentinel, port));
+            break;
+        }
+    }
+    let (_sentinel, port) = found.expect("a free port");
+    works(&format!("sentinel://127.0.0.1:{port}/0?master_name=main"), &redis).await.unwrap();
+    let unknown = format!("sentinel://127.0.0.1:{port}/0?master_name=nobody");
+    let error = store(&unknown).queues().await.unwrap_err();
+    assert!(error.to_string().contains("nobody"), "{error}");
+}
+
+#[tokio::test]
+async fn servers_that_cannot_keep_our_promises_are_refused() {
+    let evicts = redis_or_skip!(Redis::options().config("maxmemory-policy allkeys-lru"));
+    let error = store(&evicts.url()).queues().await.unwrap_err();
+    assert!(error.to_string().contains("allkeys-lru"), "{error}");
+    works(&format!("{}?allow_eviction=true", evicts.url()), &evicts).await.unwrap_err();
+    store(&format!("{}?allow_eviction=true", evicts.url())).queues().await.unwrap();
+    let cluster = redis_or_skip!(Redis::options().config("cluster-enabled yes"));
+    let error = store(&cluster.url()).queues().await.unwrap_err();
+    assert!(error.to_string().contains("cluster"), "{error}");
+    let newer = redis_or_skip!();
+    newer.cli(&["SET", "celeriac:format", "99"]).await;
+    let error = store(&newer.url()).queues().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Outdated, "{error}");
+}
+
+/// Results carry Celery's time to live, and nothing else of ours grows without bound.
+#[tokio::test]
+async fn results_go_by_themselves() {
+    let redis = redis_or_skip!();
+    let meta = celeriac_wire::ResultMeta::new("a", &celeriac_wire::State::Success, 5);
+    let record = celeriac_core::store::ResultRecord {
+        meta,
+        task: None,
+        queue: None,
+        worker: None,
+        enqueued_at: None,
+        started_at: None,
+        written_at: jiff::Timestamp::UNIX_EPOCH,
+        retries: 0,
+    };
+    let plan = celeriac_core::store::Plan { results: vec![record], ..Default::default() };
+    store(&redis.url()).publish(plan, None).await.unwrap();
+    let left = redis.cli(&["TTL", "celery-task-meta-a"]).await.int();
+    assert!((86_390..=86_400).contains(&left), "{left}");
+}
