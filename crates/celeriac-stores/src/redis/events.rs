@@ -79,9 +79,21 @@ fn is_listed(event: &Event) -> bool {
     event.kind().is_some_and(|kind| kind.starts_with("task-") && kind != "task-sent")
 }
 
+/// A text in which nothing is special to a pattern of channels: a key prefix may hold anything.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for letter in text.chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
 /// Events as Celery's channels carry them, those of stock workers too.
 pub(super) async fn watch(core: &Arc<Core>) -> Box<dyn EventStream> {
-    let pattern = mailbox::channel(core, &format!("{EXCHANGE}/*"));
+    let pattern = format!("{}/*", escaped(&mailbox::channel(core, EXCHANGE)));
     let subscription = core.bell.subscribe(&pattern, true).await;
     Box::new(Watch { subscription, _core: Arc::clone(core) })
 }

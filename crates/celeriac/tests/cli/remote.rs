@@ -20,7 +20,7 @@ async fn worker(place: &Place, more: &[&str]) -> Worker {
 
 /// The answer of the one worker.
 async fn inspect(place: &Place, args: &[&str]) -> Value {
-    let mut all = vec!["inspect"];
+    let mut all = vec!["inspect", "-d", "w1@here"];
     all.extend(args);
     json(place, 0, &all).await.get("w1@here").expect("its answer").clone()
 }
@@ -235,4 +235,43 @@ async fn commands_are_listed_and_the_report_hides_secrets() {
     celeriac(&place, &["inspect", "--list"]).await.exits(0).says(&["query_task [id1", "stats"]);
     let report = celeriac(&place, &["report"]).await.exits(0);
     report.says(&["software -> celeriac:", "platform -> system:", "broker_url: 'sqlite://"]);
+}
+
+/// Slots are children there: they come, go, and are known by their process ids.
+#[tokio::test]
+async fn a_pool_of_children_grows_and_shrinks() {
+    let place = store().await;
+    let mut worker = worker(&place, &["-P", "process"]).await;
+    let pool = async || inspect(&place, &["stats"]).await.get("pool").unwrap().clone();
+    let children = async |wanted: usize| {
+        until("there are so many children", PATIENCE, async || {
+            let pids = pool().await.get("processes").unwrap().as_array().unwrap().len();
+            (pids == wanted).then_some(())
+        })
+        .await;
+    };
+    children(2).await;
+    assert_eq!(control(&place, &["pool_grow", "2"]).await, r#"{"ok": "pool will grow"}"#);
+    children(4).await;
+    let ids =
+        [call(&place, &["ledger.until_told"]).await, call(&place, &["ledger.until_told"]).await];
+    until("they run", PATIENCE, async || (count(&place, "start") == 2).then_some(())).await;
+    let active = inspect(&place, &["active"]).await;
+    let pids: Vec<i64> =
+        active.as_array().unwrap().iter().map(|task| number(task, "worker_pid")).collect();
+    assert!(pids[0] != pids[1] && !pids.contains(&i64::from(worker.pid)), "{pids:?}");
+    let writes = pool().await.get("writes").unwrap().clone();
+    assert_eq!((number(&writes, "total"), text(&writes, "strategy")), (2, "fair"));
+    assert_eq!(control(&place, &["pool_shrink", "2"]).await, r#"{"ok": "pool will shrink"}"#);
+    children(2).await;
+    assert_eq!(
+        control(&place, &["pool_shrink", "1"]).await,
+        r#"{"error": "ValueError(\"Can't shrink pool. All processes busy!\")"}"#
+    );
+    assert_eq!(number(&pool().await, "max-concurrency"), 2);
+    for id in &ids {
+        control(&place, &["terminate", "KILL", id]).await;
+    }
+    worker.signal(rustix::process::Signal::TERM);
+    assert!(worker.ended().await.success());
 }

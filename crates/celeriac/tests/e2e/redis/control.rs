@@ -1,7 +1,7 @@
 //! Remote control and events, both ways: Celery's client and monitors with our worker, ours with
 //! Celery's worker.
 
-use crate::kit::{PATIENCE, Place, Ran, Worker, command, count, ledger_program, until};
+use crate::kit::{PATIENCE, Place, Ran, Worker, command, count, until};
 use celeriac_testkit::services::python::App as Celery;
 use celeriac_testkit::services::redis::Redis;
 use celeriac_testkit::{celery_or_skip, redis_or_skip};
@@ -360,5 +360,30 @@ async fn our_monitor_follows_the_tasks_of_celery() {
     assert!(worker.is_alive(scene.place.app().client().await.unwrap().now()));
     assert_eq!(worker.fields.get("sw_ident").and_then(Value::as_str), Some("py-celery"));
     theirs.kill9().await;
-    assert!(ledger_program().exists());
+}
+
+/// kombu's `global_keyprefix` is before every channel and every key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_prefix_is_before_every_channel() {
+    let (redis, python) = (redis_or_skip!(), celery_or_skip!());
+    let url = redis.url();
+    let source =
+        format!("{SOURCE}\napp.conf.broker_transport_options = {{'global_keyprefix': 'pre:'}}\n");
+    let celery = python.app(&source, &[("URL", &url)]);
+    let joint = if url.contains('?') { '&' } else { '?' };
+    let place = Place::at(&format!("{url}{joint}global_keyprefix=pre%3A"));
+    let mut theirs = celery.worker("theirs", &["-c", "1", "-Q", "py"]).await;
+    let app = place.app();
+    let mut events = celeriac::events::EventReceiver::of(&app).await.unwrap();
+    let heartbeat = async {
+        while events.monitor().worker("theirs@test").is_none() {
+            events.next().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, heartbeat).await.unwrap();
+    let whom = celeriac::Ask::nodes(["theirs@test"]).within(PATIENCE);
+    let remote = app.remote().await.unwrap();
+    let replies = remote.ask("ping", celeriac_wire::Map::new(), &whom).await.unwrap();
+    assert_eq!(replies.len(), 1);
+    theirs.kill9().await;
 }

@@ -12,7 +12,7 @@ def work(ms): pass
 ";
 
 /// Starts Flower, waits until it knows our worker, and reads its pages.
-const SCRIPT: &str = r#"
+const SCRIPT: &str = r"
 import json, os, socket, subprocess, sys, time, urllib.request, urllib.parse
 from proj import app, work
 with socket.socket() as free:
@@ -67,7 +67,7 @@ try:
 finally:
     flower.kill()
     flower.wait()
-"#;
+";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_worker_is_on_every_page_of_flower() {
