@@ -315,8 +315,8 @@ impl Keeper {
         if stands == Some(true) {
             self.stood_at = Some(now);
         }
-        // At the end of the lease there is no time for another answer: one that was just given counts.
-        let just_said = |at: Duration| now.saturating_sub(at) <= self.question() * 2;
+        // On a busy machine an answer may come too late: one that is no older than a heartbeat counts.
+        let just_said = |at: Duration| now.saturating_sub(at) <= self.info.times.heartbeat;
         let stands = stands.or(self.stood_at.is_some_and(just_said).then_some(true));
         // Without an answer the work ends with its lease, not after it.
         if stands.is_none()

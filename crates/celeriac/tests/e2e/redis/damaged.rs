@@ -10,7 +10,8 @@ use celeriac::prelude::*;
 use celeriac_core::store::{DeadFilter, Page};
 use celeriac_testkit::process::Footprint;
 use celeriac_testkit::redis_or_skip;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How many are pushed at once.
 const BATCH: usize = 1000;

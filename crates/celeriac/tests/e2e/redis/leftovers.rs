@@ -4,6 +4,7 @@ use super::app;
 use crate::kit::{PATIENCE, until};
 use crate::running::{Diary, start_with};
 use celeriac::prelude::*;
+use celeriac_core::store::DeadFilter;
 use celeriac_testkit::services::redis::Redis;
 use celeriac_testkit::{celery_or_skip, redis_or_skip};
 use std::sync::Arc;
@@ -59,7 +60,7 @@ async fn every_message_goes_back_to_its_queues() {
     // Their bodies are no arguments of the task; each has an end all the same.
     let store = running.client.store();
     until("each has an end", PATIENCE, async || {
-        let letters = store.dead_count(&Default::default()).await.unwrap();
+        let letters = store.dead_count(&DeadFilter::default()).await.unwrap();
         (letters as usize + diary.read().len() == 300).then_some(())
     })
     .await;
@@ -81,7 +82,7 @@ async fn a_killed_celery_worker_loses_nothing_beside_celeriac() {
     let proj = python.app(source, &[("URL", &url)]);
     let mut stock = proj.worker("stock", &["-c", "2", "--prefetch-multiplier", "4"]).await;
     let client = app(&redis).client().await.unwrap();
-    let jobs = client.send_all((0..8).map(|n| note::call(n))).await.unwrap();
+    let jobs = client.send_all((0..8).map(note::call)).await.unwrap();
     until("the stock worker holds them", PATIENCE, async || {
         (redis.cli(&["HLEN", "unacked"]).await.int() == 8).then_some(())
     })

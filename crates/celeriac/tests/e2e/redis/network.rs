@@ -7,7 +7,8 @@ use celeriac_testkit::proxy::{Flow, How, Proxy, Way, Which};
 use celeriac_testkit::redis_or_skip;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// After a fault the next task has to end in so much time (P1).
 const BACK_WITHIN: Duration = Duration::from_secs(15);

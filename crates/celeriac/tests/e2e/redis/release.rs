@@ -37,17 +37,17 @@ async fn stock_celery_alone_drains_what_a_release_gives_back() {
 
     // Some run, some wait in the list, some for their time, some behind a limit.
     let mut sent = BTreeSet::new();
-    let mut send = async |call: Call<Value>| {
+    let mut enqueue = async |call: Call<Value>| {
         sent.insert(client.send(call).await.unwrap().id().to_owned());
     };
     for _ in 0..10 {
-        send(Call::named("ledger.work").arg(&600_000)).await;
+        enqueue(Call::named("ledger.work").arg(&600_000)).await;
     }
     for _ in 0..10 {
-        send(Call::named("ledger.work").arg(&1).countdown(3.secs())).await;
+        enqueue(Call::named("ledger.work").arg(&1).countdown(3.secs())).await;
     }
     for _ in 0..5 {
-        send(Call::named("ledger.fails").arg(&1)).await;
+        enqueue(Call::named("ledger.fails").arg(&1)).await;
     }
     until("four run", PATIENCE, async || (kit::count(&place, "start") == 4).then_some(())).await;
     doomed.kill().await;
