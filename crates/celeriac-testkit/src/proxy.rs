@@ -66,7 +66,8 @@ pub enum Flow {
     /// They go on.
     #[default]
     Forward,
-    /// They are thrown away; an end of the stream goes on.
+    /// They are thrown away; an end of the stream goes on. No network does that to a connection that
+    /// goes on afterwards: cut it, or leave it so.
     Swallow,
     /// They wait, and go on later. The sender is held up when the buffers are full.
     Freeze,

@@ -22,14 +22,14 @@ async fn note(diary: State<Arc<Diary>>, text: String) -> Result {
 /// What one fault does to the connections of a worker.
 fn strike(proxy: &Proxy, random: &mut fastrand::Rng) -> &'static str {
     let set = |way, flow| proxy.set(Which::All, way, |rule| rule.flow = flow);
-    match random.u8(..5) {
+    match random.u8(..6) {
         0 => {
             set(Way::Both, Flow::Freeze);
             "freeze"
         }
         1 => {
-            set(Way::ToClient, Flow::Swallow);
-            "answers are lost"
+            set(Way::ToClient, Flow::Freeze);
+            "answers are late"
         }
         2 => {
             // What is open now hears nothing more, whatever the network does later.
@@ -39,6 +39,13 @@ fn strike(proxy: &Proxy, random: &mut fastrand::Rng) -> &'static str {
             "half open"
         }
         3 => {
+            // A stream that lost bytes cannot go on: these connections stay dead.
+            proxy.connections().into_iter().for_each(|number| {
+                proxy.set(Which::One(number), Way::ToClient, |rule| rule.flow = Flow::HalfOpen);
+            });
+            "answers are lost"
+        }
+        4 => {
             proxy.cut(Which::All, How::Reset);
             "reset"
         }
