@@ -29,13 +29,14 @@ impl Ledger {
         Ok(Self(OpenOptions::new().create(true).append(true).open(path)?))
     }
 
-    /// Appends `<step> <task id> <attempt> <pid> <microseconds> redelivered=<yes|no>` in one write,
-    /// so that lines of several processes never mix; `celeriac_testkit::ledger` reads them.
+    /// Appends `<step> <task id> <attempt> <pid> <microseconds> redelivered=<yes|no> deaths=<n>` in
+    /// one write, so that lines of several processes never mix; `celeriac_testkit::ledger` reads them.
     fn note(&self, step: &str, cx: &Context) -> Result {
         let (id, attempt, pid) = (cx.id(), cx.attempt(), std::process::id());
-        let (now, again) = (cx.now().as_microsecond(), cx.is_redelivered());
+        let (now, again, deaths) = (cx.now().as_microsecond(), cx.is_redelivered(), cx.deaths());
         let again = if again { "yes" } else { "no" };
-        let line = format!("{step} {id} {attempt} {pid} {now} redelivered={again}\n");
+        let line =
+            format!("{step} {id} {attempt} {pid} {now} redelivered={again} deaths={deaths}\n");
         Ok((&self.0).write_all(line.as_bytes())?)
     }
 }

@@ -124,6 +124,12 @@ impl Context {
         self.run.delivery.redelivered
     }
 
+    /// How many workers, or children of the process pool, have died while they ran this message.
+    /// From two on it runs beside no other of its kind.
+    pub fn deaths(&self) -> u32 {
+        self.run.delivery.suspicion.seen
+    }
+
     /// The queue it came from.
     pub fn queue(&self) -> &str {
         self.run.delivery.queue.as_str()

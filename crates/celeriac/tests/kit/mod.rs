@@ -248,6 +248,8 @@ pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) pid: u32,
     pub(crate) micros: i64,
+    /// Workers that have died with it before.
+    pub(crate) deaths: u32,
 }
 
 /// Everything in the ledger of a test's folder; a line that is being written is left out.
@@ -255,6 +257,7 @@ pub(crate) fn ledger(place: &Place) -> Vec<Line> {
     let line = |line: celeriac_testkit::ledger::Line| Line {
         step: line.what.as_str().to_owned(),
         pid: line.who.parse().unwrap(),
+        deaths: line.get("deaths").map_or(0, |deaths| deaths.parse().unwrap()),
         id: line.id,
         micros: line.micros,
     };
