@@ -259,7 +259,8 @@ fn story(evidence: &Evidence, id: &str) -> String {
         .collect();
     story.sort();
     let seconds = |micros: i64| (micros - begin) as f64 / 1e6;
-    story.iter().map(|(at, what)| format!("{:9.3} s  {what}\n", seconds(*at))).collect()
+    let line = |(at, what): &(i64, String)| format!("{:9.3} s  {what}", seconds(*at));
+    story.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// I3: a task that a kill hit begins again in time. Returns how many kills hit something.
