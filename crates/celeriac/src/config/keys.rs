@@ -65,6 +65,8 @@ keys! {
         "a child that holds more memory is killed, which counts against its task; Linux only"
     "child_oom_score_adj" [] "500";
         "what the kernel adds to a child's chance to be killed when memory runs out; -1000 to 1000"
+    "unknown_tasks" [] "park";
+        "messages of a task that a worker does not have: park (they wait for one that has it) or dead-letter"
     "task_events" [] "true";
         "records task events for history and monitors"
     "sent_events" ["CELERY_TASK_SEND_SENT_EVENT"] "false";

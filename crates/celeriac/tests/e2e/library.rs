@@ -9,6 +9,7 @@ mod outage;
 mod outcomes;
 mod seeing;
 mod spill;
+mod strangers;
 mod unique;
 
 use crate::kit::Place;

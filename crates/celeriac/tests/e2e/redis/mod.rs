@@ -7,6 +7,7 @@ mod leftovers;
 mod network;
 mod outage;
 mod release;
+mod strangers;
 
 use celeriac::App;
 use celeriac_testkit::services::redis::Redis;
