@@ -5,6 +5,7 @@ mod words;
 use super::control::ControlOptions;
 use super::control::service::{Service, WORDS_MAX, Word};
 use super::decide::Refusal;
+use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions, beat};
 use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::{HeartbeatHandle, Pulse};
@@ -21,6 +22,7 @@ use crate::pool::ProcessPool;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
+use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
@@ -80,6 +82,8 @@ struct Loop {
     rates: OwnRates,
     /// What is consumed; remote control may change it.
     queues: Vec<QueueName>,
+    /// How each of them is bound.
+    bindings: Vec<Binding>,
     /// How many of each known task have begun.
     totals: BTreeMap<String, u64>,
     control: Arc<ControlOptions>,
@@ -145,12 +149,14 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         None => None,
     };
     let info = node_info(&worker, pool.is_some());
+    let bindings = bindings_of(&worker.router, &options.queues);
     let rules = worker.registry.limit_rules();
     worker.store.declare_limits(&info.tasks, rules).await?;
     let heartbeat = HeartbeatHandle::start(
         Arc::clone(&worker.heartbeat_store),
         Arc::clone(&worker.clock),
         info,
+        bindings.clone(),
         &worker.background,
     )
     .await?;
@@ -208,6 +214,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         revokes_read: newest_revoke(&*store).await?,
         rates,
         queues,
+        bindings,
         totals: BTreeMap::new(),
         control,
         words,

@@ -116,7 +116,8 @@ pub(super) async fn publish(
         Some(Written::Unheard) => {
             let text = format!("nobody listens to the fanout exchange {}", fanouts.join(", "));
             Err(StoreError::new(ErrorKind::NotFound, text).hint(
-                "on Redis a fanout reaches the workers that listen now, and keeps nothing for others",
+                "on Redis a fanout reaches the workers that listen now, and keeps nothing for others; \
+                 an ACL user needs the permission to publish to its channel",
             ))
         }
         _ => Ok(Published::default()),

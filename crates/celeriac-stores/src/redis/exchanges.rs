@@ -13,6 +13,7 @@ use celeriac_core::route::Exchange;
 use celeriac_core::store::{Outgoing, Plan, Routed};
 use celeriac_core::unique::Unique;
 use celeriac_core::{ErrorKind, QueueName, StoreError};
+use celeriac_wire::control::CONTROL_EXCHANGE;
 use celeriac_wire::{Envelope, Message};
 use redis::{Pipeline, Value as Answer};
 use std::collections::BTreeMap;
@@ -128,7 +129,8 @@ pub(super) async fn all(core: &Core) -> Result<Vec<Binding>, StoreError> {
             cursor = String::from_utf8_lossy(&next).into_owned();
         }
         for key in parts.next().map(texts).unwrap_or_default() {
-            if let Some(exchange) = key.strip_prefix(&start) {
+            let exchange = key.strip_prefix(&start);
+            if let Some(exchange) = exchange.filter(|name| !is_machinery(name)) {
                 found.extend(table(core, exchange).await?);
             }
         }
@@ -140,6 +142,11 @@ pub(super) async fn all(core: &Core) -> Result<Vec<Binding>, StoreError> {
     // A key may be found twice.
     found.dedup();
     Ok(found)
+}
+
+/// Exchanges of remote control and events, which carry no tasks.
+fn is_machinery(exchange: &str) -> bool {
+    exchange.ends_with(CONTROL_EXCHANGE) || exchange == "celeryev"
 }
 
 /// Turns what is for exchanges into messages for queues; only what is for a fanout is left. Returns to

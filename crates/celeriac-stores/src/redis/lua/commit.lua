@@ -166,7 +166,11 @@ while index <= #a.units do
       local chords = unfinished(unit)
       local heard = true
       if #chords == 0 then
-        for _, one in ipairs(unit.fan) do heard = call('PUBLISH', one[1], one[2]) > 0 and heard end
+        for _, one in ipairs(unit.fan) do
+          -- A user who may not publish there must not break off what other units have written.
+          local said = redis.pcall('PUBLISH', one[1], one[2])
+          heard = type(said) == 'number' and said > 0 and heard
+        end
       end
       if #chords > 0 then
         answers[at] = chords
