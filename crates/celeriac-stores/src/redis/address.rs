@@ -347,7 +347,13 @@ impl Address {
         let info = self.socket(server)?.into_connection_info().map_err(fail)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        let client = self.client(info).map_err(fail)?;
+        // Nothing was sent yet: what is wrong is in the URL and its files.
+        let client = self.client(info).map_err(|error| {
+            StoreError::invalid(format!("connect to Redis at {server}: {error}")).hint(
+                "ssl_ca_certs, ssl_certfile and ssl_keyfile are PEM files; without ssl_keyfile the \
+                 key stands in ssl_certfile",
+            )
+        })?;
         let opening = client.get_multiplexed_async_connection_with_config(&config);
         match tokio::time::timeout(CONNECT_DEADLINE, opening).await {
             Ok(opened) => opened.map_err(fail),
