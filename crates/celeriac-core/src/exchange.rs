@@ -84,6 +84,13 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// What a queue has that is declared nowhere: the direct exchange of its own name, and its name as
+    /// key (wire specification 1.10).
+    pub fn own(queue: &QueueName) -> Self {
+        let (exchange, routing_key) = (queue.to_string(), queue.to_string());
+        Self { exchange, kind: ExchangeKind::Direct, routing_key, queue: queue.clone() }
+    }
+
     /// The member of `_kombu.binding.<exchange>` that kombu writes for it
     /// (`kombu/transport/virtual/exchange.py` 5.7): routing key, pattern and queue.
     pub fn member(&self) -> String {
@@ -117,7 +124,7 @@ impl Binding {
             ExchangeKind::Direct => self.routing_key == routing_key,
             ExchangeKind::Fanout => true,
             ExchangeKind::Topic => {
-                let pattern = compile(&pattern_of(&self.routing_key));
+                let pattern = compile(&joined(&self.routing_key, escape));
                 // Python's `$` also matches before a last line break.
                 let line = routing_key.strip_suffix('\n').unwrap_or(routing_key);
                 pattern.is_some_and(|pattern| pattern.is_match(line))
@@ -130,6 +137,11 @@ impl Binding {
 ///
 /// Note that `#` stands between two dots like any word: `a.#` takes `a.b` and `a.b.c`, but not `a`.
 pub fn pattern_of(routing_key: &str) -> String {
+    joined(routing_key, escape_as_kombu)
+}
+
+/// The words of a key as one expression.
+fn joined(routing_key: &str, escape: fn(&str) -> String) -> String {
     let words: Vec<String> = routing_key
         .split('.')
         .map(|word| match word {
@@ -141,11 +153,24 @@ pub fn pattern_of(routing_key: &str) -> String {
     format!("^{}$", words.join(r"\."))
 }
 
-/// Python's `re.escape` (3.7 and later): what has a meaning in an expression gets a backslash.
+/// kombu's `escape_regex(word, ".#*")` (`kombu/utils/text.py` 5.7): everything but letters and digits
+/// gets a backslash. `*` and `#` are left alone also inside a word.
+fn escape_as_kombu(word: &str) -> String {
+    let mut escaped = String::with_capacity(word.len());
+    for c in word.chars() {
+        if !c.is_alphanumeric() && c != '*' && c != '#' {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+/// The same for an expression of Rust, which knows a backslash only before signs of ASCII.
 fn escape(word: &str) -> String {
     let mut escaped = String::with_capacity(word.len());
     for c in word.chars() {
-        if "()[]{}?*+-|^$\\.&~# \t\n\r\u{b}\u{c}".contains(c) {
+        if c.is_ascii_punctuation() && c != '*' && c != '#' && c != '<' && c != '>' {
             escaped.push('\\');
         }
         escaped.push(c);
@@ -185,11 +210,18 @@ mod tests {
         // Captured: task_exchange_topic and task_basic.
         for (binding, member) in [
             (bound(ExchangeKind::Topic, "a.#", "tq"), "a.#\u{6}\u{16}^a\\..*?$\u{6}\u{16}tq"),
+            // kombu 5.7 `key_to_pattern`: not Python's `re.escape`.
+            (
+                bound(ExchangeKind::Topic, "a_b-ä–.*", "q"),
+                "a_b-ä–.*\u{6}\u{16}^a\\_b\\-ä\\–\\.[^\\.]+$\u{6}\u{16}q",
+            ),
             (bound(ExchangeKind::Direct, "celery", "celery"), "celery\u{6}\u{16}\u{6}\u{16}celery"),
         ] {
             assert_eq!(binding.member(), member);
             assert_eq!(Binding::of_member("x", member, None), Some(binding));
         }
+        let own = Binding::own(&QueueName::celery());
+        assert_eq!(own.member(), "celery\u{6}\u{16}\u{6}\u{16}celery");
         let fanout = bound(ExchangeKind::Fanout, "", "q");
         let read = Binding::of_member("x", &fanout.member(), Some(ExchangeKind::Fanout));
         assert_eq!(read, Some(fanout));
@@ -224,6 +256,12 @@ mod tests {
             ("a+b", "a+b", true),
             ("a+b", "aab", false),
             ("a-b é", "a-b é", true),
+            ("a_b-c.#", "a_b-c.d", true),
+            ("a#b", "a#b", true),
+            ("a*b", "aab", true),
+            ("a*b", "a*b", false),
+            ("ä–ö.*", "ä–ö.x", true),
+            ("a b.<x>", "a b.<x>", true),
             ("a", "A", false),
         ] {
             let takes = bound(ExchangeKind::Topic, key, "q").takes(routing_key);

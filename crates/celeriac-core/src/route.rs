@@ -214,6 +214,11 @@ impl Router {
         Ok(())
     }
 
+    /// How a queue is bound: as it was declared, or to the exchange of its own name.
+    pub fn binding_of(&self, queue: &QueueName) -> Binding {
+        self.declared.get(queue).cloned().unwrap_or_else(|| Binding::own(queue))
+    }
+
     /// The queues that were declared with an exchange: what a store with exchanges must bind.
     pub fn bindings(&self) -> impl Iterator<Item = &Binding> {
         self.declared.values()

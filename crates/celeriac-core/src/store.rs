@@ -44,6 +44,9 @@ pub struct Capabilities {
     pub chords: bool,
     /// Messages can be published to exchanges ([`Plan::routed`]), and queues be bound to them.
     pub exchanges: bool,
+    /// A queue can be bound to a fanout exchange. Where it cannot, a message for such an exchange only
+    /// reaches those who listen at that moment, and queues are refused.
+    pub fanout_queues: bool,
     /// Results go at their time without [`Results::expire_results`].
     pub results_expire_alone: bool,
 }

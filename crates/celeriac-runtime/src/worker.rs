@@ -8,6 +8,7 @@
 mod background;
 pub mod control;
 pub mod decide;
+mod declare;
 mod emitter;
 mod ending;
 mod heartbeat;

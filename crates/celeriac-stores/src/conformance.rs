@@ -25,6 +25,7 @@ pub mod chord;
 pub mod control;
 pub mod dead;
 pub mod events;
+pub mod exchange;
 pub mod fetch;
 mod fixture;
 pub mod lease;
@@ -88,6 +89,17 @@ macro_rules! conformance_suite {
             a_second_send_of_the_same_id_is_left_out
             what_is_put_back_is_never_left_out
         });
+        $crate::conformance_theme!($harness, exchange {
+            a_direct_exchange_goes_by_the_key
+            a_topic_exchange_goes_by_words
+            each_copy_is_settled_for_itself
+            a_message_without_a_queue_is_refused
+            bindings_are_listed_once
+            an_exchange_has_one_type
+            copies_are_counted_and_scheduled_by_queue
+            a_unique_message_goes_to_one_queue
+            a_fanout_is_not_a_queue_that_it_cannot_be
+        });
         $crate::conformance_theme!($harness, fetch {
             messages_come_in_the_order_they_were_sent
             a_fetch_takes_no_more_than_it_may
@@ -100,6 +112,7 @@ macro_rules! conformance_suite {
             due_messages_rank_behind_what_waited
             an_unreadable_eta_is_delivered_with_its_bytes
             next_due_is_the_earliest_of_these_queues
+            a_message_of_protocol_1_is_held_back_like_any_other
         });
         $crate::conformance_theme!($harness, lease {
             settle_done_removes_the_message

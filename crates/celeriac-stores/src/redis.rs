@@ -13,6 +13,7 @@ mod commit;
 mod control;
 mod dead;
 mod events;
+mod exchanges;
 mod fetch;
 mod io;
 mod keys;
@@ -35,6 +36,7 @@ use address::Address;
 use async_trait::async_trait;
 use bell::Bell;
 use celeriac_core::dead::DeadLetter;
+use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
@@ -273,6 +275,14 @@ impl Broker for RedisStore {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
         commit::settle(&self.core, settlements).await
+    }
+
+    async fn bind(&self, bindings: Vec<Binding>) -> Result<(), StoreError> {
+        exchanges::bind(&self.core, &bindings).await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, StoreError> {
+        exchanges::all(&self.core).await
     }
 
     fn changes(&self) -> u64 {
@@ -531,7 +541,8 @@ impl Store for RedisStore {
             durable: true,
             atomic_settle: true,
             chords: true,
-            exchanges: false,
+            exchanges: true,
+            fanout_queues: false,
             results_expire_alone: true,
         }
     }

@@ -732,6 +732,7 @@ impl Store for SqliteStore {
             atomic_settle: true,
             chords: true,
             exchanges: false,
+            fanout_queues: false,
             results_expire_alone: false,
         }
     }

@@ -244,10 +244,15 @@ impl App {
     pub(crate) async fn bound_router(&self) -> Result<Router> {
         let mut router = self.router()?;
         let store = self.store().await?;
-        let exchanges = store.capabilities().exchanges;
-        router.allow_exchanges(exchanges);
-        // A queue of a direct exchange is reached by its name everywhere.
-        let needed = |one: &&Binding| exchanges || one.kind != ExchangeKind::Direct;
+        let able = store.capabilities();
+        router.allow_exchanges(able.exchanges);
+        let needed = |one: &&Binding| match one.kind {
+            // A queue of a direct exchange is reached by its name everywhere.
+            ExchangeKind::Direct => able.exchanges,
+            ExchangeKind::Topic => true,
+            // Where it reaches listeners only, it can be sent to; a worker that consumes it is refused.
+            ExchangeKind::Fanout => !able.exchanges || able.fanout_queues,
+        };
         store.bind(router.bindings().filter(needed).cloned().collect()).await?;
         Ok(router)
     }

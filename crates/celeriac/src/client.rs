@@ -137,7 +137,8 @@ impl Client {
         works: impl IntoIterator<Item = W>,
     ) -> Result<Vec<Job<W::Output>>, SendError> {
         let mut plan = Plan::default();
-        let (mut jobs, mut first) = (Vec::new(), Vec::new());
+        // Where the messages of each call begin, those for queues and those for exchanges.
+        let (mut jobs, mut first, mut first_routed) = (Vec::new(), Vec::new(), Vec::new());
         for work in works {
             let (signature, fault) = work.into_signature();
             let applied = self.apply(signature, fault)?;
@@ -145,13 +146,19 @@ impl Client {
                 SendError::Invalid("a group has no single result; use send_group".to_owned())
             })?;
             first.push(plan.publish.len());
+            first_routed.push(plan.routed.len());
             plan.extend(applied.plan);
             jobs.push(self.job(&id));
         }
+        let direct = plan.publish.len();
         let published = self.publish(plan).await?;
         for duplicate in published.duplicates {
             // The call whose messages begin last at or before this one.
-            let place = first.partition_point(|start| *start <= duplicate.index) - 1;
+            let (starts, index) = match duplicate.index.checked_sub(direct) {
+                None => (&first, duplicate.index),
+                Some(index) => (&first_routed, index),
+            };
+            let place = starts.partition_point(|start| *start <= index) - 1;
             let job: &mut Job<W::Output> = &mut jobs[place];
             *job = job.clone().held_by(duplicate.task_id);
         }

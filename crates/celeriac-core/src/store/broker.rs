@@ -38,8 +38,9 @@ impl Outgoing {
 
 /// A message on its way to an exchange: the store's bindings say into which queues.
 ///
-/// Only stores with the capability `exchanges` get these. A message that no binding takes is
-/// dropped with a warning, as by kombu (wire specification 2.4).
+/// Only stores with the capability `exchanges` get these. Each queue that takes it gets a message of
+/// its own. One that no binding takes is refused with everything else of its plan: kombu drops it with
+/// a warning (wire specification 2.4), and then nobody knows that it is lost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Routed {
     /// The exchange and the routing key.
@@ -196,7 +197,7 @@ pub enum Settled {
 /// A unique message that was not enqueued, because another holds its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duplicate {
-    /// Its place in [`Plan::publish`].
+    /// Its place in [`Plan::publish`], or in [`Plan::routed`], whose places follow.
     pub index: usize,
     /// The task that holds the key.
     pub task_id: String,
@@ -261,7 +262,8 @@ pub trait Broker: fmt::Debug + Send + Sync {
     /// Unique messages whose key is taken are left out and named in the answer.
     ///
     /// # Errors
-    /// `TooLarge`, `Full` (depth limit, disk), `Invalid`: refused, nothing written.
+    /// `TooLarge`, `Full` (depth limit, disk), `Invalid`, `NotFound` (an exchange gives a message to no
+    /// queue): refused, nothing written.
     async fn publish(
         &self,
         plan: Plan,
@@ -288,7 +290,8 @@ pub trait Broker: fmt::Debug + Send + Sync {
     /// or published to. Doing it again changes nothing.
     ///
     /// # Errors
-    /// `Invalid` where there is no exchange ([`Capabilities`](super::Capabilities)).
+    /// `Invalid` where there is no exchange, or no queue of a fanout
+    /// ([`Capabilities`](super::Capabilities)); `Conflict` where the exchange is of another type.
     async fn bind(&self, bindings: Vec<Binding>) -> Result<(), StoreError> {
         match bindings.first() {
             None => Ok(()),
@@ -297,6 +300,11 @@ pub trait Broker: fmt::Debug + Send + Sync {
                 first.queue, first.exchange
             ))),
         }
+    }
+
+    /// The bindings that publishers go by, those of stock workers among them, in order.
+    async fn bindings(&self) -> Result<Vec<Binding>, StoreError> {
+        Ok(Vec::new())
     }
 
     /// How many changes this process has seen. Grows when anything may have become ready, done,

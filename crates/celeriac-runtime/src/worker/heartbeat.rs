@@ -3,10 +3,12 @@
 //! dead nodes.
 
 use super::background::Background;
+use super::declare::{declare, queues_of};
 use super::emitter::Beat;
+use celeriac_core::exchange::Binding;
 use celeriac_core::lease::{LeaseTimes, SweepGuard, may_take_more, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
-use celeriac_core::{Clock, QueueName, StoreError};
+use celeriac_core::{Clock, StoreError};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub(super) struct Pulse {
 /// What may change while a node runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
-    pub(super) queues: Vec<QueueName>,
+    pub(super) queues: Vec<Binding>,
     pub(super) slots: u32,
 }
 
@@ -105,13 +107,15 @@ enum Running {
 }
 
 impl HeartbeatHandle {
-    /// Registers the node and starts renewing.
+    /// Declares what the node consumes, registers it and starts renewing.
     pub(super) async fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         info: NodeInfo,
+        bindings: Vec<Binding>,
         background: &Background,
     ) -> Result<Self, StoreError> {
+        declare(&*store, &bindings).await?;
         let pulse = Arc::new(Pulse::default());
         let renewed = clock.boot();
         pulse.renew(renewed);
@@ -125,6 +129,7 @@ impl HeartbeatHandle {
             store,
             clock,
             info,
+            bindings,
             pulse: Arc::clone(&pulse),
             loss,
             guard,
@@ -173,6 +178,7 @@ struct Keeper {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     info: NodeInfo,
+    bindings: Vec<Binding>,
     pulse: Arc<Pulse>,
     loss: watch::Sender<u64>,
     guard: SweepGuard,
@@ -348,7 +354,13 @@ impl Keeper {
     async fn register_anew(&mut self) {
         let asked = self.clock.boot();
         if let Some(shape) = self.pulse.shape() {
-            (self.info.queues, self.info.concurrency) = (shape.queues, shape.slots);
+            (self.info.queues, self.info.concurrency) = (queues_of(&shape.queues), shape.slots);
+            self.bindings = shape.queues;
+        }
+        // Who has lost the node may have lost the bindings, too.
+        if let Err(error) = declare(&*self.store, &self.bindings).await {
+            tracing::warn!(%error, "cannot declare the queues anew, trying again");
+            return;
         }
         match self.store.register(self.info.clone()).await {
             Ok(node) => {

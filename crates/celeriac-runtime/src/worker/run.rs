@@ -8,6 +8,7 @@ use self::house::{host_of, keep_house, node_info};
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
+use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions};
 use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
@@ -25,6 +26,7 @@ use crate::pool::{ProcessOptions, ProcessPool};
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
+use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
@@ -89,6 +91,8 @@ struct Loop {
     known: watch::Receiver<BTreeSet<String>>,
     /// What is consumed; remote control may change it.
     queues: Vec<QueueName>,
+    /// How each of them is bound.
+    bindings: Vec<Binding>,
     /// How many of each known task have begun.
     totals: BTreeMap<String, u64>,
     control: Arc<ControlOptions>,
@@ -152,12 +156,14 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         started = children(options.processes.as_ref()) => started?,
     };
     let info = node_info(&worker, pool.is_some());
+    let bindings = bindings_of(&worker.router, &options.queues);
     let rules = worker.registry.limit_rules();
     worker.store.declare_limits(&info.tasks, rules).await?;
     let heartbeat = HeartbeatHandle::start(
         Arc::clone(&worker.heartbeat_store),
         Arc::clone(&worker.clock),
         info,
+        bindings.clone(),
         &worker.background,
     )
     .await?;
@@ -217,6 +223,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         wanted,
         known,
         queues,
+        bindings,
         totals: BTreeMap::new(),
         control,
         words,

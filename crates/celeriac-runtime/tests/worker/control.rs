@@ -3,6 +3,8 @@
 use crate::{delivery, registry};
 use celeriac_core::QueueName;
 use celeriac_core::control::COMMANDS;
+use celeriac_core::exchange::{Binding, ExchangeKind};
+use celeriac_core::route::Router;
 use celeriac_core::store::Delivery;
 use celeriac_runtime::worker::control::{
     Deed, PoolView, ProcessView, Running, Scheduled, Snapshot, answer,
@@ -26,6 +28,19 @@ fn message(id: &str) -> Message {
     message
 }
 
+/// An application with a queue of a topic exchange.
+fn router() -> Router {
+    let mut router = Router::new(QueueName::celery());
+    router.declare(topic("news", "world", "news.#")).unwrap();
+    router
+}
+
+fn topic(queue: &str, exchange: &str, routing_key: &str) -> Binding {
+    let (exchange, routing_key) = (exchange.to_owned(), routing_key.to_owned());
+    let queue = QueueName::parse(queue).unwrap();
+    Binding { exchange, kind: ExchangeKind::Topic, routing_key, queue }
+}
+
 /// A process worker with one busy and one idle child.
 fn snapshot() -> Snapshot {
     let running = Delivery { message: message(ID), ..delivery(1) };
@@ -44,7 +59,8 @@ fn snapshot() -> Snapshot {
         uptime: Duration::from_millis(10_700),
         options: Arc::new(options),
         registry: registry(TaskPolicy::default()),
-        queues: vec![QueueName::celery()],
+        queues: vec![Binding::own(&QueueName::celery())],
+        router: Arc::new(router()),
         pool: PoolView {
             kind: "process",
             slots: 2,
@@ -333,8 +349,25 @@ fn what_cannot_be_done_is_refused_in_celerys_words() {
         assert_eq!(shown.get("error").unwrap().as_str(), Some(expected), "{name} {arguments}");
         assert!(deeds.is_empty(), "{name} {arguments}");
     }
-    let exchange = "{\"queue\": \"q\", \"exchange\": \"x\", \"exchange_type\": \"topic\"}";
-    assert!(reply("add_consumer", exchange).contains("by its name"));
+    for (arguments, expected) in [
+        ("{\"queue\": \"q\"}", Binding::own(&QueueName::parse("q").unwrap())),
+        (
+            "{\"queue\": \"q\", \"exchange\": \"x\", \"exchange_type\": \"topic\"}",
+            topic("q", "x", "q"),
+        ),
+        (
+            "{\"queue\": \"q\", \"exchange\": \"x\", \"exchange_type\": \"topic\", \"routing_key\": \"a.*\"}",
+            topic("q", "x", "a.*"),
+        ),
+        // What is declared wins, as in Celery.
+        ("{\"queue\": \"news\", \"exchange\": \"x\"}", topic("news", "world", "news.#")),
+    ] {
+        assert_eq!(ask("add_consumer", arguments).1, [Deed::Consume(expected)], "{arguments}");
+    }
+    let wrong = "{\"queue\": \"q\", \"exchange\": \"x\", \"exchange_type\": \"headers\"}";
+    assert!(reply("add_consumer", wrong).contains("use direct, topic or fanout"));
+    let wrong = "{\"queue\": \"q\", \"exchange\": \"a\\u0006b\"}";
+    assert!(reply("add_consumer", wrong).contains("control characters"));
     assert!(reply("add_consumer", "{\"queue\": \"\"}").contains("ValueError"));
     let same = "{\"queue\": \"q\", \"exchange\": \"q\", \"exchange_type\": \"direct\"}";
     assert_eq!(reply("add_consumer", same), "{\"ok\": \"add consumer q\"}");

@@ -1,8 +1,8 @@
 //! Which messages a fetch takes, and in which order.
 
 use super::fixture::{Harness, ids, outgoing, queue, request};
-use celeriac_core::store::{FetchRequest, Outgoing};
-use celeriac_wire::Value;
+use celeriac_core::store::{FetchRequest, Outgoing, TaskCap};
+use celeriac_wire::{Headers, Message, Value};
 use std::time::Duration;
 
 /// First in, first out, across plans.
@@ -185,4 +185,40 @@ pub async fn next_due_is_the_earliest_of_these_queues(harness: &Harness) {
     let request = FetchRequest { suspects: false, ..request(node, celery.to_vec(), 9) };
     assert_eq!(ids(&fixture.store.fetch(request).await.unwrap()), ["a"]);
     assert_eq!(fixture.store.next_due(&celery).await.unwrap(), Some(fixture.at(10)));
+}
+
+/// A message of protocol 1, which has everything in its body.
+fn old(id: &str, more: &str) -> Outgoing {
+    let body = format!(
+        r#"{{"task": "app.old", "id": "{id}", "args": [1], "kwargs": {{}}, "utc": true{more}}}"#
+    );
+    let mut message = Message::new("", "", body);
+    message.headers = Headers::default();
+    Outgoing::new(queue("celery"), message)
+}
+
+/// What stands in the body of an older message counts before it is delivered, as if it stood in the
+/// headers: its time, its revocation, its task.
+pub async fn a_message_of_protocol_1_is_held_back_like_any_other(harness: &Harness) {
+    let fixture = harness.store();
+    let node = fixture.node("celery@a").await;
+    let later = format!(r#", "eta": "{}""#, celeriac_wire::print_iso(fixture.at(5)));
+    fixture.publish(vec![old("later", &later), old("gone", ""), old("first", "")]).await;
+    fixture.store.revoke(&["gone".to_owned()], false).await.unwrap();
+    let cap = |count_max| TaskCap { task: "app.old".to_owned(), count_max };
+    let capped = |count_max| {
+        let celery = vec![queue("celery")];
+        FetchRequest { caps: vec![cap(count_max)], ..request(node, celery, 9) }
+    };
+    assert!(fixture.store.fetch(capped(0)).await.unwrap().is_empty(), "no more of this task now");
+    let taken = fixture.store.fetch(capped(9)).await.unwrap();
+    let seen: Vec<(bool, bool)> = taken
+        .iter()
+        .map(|one| (one.revoked, String::from_utf8_lossy(&one.message.body).contains("[1]")))
+        .collect();
+    assert_eq!(seen, [(true, true), (false, true)]);
+    let due = fixture.store.next_due(&[queue("celery")]).await.unwrap();
+    assert_eq!(due, Some(fixture.at(5)));
+    fixture.clock.advance(std::time::Duration::from_secs(5));
+    assert_eq!(fixture.store.fetch(capped(9)).await.unwrap().len(), 1);
 }

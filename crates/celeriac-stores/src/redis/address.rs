@@ -319,14 +319,19 @@ impl Address {
         let fail = |error: redis::RedisError| {
             let wrong_credentials = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
                 || error.kind() == redis::ErrorKind::AuthenticationFailed;
-            let kind = if wrong_credentials || error.kind() == redis::ErrorKind::InvalidClientConfig
+            let certificate = about_certificate(&error);
+            let kind = if wrong_credentials
+                || certificate.is_some()
+                || error.kind() == redis::ErrorKind::InvalidClientConfig
             {
                 ErrorKind::Invalid
             } else {
                 ErrorKind::Unavailable
             };
             let made = StoreError::new(kind, format!("connect to Redis at {server}: {error}"));
-            if wrong_credentials {
+            if let Some(hint) = certificate {
+                made.hint(hint)
+            } else if wrong_credentials {
                 made.hint("look at the user and the password of the URL")
             } else {
                 made.hint("is it running, and is this the right host and port?")
@@ -342,7 +347,13 @@ impl Address {
         let info = self.socket(server)?.into_connection_info().map_err(fail)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        let client = self.client(info).map_err(fail)?;
+        // Nothing was sent yet: what is wrong is in the URL and its files.
+        let client = self.client(info).map_err(|error| {
+            StoreError::invalid(format!("connect to Redis at {server}: {error}")).hint(
+                "ssl_ca_certs, ssl_certfile and ssl_keyfile are PEM files; without ssl_keyfile the \
+                 key stands in ssl_certfile",
+            )
+        })?;
         let opening = client.get_multiplexed_async_connection_with_config(&config);
         match tokio::time::timeout(CONNECT_DEADLINE, opening).await {
             Ok(opened) => opened.map_err(fail),
@@ -444,6 +455,29 @@ impl Address {
             }
         }
         None
+    }
+}
+
+/// What to do when the server refuses the certificate of the client, or misses one (the alerts of TLS,
+/// RFC 8446 6.2, in the words of rustls 0.23).
+fn about_certificate(error: &redis::RedisError) -> Option<&'static str> {
+    let text = error.to_string();
+    let alert = text.split_once("received fatal alert: ").map(|(_, alert)| alert)?;
+    match alert.split(|c: char| !c.is_alphanumeric()).next()? {
+        "CertificateRequired" | "HandshakeFailure" => Some(
+            "the server wants a certificate of the client: add \
+             ssl_certfile=FILE&ssl_keyfile=FILE to the URL",
+        ),
+        "UnknownCA" | "BadCertificate" | "DecryptError" => Some(
+            "the server does not know the authority that signed ssl_certfile; \
+             use a certificate of its tls-ca-cert-file",
+        ),
+        "CertificateExpired"
+        | "CertificateRevoked"
+        | "UnsupportedCertificate"
+        | "CertificateUnknown"
+        | "AccessDenied" => Some("the server refuses the certificate in ssl_certfile; renew it"),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writes plans and settlements: the arguments of `lua/commit.lua`, and the chords that need a plan.
 
 use super::Core;
+use super::exchanges::{self, Tables};
 use super::pack::Pack;
 use super::packet::{self, Packet, split};
 use super::results;
@@ -15,7 +16,7 @@ use celeriac_core::store::{
 };
 use celeriac_core::throttle::KEY_BYTES_MAX;
 use celeriac_core::{ErrorKind, StoreError};
-use celeriac_wire::{Map, Signature, State, Value};
+use celeriac_wire::{Map, Message, Signature, State, Value};
 use redis::{Pipeline, Value as Answer};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -69,6 +70,8 @@ pub(super) struct Unit {
 pub(super) enum Written {
     Fenced,
     Done(Vec<Duplicate>),
+    /// Nobody listens to a fanout, and nothing else was to go with it: nothing was written.
+    Unheard,
 }
 
 /// A complete chord for which a plan was made.
@@ -88,19 +91,35 @@ struct Attempt {
 /// Writes a plan as a client or an operator.
 pub(super) async fn publish(
     core: &Core,
-    plan: Plan,
+    mut plan: Plan,
     finisher: Option<ChordFinisher>,
 ) -> Result<Published, StoreError> {
     if plan.is_empty() {
         return Ok(Published::default());
     }
     reach(Step::PublishBegins);
+    let direct = plan.publish.len();
+    let places = exchanges::route(core, &mut Tables::default(), &mut plan).await?;
+    let fanouts: Vec<String> = plan.routed.iter().map(|one| one.exchange.name.clone()).collect();
     let unit = Unit { held: None, deed: Deed::Nothing, plan, finisher };
     let written = write(core, vec![unit], Limits::Enforced).await?.pop();
     reach(Step::PublishCommitted);
     core.bell.ring();
     match written {
-        Some(Written::Done(duplicates)) => Ok(Published { duplicates }),
+        Some(Written::Done(mut duplicates)) => {
+            for one in &mut duplicates {
+                let routed = one.index.checked_sub(direct).and_then(|index| places.get(index));
+                one.index = routed.map_or(one.index, |place| direct + place);
+            }
+            Ok(Published { duplicates })
+        }
+        Some(Written::Unheard) => {
+            let text = format!("nobody listens to the fanout exchange {}", fanouts.join(", "));
+            Err(StoreError::new(ErrorKind::NotFound, text).hint(
+                "on Redis a fanout reaches the workers that listen now, and keeps nothing for others; \
+                 an ACL user needs the permission to publish to its channel",
+            ))
+        }
         _ => Ok(Published::default()),
     }
 }
@@ -132,8 +151,10 @@ pub(super) async fn settle(
     reach(Step::SettleBegins);
     let records = records_of(core, &settlements).await?;
     let mut units = Vec::with_capacity(settlements.len());
+    let mut tables = Tables::default();
     for (settlement, record) in settlements.into_iter().zip(records) {
-        let Settlement { lease, fate, plan, finisher } = settlement;
+        let Settlement { lease, fate, mut plan, finisher } = settlement;
+        exchanges::route(core, &mut tables, &mut plan).await?;
         let deed = deed_of(core, fate, lease.row, record.as_deref())?;
         let held = Some((held_by(lease), lease.row));
         units.push(Unit { held, deed, plan, finisher });
@@ -286,6 +307,14 @@ pub(super) async fn write(
         for ((index, mut attempt), reply) in open.into_iter().zip(replies) {
             match reply {
                 Answer::Int(0) => answers[index] = Some(Written::Fenced),
+                Answer::Int(2) if attempt.unit.held.is_none() => {
+                    answers[index] = Some(Written::Unheard);
+                }
+                Answer::Int(2) => {
+                    // The task has ended all the same: what it sent is told, not undone.
+                    tracing::warn!("nobody listens to a fanout exchange that a task was to call");
+                    answers[index] = Some(Written::Done(Vec::new()));
+                }
                 Answer::Array(list) if !is_duplicates(&list) => {
                     reach(Step::ChordCompleted);
                     finish(core, &mut attempt, &list).await?;
@@ -358,7 +387,7 @@ async fn finish(core: &Core, attempt: &mut Attempt, keys: &[Answer]) -> Result<(
             return Err(StoreError::new(ErrorKind::Internal, text));
         }
         let (parts_before, done) = complete(core, attempt, &key).await?;
-        let plan = match &attempt.unit.finisher {
+        let mut plan = match &attempt.unit.finisher {
             None => Plan::default(),
             Some(finisher) => {
                 catch_unwind(AssertUnwindSafe(|| finisher(&done))).map_err(|_panic| {
@@ -366,6 +395,7 @@ async fn finish(core: &Core, attempt: &mut Attempt, keys: &[Answer]) -> Result<(
                 })?
             }
         };
+        exchanges::route(core, &mut Tables::default(), &mut plan).await?;
         attempt.finished.push(Finished { key, parts_before, plan });
     }
     Ok(())
@@ -511,7 +541,7 @@ fn pack_unit(
         Deed::CountInLane { record } => (7, &record[..], 0),
     };
     let (key, row) = unit.held.as_ref().map_or(("", 0), |(key, row)| (key.as_str(), *row));
-    pack.map(11);
+    pack.map(12);
     pack.text("held").text(key);
     pack.text("row").text(&row.to_string());
     pack.text("fate").number(fate);
@@ -526,6 +556,12 @@ fn pack_unit(
     pack.text("pub").array(plans().map(|plan| plan.publish.len()).sum());
     for outgoing in plans().flat_map(|plan| &plan.publish) {
         pack_message(core, pack, outgoing, limits)?;
+    }
+    pack.text("fan").array(plans().map(|plan| plan.routed.len()).sum());
+    for routed in plans().flat_map(|plan| &plan.routed) {
+        check(core, &routed.message, limits)?;
+        let (channel, payload) = exchanges::broadcast(core, routed);
+        pack.array(2).text(&channel).bytes(&payload);
     }
     pack.text("res").array(plans().map(|plan| plan.results.len()).sum());
     for record in plans().flat_map(|plan| &plan.results) {
@@ -564,7 +600,7 @@ fn pack_message(
     outgoing: &Outgoing,
     limits: Limits,
 ) -> Result<(), StoreError> {
-    check(core, outgoing, limits)?;
+    check(core, &outgoing.message, limits)?;
     let now = core.now();
     let new = limits == Limits::Enforced && outgoing.enqueued_at.is_none();
     let wish = packet::wish(&outgoing.message.headers, new, core.entropy.next_u64());
@@ -594,8 +630,7 @@ fn raw_payload(outgoing: &Outgoing) -> Option<&[u8]> {
 }
 
 /// Refuses what is too large, before anything is written.
-pub(super) fn check(core: &Core, outgoing: &Outgoing, limits: Limits) -> Result<(), StoreError> {
-    let message = &outgoing.message;
+pub(super) fn check(core: &Core, message: &Message, limits: Limits) -> Result<(), StoreError> {
     let id = message.headers.id().unwrap_or_default();
     if id.len() > TASK_ID_BYTES_MAX {
         return Err(StoreError::invalid(format!(

@@ -297,7 +297,7 @@ fn renew(message: &mut Message, replay: &Replay) {
 }
 
 pub(super) async fn edit(core: &Core, number: i64, outgoing: &Outgoing) -> Result<(), StoreError> {
-    commit::check(core, outgoing, Limits::Enforced)?;
+    commit::check(core, &outgoing.message, Limits::Enforced)?;
     let gone = || {
         StoreError::new(ErrorKind::NotFound, format!("there is no dead letter {number}"))
             .hint("see `celeriac dead list`")

@@ -32,6 +32,7 @@ struct Taken {
     row: i64,
     head: RecordHead,
     packet: Packet,
+    revoked: bool,
 }
 
 /// What to do with one.
@@ -108,7 +109,7 @@ pub(super) async fn fetch(
             if let Some(cap) = caps.iter_mut().find(|cap| Some(cap.task.as_str()) == task) {
                 cap.count_max = cap.count_max.saturating_sub(1);
             }
-            deliveries.push(delivery(core, request, taken, &revoked));
+            deliveries.push(delivery(core, request, taken));
         }
         let units = sort.units;
         sorted_away = !units.is_empty();
@@ -260,7 +261,8 @@ impl Sort<'_> {
         if packet.notes.enqueued.is_none() {
             packet.notes.enqueued = Some(now.as_microsecond());
         }
-        let headers = &packet.message.headers;
+        let old = packet.upgrade();
+        let headers = old.as_ref().unwrap_or(&packet.message.headers);
         let id = headers.id().unwrap_or_default();
         let revoked = self.revoked.contains(id);
         let eta = headers.eta().ok().flatten().filter(|eta| *eta > now && !revoked);
@@ -274,7 +276,7 @@ impl Sort<'_> {
             let record = packet.record(&head.queue, &lane, &*self.core.entropy);
             return Sorted::Away(Deed::Lane { record });
         }
-        Sorted::Deliver(Box::new(Taken { row, head, packet }))
+        Sorted::Deliver(Box::new(Taken { row, head, packet, revoked }))
     }
 }
 
@@ -336,25 +338,21 @@ async fn put_away(core: &Core, units: Vec<Unit>) -> Result<(), StoreError> {
 async fn revoked_of(core: &Core, records: &[Vec<u8>]) -> Result<BTreeSet<String>, StoreError> {
     let id = |record: &Vec<u8>| {
         let (_, payload) = split(record)?;
-        Packet::parse(payload).ok()?.message.headers.id().map(str::to_owned)
+        let mut packet = Packet::parse(payload).ok()?;
+        let old = packet.upgrade();
+        old.as_ref().unwrap_or(&packet.message.headers).id().map(str::to_owned)
     };
     let ids: Vec<String> = records.iter().filter_map(id).collect();
     super::control::revoked_among(core, &ids).await
 }
 
-fn delivery(
-    core: &Core,
-    request: &FetchRequest,
-    taken: Taken,
-    revoked: &BTreeSet<String>,
-) -> Delivery {
-    let Taken { row, head, packet } = taken;
-    let id = packet.message.headers.id().unwrap_or_default();
+fn delivery(core: &Core, request: &FetchRequest, taken: Taken) -> Delivery {
+    let Taken { row, head, packet, revoked } = taken;
     let queue = request.queues.iter().find(|queue| queue.as_str() == head.queue).cloned();
     Delivery {
         lease: lease_of(request.node.0, row),
         queue: queue.unwrap_or_else(QueueName::celery),
-        revoked: revoked.contains(id),
+        revoked,
         redelivered: packet.notes.redelivered,
         suspicion: packet.notes.suspicion,
         enqueued_at: packet.notes.enqueued.map_or_else(|| core.now(), micros_to_time),

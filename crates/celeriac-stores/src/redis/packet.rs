@@ -10,6 +10,7 @@ use celeriac_core::store::Outgoing;
 use celeriac_core::throttle::KEY_HEADER;
 use celeriac_core::unique::{Unique, Until, may_be_dropped};
 use celeriac_core::{Entropy, QueueName, StoreError, priority};
+use celeriac_wire::codec::{self, Accept, Serializer};
 use celeriac_wire::{DeliveryInfo, Envelope, Headers, Map, Message, Value, from_value, to_value};
 use jiff::Timestamp;
 
@@ -103,6 +104,21 @@ impl Packet {
         let mut record = format!("{queue}\n{step}\n{kind}\n{lane}\n\n{id}\n").into_bytes();
         record.extend(self.to_payload(queue, entropy));
         record
+    }
+
+    /// Reads what an older message has in its body (wire specification 1.5), to decide by before it is
+    /// delivered. One in JSON becomes a message of protocol 2. Whether a worker accepts another body is
+    /// for the worker to say, so it stays; so does what cannot be read.
+    pub(super) fn upgrade(&mut self) -> Option<Headers> {
+        if self.message.is_protocol_2() {
+            return None;
+        }
+        let upgraded = codec::read(&self.message, Accept::default()).ok()?.upgraded?;
+        let headers = upgraded.headers.clone();
+        if self.message.content_type == Serializer::Json.content_type() {
+            self.message = upgraded;
+        }
+        Some(headers)
     }
 
     /// The bytes of headers, properties and body, as limits count them.

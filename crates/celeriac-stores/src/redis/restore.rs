@@ -7,7 +7,7 @@
 
 use super::Core;
 use super::dead::texts;
-use super::keys::SEPARATOR;
+use super::exchanges::Tables;
 use super::pack::Pack;
 use super::script::RESTORE;
 use celeriac_core::StoreError;
@@ -15,7 +15,6 @@ use celeriac_core::{QueueName, priority};
 
 use celeriac_wire::{Envelope, Map, Value};
 use redis::Value as Answer;
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -57,7 +56,7 @@ async fn some(core: &Core, tags: &[String]) -> Result<u64, StoreError> {
     let Answer::Array(held) = core.link.call("read unacknowledged messages", &get).await? else {
         return Ok(0);
     };
-    let mut tables = BTreeMap::new();
+    let mut tables = Tables::default();
     let mut units = Vec::new();
     for (tag, held) in tags.iter().zip(held) {
         let Answer::BulkString(held) = held else {
@@ -91,7 +90,7 @@ async fn some(core: &Core, tags: &[String]) -> Result<u64, StoreError> {
             copy.message
                 .properties
                 .set_delivery_tag(&celeriac_core::clock::task_id(&*core.clock, &*core.entropy));
-            argument.text(&core.keys.list(queue, step)).bytes(&copy.to_bytes());
+            argument.text(&core.keys.list(queue.as_str(), step)).bytes(&copy.to_bytes());
         }
     }
     let answer = core.link.script("restore messages", &RESTORE, argument.into_bytes()).await?;
@@ -128,85 +127,19 @@ fn parts(held: &[u8]) -> Option<(Envelope, String, String)> {
 /// pattern of a topic.
 async fn receivers(
     core: &Core,
-    tables: &mut BTreeMap<String, Vec<String>>,
+    tables: &mut Tables,
     exchange: &str,
     routing_key: &str,
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<QueueName>, StoreError> {
     if exchange.is_empty() {
-        return Ok(QueueName::parse(routing_key)
-            .map(|name| name.to_string())
-            .into_iter()
-            .collect());
+        return Ok(QueueName::parse(routing_key).into_iter().collect());
     }
-    if !tables.contains_key(exchange) {
-        let mut members = redis::cmd("SMEMBERS");
-        members.arg(format!("{}_kombu.binding.{exchange}", core.keys.prefix));
-        let members = texts(core.link.call("read an exchange's queues", &members).await?);
-        tables.insert(exchange.to_owned(), members);
-    }
-    let members = tables.get(exchange).map(Vec::as_slice).unwrap_or_default();
-    let mut queues = Vec::new();
-    for member in members {
-        let mut fields = member.split(SEPARATOR);
-        let (Some(key), Some(pattern), Some(queue)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let takes = if pattern.is_empty() { key == routing_key } else { topic(key, routing_key) };
-        if takes && !queues.iter().any(|known| known == queue) {
-            queues.push(queue.to_owned());
-        }
-    }
-    Ok(queues)
-}
-
-/// Whether a topic's binding key takes a routing key: `*` is one word, `#` any text between dots
-/// (kombu 5.7 `virtual/exchange.py`, `TopicExchange.key_to_pattern`).
-fn topic(binding: &str, routing_key: &str) -> bool {
-    fn matches(words: &[&str], text: &str) -> bool {
-        let Some((word, rest)) = words.split_first() else { return false };
-        let ends = std::iter::once(text.len()).chain(text.match_indices('.').map(|(at, _)| at));
-        for end in ends {
-            let (taken, left) = text.split_at(end);
-            let fits = match *word {
-                "#" => true,
-                "*" => !taken.is_empty() && !taken.contains('.'),
-                word => word == taken,
-            };
-            if fits {
-                match (rest.is_empty(), left.strip_prefix('.')) {
-                    (true, None) => return true,
-                    (false, Some(left)) if matches(rest, left) => return true,
-                    _ => {}
-                }
-            }
-        }
-        false
-    }
-    matches(&binding.split('.').collect::<Vec<_>>(), routing_key)
+    tables.receivers(core, exchange, routing_key).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn topics_take_words_as_kombu_does() {
-        for (binding, key, takes) in [
-            ("a.#", "a.b", true),
-            ("a.#", "a.b.c", true),
-            ("a.#", "a", false),
-            ("a.*", "a.b", true),
-            ("a.*", "a.b.c", false),
-            ("#", "anything.at.all", true),
-            ("#.c", "a.b.c", true),
-            ("*.b", "a.b", true),
-            ("a.b", "a.b", true),
-            ("a.b", "a.bc", false),
-        ] {
-            assert_eq!(topic(binding, key), takes, "{binding} {key}");
-        }
-    }
 
     #[test]
     fn what_a_worker_left_is_read_without_loss() {

@@ -15,6 +15,7 @@ use celeriac_core::store::{
 use celeriac_core::throttle::{KEY_BYTES_MAX, KEY_HEADER};
 use celeriac_core::unique::{Unique, may_be_dropped};
 use celeriac_core::{ErrorKind, StoreError, priority, state};
+use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{Headers, Signature, State, Value};
 use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub(super) fn write(
         if let Some(routed) = plan.routed.first() {
             let name = &routed.exchange.name;
             return Err(StoreError::invalid(format!(
-                "a message for exchange {name:?} cannot be sent: SQLite has no exchanges"
+                "a message for exchange {name:?} cannot be sent: this store has no exchanges"
             )));
         }
         let duplicates = publish(connection, context, &plan.publish, limits)?;
@@ -164,12 +165,18 @@ fn insert(
     let message = &outgoing.message;
     let headers = message.headers.to_json();
     let properties = message.properties.to_json();
-    let id = message.headers.id().unwrap_or_default();
-    let task = message.headers.task().unwrap_or_default();
+    // An older message has in its body what is decided by before it is delivered.
+    let old = match message.is_protocol_2() {
+        true => None,
+        false => codec::read(message, Accept::default()).ok().and_then(|read| read.upgraded),
+    };
+    let known = &old.as_ref().unwrap_or(message).headers;
+    let id = known.id().unwrap_or_default();
+    let task = known.task().unwrap_or_default();
     let bytes = headers.len() + properties.len() + message.body.len();
     check_size(context, id, bytes, limits)?;
     // An unreadable eta is found by the worker, which sets the message aside with its bytes.
-    let due = message.headers.eta().ok().flatten().filter(|eta| *eta > context.clock.wall());
+    let due = known.eta().ok().flatten().filter(|eta| *eta > context.clock.wall());
     let state = if due.is_some() { SCHEDULED } else { READY };
     let key = key_of(&message.headers)?;
     let in_lane = !key.is_empty() || rules.restricts(outgoing.queue.as_str(), task);
@@ -205,7 +212,7 @@ fn insert(
                 micros(enqueued_at),
                 id,
                 task,
-                message.headers.retries(),
+                known.retries(),
                 history_text(&outgoing.history).unwrap_or_default(),
                 lane,
                 locks,

@@ -8,7 +8,7 @@ use celeriac_core::{ErrorKind, StoreError};
 use celeriac_stores::{Resources, connect};
 use celeriac_testkit::process::{Process, until};
 use celeriac_testkit::redis_or_skip;
-use celeriac_testkit::services::redis::Redis;
+use celeriac_testkit::services::redis::{Redis, make_certificates};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
@@ -46,6 +46,42 @@ async fn tls_checks_the_certificate_unless_it_is_told_not_to() {
     let missing = store(&format!("{url}?ssl_ca_certs=/no/such/file")).queues().await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::Invalid, "{missing}");
     assert!(missing.to_string().contains("/no/such/file"), "{missing}");
+}
+
+#[tokio::test]
+async fn a_server_may_want_a_certificate_of_the_client() {
+    let redis = redis_or_skip!(Redis::options().tls_of_known_clients());
+    let (certificate, key) = redis.client_certificate();
+    let (certificate, key) = (certificate.display(), key.display());
+    let url = format!("{}?ssl_ca_certs={}", redis.tls_url(), redis.authority().display());
+    works(&format!("{url}&ssl_certfile={certificate}&ssl_keyfile={key}"), &redis).await.unwrap();
+    // One file may hold both, as in Python.
+    let both = redis.folder().join("both.pem");
+    let read = |path: String| std::fs::read_to_string(path).unwrap();
+    std::fs::write(&both, read(certificate.to_string()) + &read(key.to_string())).unwrap();
+    store(&format!("{url}&ssl_certfile={}", both.display())).queues().await.unwrap();
+    for (more, hint) in [
+        (String::new(), "ssl_certfile=FILE&ssl_keyfile=FILE"),
+        // Certificates of another authority.
+        (strangers(&redis), "does not know the authority"),
+        (format!("&ssl_certfile={certificate}"), "ssl_keyfile"),
+        (format!("&ssl_keyfile={key}"), "ssl_certfile"),
+        (format!("&ssl_certfile=/no/such/file&ssl_keyfile={key}"), "/no/such/file"),
+    ] {
+        let error = store(&format!("{url}{more}")).queues().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{more}: {error}");
+        let said = format!("{error}; {}", error.hint_text().unwrap_or_default());
+        assert!(said.contains(hint), "{more}: {said}");
+    }
+}
+
+/// The options for a client's certificate that another server's authority has signed.
+fn strangers(redis: &Redis) -> String {
+    let folder = redis.folder().join("strangers");
+    std::fs::create_dir(&folder).unwrap();
+    make_certificates(&folder);
+    let file = |name: &str| folder.join(name).display().to_string();
+    format!("&ssl_certfile={}&ssl_keyfile={}", file("client.pem"), file("client.key"))
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ fn the_embedded_stores_skip_nothing() {
         atomic_settle: true,
         chords: true,
         exchanges: false,
+        fanout_queues: false,
         results_expire_alone: false,
     };
     assert_eq!(super::memory::harness().store().store.capabilities(), embedded(false));

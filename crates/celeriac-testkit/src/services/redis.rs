@@ -61,6 +61,12 @@ impl RedisOptions {
         self
     }
 
+    /// As [`RedisOptions::tls`], and takes only clients with a certificate that the authority has signed.
+    #[cfg(feature = "tls")]
+    pub fn tls_of_known_clients(self) -> Self {
+        self.tls().config("tls-auth-clients yes")
+    }
+
     /// Starts it and waits until it answers.
     ///
     /// # Panics
@@ -164,6 +170,12 @@ impl Redis {
     #[cfg(feature = "tls")]
     pub fn authority(&self) -> PathBuf {
         self.folder.path().join("authority.pem")
+    }
+
+    /// The files with a client's certificate, which the authority has signed, and with its key (PEM).
+    #[cfg(feature = "tls")]
+    pub fn client_certificate(&self) -> (PathBuf, PathBuf) {
+        (self.folder.path().join("client.pem"), self.folder.path().join("client.key"))
     }
 
     /// The socket file. Celery's URL for it is `redis+socket://` and this path.
@@ -343,9 +355,12 @@ async fn launch(
     None
 }
 
-/// An authority, and a certificate of the server that it signs; kept over a restart.
+/// An authority, and certificates of the server and of a client that it signs; kept over a restart.
+///
+/// # Panics
+/// If they cannot be written.
 #[cfg(feature = "tls")]
-fn make_certificates(folder: &Path) {
+pub fn make_certificates(folder: &Path) {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     if folder.join("server.pem").exists() {
         return;
@@ -359,11 +374,13 @@ fn make_certificates(folder: &Path) {
     authority.distinguished_name.push(DnType::CommonName, "celeriac tests");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, key()).expect("a certificate");
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let server_key = key();
-    let server = CertificateParams::new(names).expect("names");
-    let server = server.signed_by(&server_key, &authority).expect("a certificate");
     write("authority.pem", authority.pem());
-    write("server.pem", server.pem());
-    write("server.key", server_key.serialize_pem());
+    for (who, names) in [("client", &["client"][..]), ("server", &["localhost", "127.0.0.1"])] {
+        let key = key();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).expect("names");
+        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        write(&format!("{who}.key"), key.serialize_pem());
+        write(&format!("{who}.pem"), certificate.pem());
+    }
 }

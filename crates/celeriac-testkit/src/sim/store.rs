@@ -7,6 +7,7 @@ use super::sabotage::Saboteur;
 use crate::ledger::What;
 use async_trait::async_trait;
 use celeriac_core::dead::DeadLetter;
+use celeriac_core::exchange::Binding;
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
@@ -88,6 +89,14 @@ impl Broker for NodeStore {
         }
         self.link.after(call).await?;
         Ok(settled)
+    }
+
+    async fn bind(&self, bindings: Vec<Binding>) -> Result<(), StoreError> {
+        pass!(self.bind(bindings))
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, StoreError> {
+        pass!(self.bindings())
     }
 
     fn changes(&self) -> u64 {

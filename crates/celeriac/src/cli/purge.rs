@@ -5,6 +5,7 @@ use super::exit::Failed;
 use super::output::{ask, plural};
 use super::queue;
 use celeriac_core::QueueName;
+use celeriac_core::exchange::Binding;
 use celeriac_wire::{Map, Value};
 use clap::{Args, Subcommand};
 use std::io::{BufRead as _, IsTerminal as _};
@@ -118,14 +119,27 @@ pub(super) async fn list(session: &Session, command: ListCommand) -> Result<Exit
     if matches!(command, ListCommand::Queues) {
         return queue::run(session, queue::QueueCommand::List).await;
     }
-    let queues = session.app.store().await?.queues().await?;
-    let row = |name: &str| {
+    let store = session.app.store().await?;
+    let mut bindings = store.bindings().await?;
+    if !store.capabilities().exchanges {
         // Every queue is bound to the exchange of its own name (wire specification 1.10).
-        let fields = Map::from([("queue", name), ("exchange", name), ("routing_key", name)]);
-        (vec![name.to_owned(); 3], Value::Object(fields))
+        let names =
+            store.queues().await?.into_iter().filter_map(|one| QueueName::parse(&one.name).ok());
+        bindings = names.map(|name| Binding::own(&name)).collect();
+    }
+    let row = |one: &Binding| {
+        let fields = [
+            ("queue", one.queue.as_str()),
+            ("exchange", &one.exchange),
+            ("exchange_type", one.kind.as_str()),
+            ("routing_key", &one.routing_key),
+        ];
+        let cells = fields.iter().map(|(_, text)| (*text).to_owned()).collect();
+        (cells, Value::Object(Map::from(fields)))
     };
-    let rows = queues.iter().map(|queue| row(&queue.name)).collect();
-    session.output.list(&["Queue", "Exchange", "Routing Key"], rows, "no queue has a message");
+    let rows = bindings.iter().map(row).collect();
+    let head = ["Queue", "Exchange", "Type", "Routing Key"];
+    session.output.list(&head, rows, "no queue is bound to anything");
     Ok(ExitCode::SUCCESS)
 }
 

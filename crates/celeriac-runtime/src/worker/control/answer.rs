@@ -19,7 +19,7 @@ pub fn answer(request: &ControlRequest, snapshot: &Snapshot) -> Answer {
     match command.name {
         "active" => inspect::active(snapshot, arguments),
         "active_queues" => inspect::active_queues(snapshot),
-        "add_consumer" => command::add_consumer(arguments),
+        "add_consumer" => command::add_consumer(snapshot, arguments),
         "autoscale" => Answer::just(raised("ValueError", "Autoscale not enabled")),
         "cancel_consumer" => command::cancel_consumer(arguments),
         "clock" => Answer::just(Value::Object(Map::from([("clock", snapshot.clock)]))),

@@ -5,6 +5,7 @@ use super::inspect::{list, truthy};
 use super::python::{error, ok, quoted, raised};
 use super::snapshot::{Answer, Deed, Snapshot};
 use celeriac_core::QueueName;
+use celeriac_core::exchange::{Binding, check_name};
 use celeriac_core::throttle::Rate;
 use celeriac_wire::repr::kwargs_repr_within;
 use celeriac_wire::{Map, Value};
@@ -238,25 +239,34 @@ pub(super) fn time_limit(snapshot: &Snapshot, arguments: &Map) -> Answer {
     }
 }
 
-pub(super) fn add_consumer(arguments: &Map) -> Answer {
+/// What the application declares wins over what is asked, as in Celery (5.7.0
+/// worker/consumer/consumer.py `add_task_queue`).
+pub(super) fn add_consumer(snapshot: &Snapshot, arguments: &Map) -> Answer {
     let text =
         |name: &str| arguments.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = match QueueName::parse(text("queue").unwrap_or_default()) {
         Ok(name) => name,
         Err(refusal) => return Answer::just(raised("ValueError", &refusal.to_string())),
     };
-    // Everything that is sent to a queue arrives in it; a binding that routes more is not made here.
-    let own = name.as_str();
-    let plain = text("exchange").is_none_or(|exchange| exchange == own)
-        && text("routing_key").is_none_or(|key| key == own)
-        && text("exchange_type").is_none_or(|kind| kind == "direct");
-    if !plain {
-        let text =
-            "celeriac consumes a queue by its name; leave exchange, type and routing_key out";
-        return Answer::just(raised("ValueError", text));
+    let mut binding = snapshot.router.binding_of(&name);
+    if binding == Binding::own(&name) {
+        for (what, field) in
+            [("exchange", &mut binding.exchange), ("routing_key", &mut binding.routing_key)]
+        {
+            if let Some(given) = text(what) {
+                if let Err(refusal) = check_name(what, given) {
+                    return Answer::just(raised("ValueError", &refusal.to_string()));
+                }
+                given.clone_into(field);
+            }
+        }
+        match text("exchange_type").unwrap_or("direct").parse() {
+            Ok(kind) => binding.kind = kind,
+            Err(refusal) => return Answer::just(raised("ValueError", &refusal)),
+        }
     }
-    let reply = ok(&format!("add consumer {own}"));
-    Answer::after(Deed::Consume(name), reply)
+    let reply = ok(&format!("add consumer {name}"));
+    Answer::after(Deed::Consume(binding), reply)
 }
 
 pub(super) fn cancel_consumer(arguments: &Map) -> Answer {

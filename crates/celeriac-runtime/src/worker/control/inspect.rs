@@ -2,7 +2,7 @@
 
 use super::python::{human_bytes, ok, raised};
 use super::snapshot::{Answer, Deed, Snapshot};
-use celeriac_core::QueueName;
+use celeriac_core::exchange::Binding;
 use celeriac_core::store::Delivery;
 use celeriac_wire::{Map, Message, Value, codec, print_iso};
 use jiff::Timestamp;
@@ -101,12 +101,11 @@ pub(super) fn active_queues(snapshot: &Snapshot) -> Answer {
     Answer::just(snapshot.queues.iter().map(queue).collect())
 }
 
-/// A queue as kombu's `Queue.as_dict(recurse=True)` shows one that has its own direct exchange.
-fn queue(name: &QueueName) -> Value {
-    let name = name.as_str();
+/// A queue as kombu's `Queue.as_dict(recurse=True)` shows it.
+fn queue(binding: &Binding) -> Value {
     let exchange = Map::from([
-        ("name", Value::from(name)),
-        ("type", Value::from("direct")),
+        ("name", Value::from(binding.exchange.as_str())),
+        ("type", Value::from(binding.kind.as_str())),
         ("arguments", Value::Null),
         ("durable", Value::from(true)),
         ("passive", Value::from(false)),
@@ -115,9 +114,9 @@ fn queue(name: &QueueName) -> Value {
         ("no_declare", Value::from(false)),
     ]);
     Value::Object(Map::from([
-        ("name", Value::from(name)),
+        ("name", Value::from(binding.queue.as_str())),
         ("exchange", Value::Object(exchange)),
-        ("routing_key", Value::from(name)),
+        ("routing_key", Value::from(binding.routing_key.as_str())),
         ("queue_arguments", Value::Null),
         ("binding_arguments", Value::Null),
         ("consumer_arguments", Value::Null),

@@ -1,11 +1,13 @@
 //! Listens to requests, answers them one after another, and exchanges revocations at start.
 
+use super::super::declare::{declare, queues_of};
 use super::super::emitter::Emitter;
 use super::super::heartbeat::Pulse;
 use super::snapshot::{Deed, Needs, Scheduled, Snapshot};
 use super::{ControlOptions, answer, process};
 use crate::worker::StopHandle;
 use celeriac_core::control::is_addressed;
+use celeriac_core::exchange::Binding;
 use celeriac_core::store::{Phase, Requests, Store, TaskFilter, ask};
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{Clock, Entropy, Lamport, StoreError, clock};
@@ -158,7 +160,7 @@ impl Service {
     /// holds none of it; every node of a queue shows all of it.
     async fn scheduled(&self, snapshot: &Snapshot) -> Result<Vec<Scheduled>, StoreError> {
         let mut found = Vec::new();
-        for queue in &snapshot.queues {
+        for Binding { queue, .. } in &snapshot.queues {
             for state in ["scheduled", "retry"] {
                 let filter = TaskFilter {
                     state: Some(state.to_owned()),
@@ -188,6 +190,7 @@ impl Service {
                 return self.store.revoke(&ids, terminate).await;
             }
             Deed::Rate { ref task, rate: Some(_) } => self.let_others_pass(task, snapshot).await?,
+            Deed::Consume(ref binding) => self.declare(binding, snapshot).await?,
             Deed::TaskEvents(on) => {
                 tracing::info!(on, "task events switched by remote control");
                 self.emitter.set_task_events(on);
@@ -224,6 +227,16 @@ impl Service {
         Ok(())
     }
 
+    /// What an operator names has to be bound, also where a declared queue of a direct exchange is
+    /// reached by its name.
+    async fn declare(&self, binding: &Binding, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let known = snapshot.router.binding_of(&binding.queue) == *binding;
+        if known {
+            return declare(&*self.store, std::slice::from_ref(binding)).await;
+        }
+        self.store.bind(vec![binding.clone()]).await
+    }
+
     /// The store has to know which tasks have rates, so that others are not held up behind them.
     async fn let_others_pass(&self, task: &str, snapshot: &Snapshot) -> Result<(), StoreError> {
         let mut rules = snapshot.registry.limit_rules();
@@ -245,7 +258,8 @@ impl Service {
     /// Lets others see the node's new queues and slots. They are right when it registers anew, too.
     async fn tell_store(&self) {
         let Some(shape) = self.pulse.shape() else { return };
-        let told = self.store.revise(self.pulse.node(), &shape.queues, shape.slots).await;
+        let told =
+            self.store.revise(self.pulse.node(), &queues_of(&shape.queues), shape.slots).await;
         if let Err(error) = told {
             tracing::warn!(%error, "the store does not know what this worker consumes now");
         }

@@ -4,6 +4,8 @@ use super::super::orders::{Limits, Orders};
 use super::ControlOptions;
 use crate::handler::Registry;
 use celeriac_core::QueueName;
+use celeriac_core::exchange::Binding;
+use celeriac_core::route::Router;
 use celeriac_core::store::Delivery;
 use celeriac_core::throttle::Rate;
 use celeriac_wire::{Message, Value};
@@ -74,7 +76,9 @@ pub struct Snapshot {
     /// The tasks it knows.
     pub registry: Arc<Registry>,
     /// What it consumes.
-    pub queues: Vec<QueueName>,
+    pub queues: Vec<Binding>,
+    /// What the application declares.
+    pub router: Arc<Router>,
     /// Where tasks run.
     pub pool: PoolView,
     /// What runs.
@@ -154,7 +158,7 @@ pub enum Deed {
         limits: Limits,
     },
     /// Consume a queue.
-    Consume(QueueName),
+    Consume(Binding),
     /// Consume it no more.
     Cancel(QueueName),
     /// Have so many slots.

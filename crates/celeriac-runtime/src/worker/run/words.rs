@@ -37,15 +37,17 @@ impl Loop {
             Deed::RevokeStamps { header, stamps } => {
                 self.machine.orders_mut().revoke_stamps(&header, &stamps);
             }
-            Deed::Consume(queue) => {
-                if !self.queues.contains(&queue) {
-                    tracing::info!(%queue, "consuming a queue by remote control");
-                    self.queues.push(queue);
+            Deed::Consume(binding) => {
+                if !self.queues.contains(&binding.queue) {
+                    tracing::info!(queue = %binding.queue, "consuming a queue by remote control");
+                    self.queues.push(binding.queue.clone());
+                    self.bindings.push(binding);
                 }
             }
             Deed::Cancel(queue) => {
                 tracing::info!(%queue, "consuming a queue no longer, by remote control");
                 self.queues.retain(|name| *name != queue);
+                self.bindings.retain(|binding| binding.queue != queue);
             }
             Deed::Resize(slots) => {
                 tracing::info!(slots, "pool resized by remote control");
@@ -58,7 +60,7 @@ impl Loop {
             _ => return false,
         }
         let slots = u32::try_from(self.machine.slots()).unwrap_or(u32::MAX);
-        self.heartbeat.pulse.set_shape(Shape { queues: self.queues.clone(), slots });
+        self.heartbeat.pulse.set_shape(Shape { queues: self.bindings.clone(), slots });
         true
     }
 
@@ -82,7 +84,8 @@ impl Loop {
             uptime: worker.clock.boot().saturating_sub(self.began),
             options: Arc::clone(&self.control),
             registry: Arc::clone(&worker.registry),
-            queues: self.queues.clone(),
+            queues: self.bindings.clone(),
+            router: Arc::clone(&worker.router),
             pool,
             running: running.collect(),
             totals: self.totals.clone(),

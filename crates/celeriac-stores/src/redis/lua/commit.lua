@@ -11,14 +11,15 @@
 --          6 into its lane, at the tail; 7 into its lane, though it is held
 --   rec    the new record, '' for the old one; due; dead {json, task id, bytes}
 --   pub    {record, due (0 ready), head, unique or nil}
+--   fan    {channel, payload} of fanouts; with nobody there and nothing held, nothing is written
 --   res    {key, json, ttl seconds (0 for ever), task id}
 --   chords {key, size}
 --   parts  {key, score, task id, json, body}
 --   claims {key of a chord, parts before this unit}: the plan for these is part of this unit
 --   take    numbers of dead letters that go with it; all of them have to be there
 --   forget  {result key, task id} whose failures and revocations are forgotten
--- Returns for each unit: 0 fenced, 1 written, {chord key ...} to be finished first (nothing written),
--- or {'', index of a message left out, holder, ...}; or an error for all of them.
+-- Returns for each unit: 0 fenced, 1 written, 2 nobody heard a fanout, {chord key ...} to be finished
+-- first (nothing written), or {'', index of a message left out, holder, ...}; or an error for all of them.
 for _, limit in ipairs(a.depth) do
   local queue, depth = limit[1], 0
   for _, step in ipairs({ '0', '3', '6', '9' }) do depth = depth + call('LLEN', list_key(queue, step)) end
@@ -163,8 +164,18 @@ while index <= #a.units do
       answers[at] = 0
     else
       local chords = unfinished(unit)
+      local heard = true
+      if #chords == 0 then
+        for _, one in ipairs(unit.fan) do
+          -- A user who may not publish there must not break off what other units have written.
+          local said = redis.pcall('PUBLISH', one[1], one[2])
+          heard = type(said) == 'number' and said > 0 and heard
+        end
+      end
       if #chords > 0 then
         answers[at] = chords
+      elseif not heard and unit.fate == 0 then
+        answers[at] = 2
       else
         local answer = {}
         if unit.fate == 7 then
@@ -190,7 +201,7 @@ while index <= #a.units do
           end
         end
         write(unit, answer)
-        answers[at] = answer[1] and answer or 1
+        answers[at] = answer[1] and answer or (heard and 1 or 2)
       end
     end
   end
