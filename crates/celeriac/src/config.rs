@@ -95,6 +95,8 @@ pub struct Settings {
     pub priority_levels: Setting<bool>,
     /// How long results are kept.
     pub result_expires: Setting<Option<Duration>>,
+    /// Whether results say what their task was called with.
+    pub result_extended: Setting<bool>,
     /// The largest message.
     pub message_bytes_max: Setting<usize>,
     /// The largest result.
@@ -265,6 +267,7 @@ impl Settings {
             lease_expiry: raw.parse("lease_expiry", value::lease)?,
             priority_levels: raw.parse("priority_levels", value::boolean)?,
             result_expires: raw.parse("result_expires", value::optional_duration)?,
+            result_extended: raw.parse("result_extended", value::boolean)?,
             message_bytes_max: raw.parse("message_bytes_max", value::size)?,
             result_bytes_max: raw.parse("result_bytes_max", value::size)?,
             queue_depth_max: raw.parse("queue_depth_max", value::count)?,

@@ -8,10 +8,16 @@ use self::house::{host_of, keep_house, node_info};
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
+<<<<<<< HEAD
 use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions};
 use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
+=======
+use super::emitter::{Emitter, EmitterOptions, beat};
+use super::ending::{Held, Ran, Shared, finisher, log_end, outcome_of_join_error};
+use super::heartbeat::{HeartbeatHandle, Pulse};
+>>>>>>> interop
 use super::machine::{Action, Event, Machine, Start};
 use super::orders::Orders;
 use super::peers::{Peers, Wanted};
@@ -30,8 +36,14 @@ use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
+<<<<<<< HEAD
 use celeriac_core::store::{Delivery, Fate, FetchRequest, Place, Plan, Store};
 use celeriac_core::{ErrorKind, QueueName, StoreError};
+=======
+use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
+use celeriac_core::trail::Trail;
+use celeriac_core::{Clock, ErrorKind, QueueName, StoreError};
+>>>>>>> interop
 use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
@@ -63,7 +75,7 @@ struct InFlight {
     embed: Embed,
     cancellation: Cancellation,
     abort: AbortHandle,
-    started_at: Timestamp,
+    ran: Ran,
     began: Duration,
 }
 
@@ -542,7 +554,10 @@ impl Loop {
             started_at,
             soft_deadline: start.soft.map(|limit| now + limit),
             hard_deadline: start.hard.map(|limit| now + limit),
+            trail: Trail::default(),
+            result_extended: handler.policy().result_extended,
         };
+        let ran = Ran { started_at, trail: context.trail.clone() };
         let embed = start.body.embed.clone();
         *self.totals.entry(name.to_owned()).or_default() += 1;
         let id = delivery.message.headers.id().unwrap_or_default();
@@ -560,14 +575,14 @@ impl Loop {
             self.watch(Watched {
                 delivery: Arc::clone(&delivery),
                 embed: embed.clone(),
-                started_at,
+                ran: ran.clone(),
                 limit,
                 ends: began + limit,
             });
         }
         let abort = self.tasks.spawn(run);
         self.by_task.insert(abort.id(), lease);
-        let task = InFlight { delivery, embed, cancellation, abort, started_at, began };
+        let task = InFlight { delivery, embed, cancellation, abort, ran, began };
         self.in_flight.insert(lease, task);
         reach(Step::Started);
     }
@@ -609,7 +624,7 @@ impl Loop {
         let Some(task) = self.in_flight.remove(&lease) else { return };
         let delivery = Arc::clone(&task.delivery);
         let conclusion =
-            self.shared.conclusion(&delivery, &task.embed, Some(task.started_at), |run, sender| {
+            self.shared.conclusion(&delivery, &task.embed, Some(&task.ran), |run, sender| {
                 conclude::conclude(run, outcome, sender)
             });
         let runtime = self.worker().clock.boot().saturating_sub(task.began);

@@ -89,6 +89,8 @@ keys! {
         "sends calls without a level at level normal"
     "result_expires" [] "1d";
         "how long results are kept; 0 for ever"
+    "result_extended" ["CELERY_RESULT_EXTENDED"] "false";
+        "results say what their task was called with, where it ran and how often it was retried"
     "message_bytes_max" [] "16MiB";
         "larger messages are refused at the publisher"
     "result_bytes_max" [] "16MiB";

@@ -14,6 +14,7 @@ mod unique;
 
 use crate::kit::Place;
 use crate::running::{TestApp, application, start};
+pub(crate) use application::configured;
 use celeriac::prelude::*;
 
 /// Runs a test with a running worker on each store.

@@ -3,6 +3,7 @@
 mod control;
 mod damaged;
 mod flower;
+mod interop;
 mod leftovers;
 mod network;
 mod outage;
