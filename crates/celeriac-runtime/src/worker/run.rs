@@ -8,16 +8,10 @@ use self::house::{host_of, keep_house, node_info};
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
-<<<<<<< HEAD
 use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions};
-use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
-use super::heartbeat::HeartbeatHandle;
-=======
-use super::emitter::{Emitter, EmitterOptions, beat};
 use super::ending::{Held, Ran, Shared, finisher, log_end, outcome_of_join_error};
-use super::heartbeat::{HeartbeatHandle, Pulse};
->>>>>>> interop
+use super::heartbeat::HeartbeatHandle;
 use super::machine::{Action, Event, Machine, Start};
 use super::orders::Orders;
 use super::peers::{Peers, Wanted};
@@ -36,14 +30,9 @@ use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
-<<<<<<< HEAD
 use celeriac_core::store::{Delivery, Fate, FetchRequest, Place, Plan, Store};
-use celeriac_core::{ErrorKind, QueueName, StoreError};
-=======
-use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
 use celeriac_core::trail::Trail;
-use celeriac_core::{Clock, ErrorKind, QueueName, StoreError};
->>>>>>> interop
+use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
