@@ -2,6 +2,7 @@
 
 mod control;
 mod damaged;
+mod fleet;
 mod flower;
 mod interop;
 mod leftovers;
