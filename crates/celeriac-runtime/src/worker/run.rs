@@ -338,7 +338,11 @@ impl Loop {
                 next = look.next(&*store) => look = if let Some((seen, losses, fetched)) = next {
                     self.fetched(seen, losses, fetched).await
                 } else {
-                    self.read_revokes().await;
+                    // What rang may be a revocation. An idle worker has nothing to end: the store itself
+                    // refuses what was revoked before it is fetched.
+                    if running {
+                        self.read_revokes().await;
+                    }
                     Look::Now
                 },
                 () = tokio::time::sleep_until(tick.min(revokes_at)), if running => {}
