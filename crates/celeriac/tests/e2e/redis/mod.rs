@@ -2,14 +2,24 @@
 
 mod control;
 mod damaged;
+mod exchanges;
 mod flower;
 mod leftovers;
 mod network;
 mod outage;
+mod protocol1;
 mod release;
 
 use celeriac::App;
+use celeriac::config::{Inputs, Settings};
 use celeriac_testkit::services::redis::Redis;
+
+/// An application on a Redis, with a file of settings.
+fn configured(redis: &Redis, toml: &str) -> App {
+    let file = Some((redis.folder().join("celeriac.toml"), toml.to_owned()));
+    let flags = vec![("broker_url", redis.url())];
+    App::with_settings(Settings::resolve(Inputs { file, flags, ..Inputs::default() }).unwrap())
+}
 
 /// An application without tasks on a Redis.
 fn app(redis: &Redis) -> App {
