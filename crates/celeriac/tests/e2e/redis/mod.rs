@@ -1,5 +1,6 @@
 //! What is special about Redis: a server that goes away, networks that fail, and stock Celery beside.
 
+mod compressed;
 mod control;
 mod damaged;
 mod exchanges;
