@@ -1,9 +1,10 @@
 //! Exchanges beside real Celery: it sends to queues that our workers have bound, and we to its own.
 
 use super::configured;
-use crate::kit::{PATIENCE, until};
+use crate::kit::{ALL, PATIENCE, until};
 use crate::running::{Diary, Running, start, start_with};
 use celeriac::prelude::*;
+use celeriac_core::store::DeadFilter;
 use celeriac_testkit::services::redis::Redis;
 use celeriac_testkit::{celery_or_skip, redis_or_skip};
 use std::sync::Arc;
@@ -192,6 +193,24 @@ async fn bindings_come_back_after_the_server_has_forgotten_everything() {
     let call = note::call("again".to_owned()).exchange("tx").routing_key("a.b");
     let job = running.client.send(call).await.unwrap();
     assert_eq!(job.get(PATIENCE).await.unwrap(), "celeriac again");
+    running.stop().await;
+}
+
+/// A task whose callback nobody would get has not done its work: it is a dead letter that says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callback_that_no_queue_takes_is_not_lost() {
+    let redis = redis_or_skip!();
+    let diary = Arc::new(Diary::default());
+    let running = worker(&redis, &diary).await;
+    let nowhere = note::call("callback".to_owned()).exchange("tx").routing_key("z");
+    let call = note::call("first".to_owned()).link(nowhere);
+    let job = running.client.send(call).await.unwrap();
+    let error = job.get(PATIENCE).await.unwrap_err().to_string();
+    assert!(error.contains("\"tx\"") && error.contains("to no queue"), "{error}");
+    let store = running.client.store();
+    let letters = store.dead_list(&DeadFilter::default(), ALL).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].detail.contains("to no queue"), "{}", letters[0].detail);
     running.stop().await;
 }
 
