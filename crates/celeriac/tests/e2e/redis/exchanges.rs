@@ -136,11 +136,15 @@ async fn our_calls_reach_the_queues_that_python_has_bound() {
         (to("one", "px", "news.a"), "python one"),
         (to("two", "px", "other"), "python two"),
         (to("three", "pd", "k"), "python three"),
-        (say("four").queue("all"), "python four"),
     ] {
         let job = client.send(call).await.unwrap();
         assert_eq!(job.get(PATIENCE).await.unwrap(), result);
     }
+    // A worker of Celery is ready before it listens to its fanouts.
+    let heard = until("the stock worker listens", PATIENCE, async || {
+        client.send(say("four").queue("all")).await.ok()
+    });
+    assert_eq!(heard.await.get(PATIENCE).await.unwrap(), "python four");
     let error = client.send(to("lost", "pd", "other")).await.unwrap_err().to_string();
     assert!(error.contains("\"other\"") && error.contains("to no queue"), "{error}");
     let ran = until("each copy has run", PATIENCE, async || {
