@@ -36,14 +36,14 @@ environment() {
 }
 
 # Real Celery, whose behaviour is the yardstick: the newest and two that are still widely used.
-# kombu of Celery 5.4 does not know redis-py 6.
+# Each has the kombu of its time, for that is what speaks to Redis. kombu 5.4 does not know redis-py 6.
 environments() {
     venvs="${CELERIAC_VENVS:-$PWD/target/venvs}"
     export CELERIAC_VENVS="$venvs"
     mkdir -p "$venvs" &&
         environment celery-5.7 'celery[redis]==5.7.0' 'flower==2.2.0' msgpack pyyaml brotli backports.zstd &&
-        environment celery-5.6 'celery[redis]==5.6.*' msgpack pyyaml &&
-        environment celery-5.4 'celery[redis]==5.4.*' 'redis<6' msgpack pyyaml
+        environment celery-5.6 'celery[redis]==5.6.*' 'kombu<5.7' msgpack pyyaml brotli zstandard &&
+        environment celery-5.4 'celery[redis]==5.4.*' 'kombu<5.5' 'redis<6' msgpack pyyaml brotli zstandard
 }
 
 case "${1:-}" in

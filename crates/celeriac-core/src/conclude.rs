@@ -7,6 +7,7 @@ use crate::outcome::{ChildDeath, Failure, Outcome};
 use crate::record::Recorder;
 use crate::retry::RetryPolicy;
 use crate::store::{Delivery, Fate, Outgoing, Place, Plan};
+use crate::trail::{CHILDREN_MAX, children_of};
 use crate::workflow::{self, Sender};
 use celeriac_wire::{Embed, ExceptionInfo, State, Value};
 use jiff::Timestamp;
@@ -177,7 +178,11 @@ fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
     match workflow::after_success(headers, run.embed, &value, sender) {
         Ok(mut plan) => {
             if !run.ignore_result {
-                plan.results.push(run.recorder.of(headers, State::Success, value.clone(), None));
+                // What follows is sent by the task, for Celery.
+                let mut recorder = run.recorder.clone();
+                recorder.children.extend(children_of(&plan));
+                recorder.children.truncate(CHILDREN_MAX);
+                plan.results.push(recorder.of(headers, State::Success, value.clone(), None));
             }
             done(plan, Verdict::Succeeded(value))
         }

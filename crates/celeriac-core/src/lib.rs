@@ -33,6 +33,7 @@ pub mod retry;
 pub mod route;
 pub mod state;
 pub mod throttle;
+pub mod trail;
 pub mod unique;
 pub mod workflow;
 

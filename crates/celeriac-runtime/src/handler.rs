@@ -6,8 +6,9 @@ use celeriac_core::record::Recorder;
 use celeriac_core::retry::RetryPolicy;
 use celeriac_core::store::{Delivery, Store};
 use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Target};
+use celeriac_core::trail::Trail;
 use celeriac_core::{Clock, StoreError};
-use celeriac_wire::codec::Accept;
+use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{Body, State, Value};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -27,6 +28,8 @@ pub struct TaskPolicy {
     pub time_limit: Option<Duration>,
     /// Results are not wanted.
     pub ignore_result: bool,
+    /// Results say what the task was called with (Celery's `result_extended`).
+    pub result_extended: bool,
     /// Which returned values are failures.
     pub classifier: Classifier,
     /// How many one worker may start (Celery's `rate_limit`).
@@ -65,6 +68,16 @@ pub struct RunContext {
     pub soft_deadline: Option<tokio::time::Instant>,
     /// When the hard limit passes.
     pub hard_deadline: Option<tokio::time::Instant>,
+    /// Takes note of what the task sends.
+    pub trail: Trail,
+    /// Results say what the task was called with.
+    pub result_extended: bool,
+}
+
+/// What a message calls its task with, for results that say so.
+pub(crate) fn arguments_of(delivery: &Delivery, wanted: bool) -> Option<Body> {
+    let read = wanted.then(|| codec::read(&delivery.message, Accept::default()).ok());
+    Some(read.flatten()?.body)
 }
 
 impl fmt::Debug for RunContext {
@@ -89,6 +102,8 @@ impl RunContext {
             enqueued_at: Some(self.delivery.enqueued_at),
             started_at: Some(self.started_at),
             now: self.clock.wall(),
+            children: self.trail.children(),
+            arguments: arguments_of(&self.delivery, self.result_extended),
         };
         let record = recorder.of(&self.delivery.message.headers, state, meta, None);
         self.store.store_state(self.delivery.lease, record).await

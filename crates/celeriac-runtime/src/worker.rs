@@ -14,10 +14,12 @@ mod ending;
 mod heartbeat;
 pub mod machine;
 pub mod orders;
+mod peers;
 mod rates;
 mod run;
 mod settler;
 mod spill;
+mod strangers;
 mod watchdog;
 
 pub use background::{Background, BackgroundTask};
@@ -26,6 +28,7 @@ pub(crate) use ending::outcome_of_panic;
 pub use machine::Stop;
 pub use orders::Limits;
 pub use spill::{Spill, SpilledLetter};
+pub use strangers::UnknownTasks;
 pub use watchdog::YIELD_PATIENCE;
 
 use crate::handler::Registry;
@@ -58,6 +61,8 @@ pub struct WorkerOptions {
     pub idle_stop: Option<Duration>,
     /// Run tasks in child processes; `None` runs them as futures of this process.
     pub processes: Option<ProcessOptions>,
+    /// What becomes of messages whose task is not registered here.
+    pub unknown_tasks: UnknownTasks,
     /// How it shows itself to others, and whether it listens to them.
     pub control: ControlOptions,
 }

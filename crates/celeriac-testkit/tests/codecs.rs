@@ -57,6 +57,8 @@ fn body() -> Body {
 
 #[tokio::test]
 async fn kombu_reads_what_we_write_and_we_read_what_kombu_writes() {
+    // interop: messages.json messages.msgpack messages.yaml messages.types
+    // interop: messages.zlib messages.bzip2 messages.lzma messages.brotli messages.zstd
     let python = celery_or_skip!();
     let app = python.app("", &[]);
     let mut envelopes = String::new();

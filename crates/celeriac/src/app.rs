@@ -276,6 +276,7 @@ impl App {
             let mut policy = task.options().policy.clone();
             policy.soft_time_limit = policy.soft_time_limit.or(self.settings.soft_time_limit.value);
             policy.time_limit = policy.time_limit.or(self.settings.time_limit.value);
+            policy.result_extended = self.settings.result_extended.value;
             registry.add(task.handler(Arc::clone(&states), client.clone(), policy))?;
         }
         Ok(registry)

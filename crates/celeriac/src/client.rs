@@ -5,6 +5,7 @@ use crate::job::{GroupJob, Job};
 use celeriac_core::event::{hours_west, task_sent};
 use celeriac_core::route::Router;
 use celeriac_core::store::{Outgoing, Plan, Published, Store};
+use celeriac_core::trail::{Trail, children_of};
 use celeriac_core::workflow::{self, Applied, Lineage, Sender};
 use celeriac_core::{Clock, Entropy, ErrorKind, Lamport, StoreError, clock};
 use celeriac_wire::{EventBase, Headers, Signature};
@@ -47,6 +48,8 @@ pub struct Client {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     lineage: Option<Arc<(String, String)>>,
+    /// Where the running task notes what it sends.
+    trail: Option<Trail>,
 }
 
 pub(crate) struct Shared {
@@ -72,15 +75,15 @@ impl fmt::Debug for Client {
 
 impl Client {
     pub(crate) fn new(store: Arc<dyn Store>, shared: Shared) -> Self {
-        Self { store, shared: Arc::new(shared), lineage: None }
+        Self { store, shared: Arc::new(shared), lineage: None, trail: None }
     }
 
-    /// The client of a running task: what it sends carries the task as parent.
-    pub(crate) fn for_task(&self, headers: &Headers) -> Self {
+    /// The client of a running task: what it sends carries the task as parent, and is its child.
+    pub(crate) fn for_task(&self, headers: &Headers, trail: Trail) -> Self {
         let id = headers.id().unwrap_or_default();
         let root = headers.root_id().unwrap_or(id);
         let lineage = Some(Arc::new((root.to_owned(), id.to_owned())));
-        Self { lineage, ..self.clone() }
+        Self { lineage, trail: Some(trail), ..self.clone() }
     }
 
     /// The time of day, by the application's clock.
@@ -234,10 +237,14 @@ impl Client {
             return Ok(Published::default());
         }
         let told = self.shared.teller.is_some().then(|| plan.publish.clone());
+        let children = self.trail.is_some().then(|| children_of(&plan));
         // What a client sends completes no chord, so nothing has to follow one.
         match tokio::time::timeout(SEND_DEADLINE, self.store.publish(plan, None)).await {
             Ok(published) => {
                 let published = published?;
+                if let (Some(trail), Some(children)) = (&self.trail, children) {
+                    trail.add(children);
+                }
                 self.tell(told.unwrap_or_default(), &published).await;
                 Ok(published)
             }

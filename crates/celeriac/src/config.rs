@@ -20,6 +20,7 @@ use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::route::{Encoding, Route, Router};
+use celeriac_runtime::UnknownTasks;
 use celeriac_wire::codec::{Accept, Compression, Serializer};
 use keys::KEYS;
 use source::Raw;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub child_memory_max: Setting<Option<u64>>,
     /// Children's `oom_score_adj`.
     pub child_oom_score_adj: Setting<i32>,
+    /// What becomes of messages whose task is not registered.
+    pub unknown_tasks: Setting<UnknownTasks>,
     /// Whether task events are recorded.
     pub task_events: Setting<bool>,
     /// Whether monitors are told what is sent.
@@ -92,6 +95,8 @@ pub struct Settings {
     pub priority_levels: Setting<bool>,
     /// How long results are kept.
     pub result_expires: Setting<Option<Duration>>,
+    /// Whether results say what their task was called with.
+    pub result_extended: Setting<bool>,
     /// The largest message.
     pub message_bytes_max: Setting<usize>,
     /// The largest result.
@@ -250,6 +255,7 @@ impl Settings {
             max_memory_per_child: raw.parse("max_memory_per_child", value::optional_size)?,
             child_memory_max: raw.parse("child_memory_max", value::optional_size)?,
             child_oom_score_adj: raw.parse("child_oom_score_adj", value::oom_score)?,
+            unknown_tasks: raw.parse("unknown_tasks", value::unknown_tasks)?,
             task_events: raw.parse("task_events", value::boolean)?,
             sent_events: raw.parse("sent_events", value::boolean)?,
             remote_control: raw.parse("remote_control", value::boolean)?,
@@ -261,6 +267,7 @@ impl Settings {
             lease_expiry: raw.parse("lease_expiry", value::lease)?,
             priority_levels: raw.parse("priority_levels", value::boolean)?,
             result_expires: raw.parse("result_expires", value::optional_duration)?,
+            result_extended: raw.parse("result_extended", value::boolean)?,
             message_bytes_max: raw.parse("message_bytes_max", value::size)?,
             result_bytes_max: raw.parse("result_bytes_max", value::size)?,
             queue_depth_max: raw.parse("queue_depth_max", value::count)?,

@@ -83,7 +83,7 @@ impl<T: Task> Handler for TaskHandler<T> {
     }
 
     fn run(&self, run: RunContext, body: Body) -> BoxFuture<'static, Outcome> {
-        let client = self.client.for_task(&run.delivery.message.headers);
+        let client = self.client.for_task(&run.delivery.message.headers, run.trail.clone());
         let context = Context::new(run, Arc::clone(&self.states), client);
         let classifier = self.policy.classifier.clone();
         Box::pin(async move {

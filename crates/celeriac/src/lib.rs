@@ -63,7 +63,7 @@ pub use celeriac_core::priority::Level as Priority;
 pub use celeriac_core::throttle::Rate;
 pub use celeriac_core::unique::{Unique, Until};
 pub use celeriac_macros::task;
-pub use celeriac_runtime::{StopHandle, WorkerReport};
+pub use celeriac_runtime::{StopHandle, UnknownTasks, WorkerReport};
 pub use celeriac_wire::codec::{Compression, Serializer};
 pub use client::{Client, SendError};
 pub use context::{Context, FromContext, Progress, State};

@@ -52,6 +52,7 @@ fn conf_entry(settings: &Settings, row: &SettingRow) -> (String, Value) {
             (row.key, Value::from(url))
         }
         "result_expires" => (row.key, seconds(settings.result_expires.value)),
+        "result_extended" => (row.key, settings.result_extended.value.into()),
         "default_queue" => ("task_default_queue", Value::from(row.value.as_str())),
         "concurrency" => ("worker_concurrency", settings.concurrency.value.into()),
         "soft_time_limit" => ("task_soft_time_limit", seconds(settings.soft_time_limit.value)),

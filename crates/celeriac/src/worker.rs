@@ -9,8 +9,8 @@ use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
 use celeriac_runtime::pool::ProcessOptions;
 use celeriac_runtime::{
-    Background, ControlOptions, Spill, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts,
-    WorkerReport,
+    Background, ControlOptions, Spill, StopHandle, UnknownTasks, Worker, WorkerError,
+    WorkerOptions, WorkerParts, WorkerReport,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ pub struct WorkerBuilder {
     max_memory_per_child: Option<u64>,
     child_memory_max: Option<u64>,
     remote_control: Option<bool>,
+    unknown_tasks: Option<UnknownTasks>,
 }
 
 impl WorkerBuilder {
@@ -59,6 +60,7 @@ impl WorkerBuilder {
             max_memory_per_child: None,
             child_memory_max: None,
             remote_control: None,
+            unknown_tasks: None,
         }
     }
 
@@ -137,6 +139,13 @@ impl WorkerBuilder {
         self
     }
 
+    /// What becomes of messages whose task is not registered here; they wait for a worker that has
+    /// the task, unless told otherwise.
+    pub fn unknown_tasks(mut self, what: UnknownTasks) -> Self {
+        self.unknown_tasks = Some(what);
+        self
+    }
+
     /// Checks everything and connects, without running yet.
     ///
     /// # Errors
@@ -166,6 +175,7 @@ impl WorkerBuilder {
             ),
             task_events: self.task_events.unwrap_or(settings.task_events.value),
             idle_stop: self.idle_stop,
+            unknown_tasks: self.unknown_tasks.unwrap_or(settings.unknown_tasks.value),
             processes,
             control: self.control(),
         };

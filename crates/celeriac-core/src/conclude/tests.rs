@@ -59,6 +59,8 @@ fn concluded(
         enqueued_at: Some(delivery.enqueued_at),
         started_at: Some("2026-11-21T11:59:00Z".parse().unwrap()),
         now: now(),
+        children: Vec::new(),
+        arguments: None,
     };
     let retry = policy();
     let run = Run { delivery, embed, retry: &retry, ignore_result, recorder: &recorder, random: 0 };

@@ -71,6 +71,8 @@ fn recorder() -> Recorder<'static> {
         enqueued_at: Some(now()),
         started_at: Some(now()),
         now: now(),
+        children: Vec::new(),
+        arguments: None,
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use celeriac_core::Clock;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Store};
+use celeriac_core::trail::Trail;
 use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{ExceptionInfo, Value};
 use futures::FutureExt as _;
@@ -333,13 +334,20 @@ impl Child {
             let number = run.number;
             // Failed writes: the worker is gone, and the reader ends this process.
             let _gone = self.writer.say(&FromChild::Started { run: number });
-            let outcome = self.run(run, body, cancellation).await;
+            let trail = Trail::default();
+            let outcome = self.run(run, body, cancellation, trail.clone()).await;
             let _gone = io::stdout().flush();
-            let _gone = self.writer.send(&self.report(number, outcome));
+            let _gone = self.writer.send(&self.report(number, outcome, &trail));
         }
     }
 
-    async fn run(&self, run: frame::Run, body: Bytes, cancellation: Cancellation) -> Outcome {
+    async fn run(
+        &self,
+        run: frame::Run,
+        body: Bytes,
+        cancellation: Cancellation,
+        trail: Trail,
+    ) -> Outcome {
         let (started_at, soft, hard) = (run.started_at, run.soft, run.hard);
         let prepared = run.into_delivery(body).map_err(|error| error.to_string()).and_then(
             |delivery: Delivery| {
@@ -366,6 +374,8 @@ impl Child {
             started_at,
             soft_deadline: soft.map(|left| now + left),
             hard_deadline: hard.map(|left| now + left),
+            trail,
+            result_extended: handler.policy().result_extended,
         };
         let running = AssertUnwindSafe(async { handler.run(context, body).await }).catch_unwind();
         match running.await {
@@ -381,9 +391,10 @@ impl Child {
     }
 
     /// The frame of an outcome; one that is too large is a failure.
-    fn report(&self, run: u64, outcome: Outcome) -> Vec<u8> {
+    fn report(&self, run: u64, outcome: Outcome, trail: &Trail) -> Vec<u8> {
         let encode = |outcome: Outcome| {
-            let frame = FromChild::Done { run, outcome: outcome.into() };
+            let children = trail.children();
+            let frame = FromChild::Done { run, outcome: outcome.into(), children };
             frame::encode(&frame, &[], self.writer.bytes_max)
         };
         encode(outcome)

@@ -19,7 +19,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The version of these frames; worker and child compare it.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 /// The version of this crate, compared as well: both ends are the same program.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What a hello may be long: it comes before the real bound is known.
@@ -60,8 +60,8 @@ pub(super) enum FromChild {
     Failed { text: String },
     /// The run of this number begins.
     Started { run: u64 },
-    /// It ended.
-    Done { run: u64, outcome: Ended },
+    /// It ended, and has sent these.
+    Done { run: u64, outcome: Ended, children: Vec<Value> },
 }
 
 /// The worker's side of the handshake.

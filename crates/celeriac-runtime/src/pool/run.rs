@@ -93,7 +93,8 @@ async fn converse(
             // Cancel safe: the channel keeps what it read, the rest are events and times.
             said = channel.next() => match said {
                 Ok(Some(FromChild::Started { run })) if run == number => begun = true,
-                Ok(Some(FromChild::Done { run, outcome })) if run == number => {
+                Ok(Some(FromChild::Done { run, outcome, children })) if run == number => {
+                    context.trail.add(children);
                     return Ok(outcome.into());
                 }
                 Ok(Some(other)) => return Err(Break::broken(&format!("{other:?}"))),

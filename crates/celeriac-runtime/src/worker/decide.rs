@@ -22,6 +22,8 @@ pub enum Decision {
         /// The hard time limit.
         hard: Option<Duration>,
     },
+    /// No task of its name is registered here.
+    Unknown(Body),
     /// Settle it at once; the body is empty when it cannot be read.
     Refuse(Body, Refusal),
 }
@@ -92,9 +94,7 @@ pub fn decide(
     }
     let name = headers.task().unwrap_or_default();
     let Some(handler) = registry.find(name) else {
-        let exception = ExceptionInfo::not_registered(name);
-        let refusal = Refusal::Dead(DeadReason::UnknownTask, Failure::permanent(exception));
-        return Decision::Refuse(body, refusal);
+        return Decision::Unknown(body);
     };
     // They parse, or the check above would have failed.
     let limits = headers.time_limits().unwrap_or_default();

@@ -3,6 +3,7 @@
 use super::Worker;
 use super::emitter::Emitter;
 use super::settler::{Request, Written};
+use crate::handler::arguments_of;
 use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
@@ -13,6 +14,7 @@ use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::record::Recorder;
 use celeriac_core::retry::RetryPolicy;
 use celeriac_core::store::{ChordFinisher, Delivery, Fate, Plan, Settlement};
+use celeriac_core::trail::Trail;
 use celeriac_core::workflow::{self, Sender};
 use celeriac_wire::{Embed, ExceptionInfo, Value};
 use jiff::Timestamp;
@@ -55,14 +57,29 @@ impl Held {
     }
 }
 
+/// A run that began.
+#[derive(Clone)]
+pub(super) struct Ran {
+    pub(super) started_at: Timestamp,
+    /// What it has sent.
+    pub(super) trail: Trail,
+}
+
 /// Chords that a settlement completes send their body from inside the store's atomic step.
 pub(super) fn finisher(worker: &Worker, node: Arc<str>, origin: Arc<str>) -> ChordFinisher {
     let (clock, entropy) = (Arc::clone(&worker.clock), Arc::clone(&worker.entropy));
     let router = Arc::clone(&worker.router);
     Arc::new(move |done| {
         let now = clock.wall();
-        let recorder =
-            Recorder { worker: &node, queue: "", enqueued_at: None, started_at: None, now };
+        let recorder = Recorder {
+            worker: &node,
+            queue: "",
+            enqueued_at: None,
+            started_at: None,
+            now,
+            children: Vec::new(),
+            arguments: None,
+        };
         let mut new_id = || clock::task_id(&*clock, &*entropy);
         let mut sender = Sender { router: &router, new_id: &mut new_id, now, origin: &origin };
         workflow::after_chord(done, &recorder, &mut sender)
@@ -74,21 +91,24 @@ impl Shared {
         &self,
         delivery: &Delivery,
         embed: &Embed,
-        started_at: Option<Timestamp>,
+        ran: Option<&Ran>,
         conclude: impl FnOnce(&Run<'_>, &mut Sender<'_>) -> Conclusion,
     ) -> Conclusion {
         let worker = &self.worker;
         let now = worker.clock.wall();
+        let headers = &delivery.message.headers;
+        let policy =
+            headers.task().and_then(|task| worker.registry.find(task)).map(|task| task.policy());
+        let extended = policy.is_some_and(|policy| policy.result_extended);
         let recorder = Recorder {
             worker: &self.node,
             queue: delivery.queue.as_str(),
             enqueued_at: Some(delivery.enqueued_at),
-            started_at,
+            started_at: ran.map(|ran| ran.started_at),
             now,
+            children: ran.map(|ran| ran.trail.children()).unwrap_or_default(),
+            arguments: arguments_of(delivery, extended),
         };
-        let headers = &delivery.message.headers;
-        let policy =
-            headers.task().and_then(|task| worker.registry.find(task)).map(|task| task.policy());
         let never = RetryPolicy::never();
         let run = Run {
             delivery,

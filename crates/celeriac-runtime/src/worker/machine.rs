@@ -63,6 +63,8 @@ pub enum Action {
     Start(Box<Start>),
     /// Settle a delivery that did not run.
     Refuse(Box<Delivery>, Body, Refusal),
+    /// Find the right place for a delivery of a task that is not known here.
+    Meet(Box<Delivery>, Body),
     /// Tell a task to stop.
     Cancel(Lease, CancelReason),
     /// Drop its future.
@@ -236,6 +238,7 @@ impl Machine {
                 Action::Refuse(Box::new(delivery), body, Refusal::Revoked)
             }
             Decision::Refuse(body, refusal) => Action::Refuse(Box::new(delivery), body, refusal),
+            Decision::Unknown(body) => Action::Meet(Box::new(delivery), body),
             Decision::Run { body, soft, hard } => {
                 let run = Running {
                     task_id: delivery.message.headers.id().unwrap_or_default().to_owned(),

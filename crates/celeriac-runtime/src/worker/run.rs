@@ -1,24 +1,28 @@
 //! The worker's loop: turns what happens into events, and the machine's actions into deeds.
 
+mod house;
+mod strangers;
 mod words;
 
+use self::house::{host_of, keep_house, node_info};
 use super::control::ControlOptions;
-use super::control::service::{Service, WORDS_MAX, Word};
+use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
 use super::declare::bindings_of;
-use super::emitter::{Emitter, EmitterOptions, beat};
-use super::ending::{Held, Shared, finisher, log_end, outcome_of_join_error};
-use super::heartbeat::{HeartbeatHandle, Pulse};
+use super::emitter::{Emitter, EmitterOptions};
+use super::ending::{Held, Ran, Shared, finisher, log_end, outcome_of_join_error};
+use super::heartbeat::HeartbeatHandle;
 use super::machine::{Action, Event, Machine, Start};
 use super::orders::Orders;
+use super::peers::{Peers, Wanted};
 use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
-use super::spill::{self, Spill};
+use super::strangers::Strangers;
 use super::watchdog::{Watchdog, Watched};
 use super::{Background, Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
-use crate::pool::ProcessPool;
+use crate::pool::{ProcessOptions, ProcessPool};
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::DeadReason;
@@ -26,13 +30,14 @@ use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
-use celeriac_core::store::{Delivery, Fate, FetchRequest, NodeInfo, Place, Plan, Store};
-use celeriac_core::{Clock, ErrorKind, QueueName, StoreError};
+use celeriac_core::store::{Delivery, Fate, FetchRequest, Place, Plan, Store};
+use celeriac_core::trail::Trail;
+use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::codec::{self, Accept};
 use celeriac_wire::{Body, Embed, ExceptionInfo};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -59,7 +64,7 @@ struct InFlight {
     embed: Embed,
     cancellation: Cancellation,
     abort: AbortHandle,
-    started_at: Timestamp,
+    ran: Ran,
     began: Duration,
 }
 
@@ -80,6 +85,11 @@ struct Loop {
     losses_handled: u64,
     revokes_read: i64,
     rates: OwnRates,
+    strangers: Strangers,
+    /// The names that stock workers are asked about …
+    wanted: watch::Sender<Wanted>,
+    /// … and those that they know.
+    known: watch::Receiver<BTreeSet<String>>,
     /// What is consumed; remote control may change it.
     queues: Vec<QueueName>,
     /// How each of them is bound.
@@ -109,11 +119,16 @@ enum Look {
     Fetching { seen: u64, losses: u64, answer: BoxFuture<'static, Fetched> },
     /// There was nothing: when something changes, or at this time.
     Waiting { seen: u64, until: tokio::time::Instant },
-    /// The store failed: at this time.
+    /// The store failed, or all that came was for others: at this time.
     Paused { until: tokio::time::Instant },
 }
 
 impl Look {
+    /// More may be fetched than when nothing was found.
+    fn anew(self) -> Self {
+        if matches!(self, Self::Waiting { .. }) { Self::Now } else { self }
+    }
+
     /// The answer of a fetch, or `None` when a wait is over; never, while nothing is looked for.
     async fn next(&mut self, store: &dyn Store) -> Option<(u64, u64, Fetched)> {
         match self {
@@ -134,19 +149,12 @@ impl Look {
 
 pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let options = &worker.options;
-    let pool = match &options.processes {
-        Some(processes) => {
-            let mut stop = worker.stop.0.subscribe();
-            tokio::select! {
-                biased;
-                // Children that start are killed when the future is dropped.
-                Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => return Ok(WorkerReport::default()),
-                started = ProcessPool::start(processes.clone()) => {
-                    Some(started.map_err(WorkerError::Children)?)
-                }
-            }
-        }
-        None => None,
+    let mut stop = worker.stop.0.subscribe();
+    let pool = tokio::select! {
+        biased;
+        // Children that start are killed when the future is dropped.
+        Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => return Ok(WorkerReport::default()),
+        started = children(options.processes.as_ref()) => started?,
     };
     let info = node_info(&worker, pool.is_some());
     let bindings = bindings_of(&worker.router, &options.queues);
@@ -164,16 +172,14 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     let origin: Arc<str> =
         Arc::from(format!("gen{}@{}", std::process::id(), host_of(&options.name)));
     let control = Arc::new(options.control.clone());
-    let (emitter, recording) = Emitter::new(
-        Arc::clone(&worker.store),
-        EmitterOptions {
-            clock: Arc::clone(&worker.clock),
-            zone: control.time_zone.clone(),
-            hostname: Arc::clone(&node),
-            task_events: options.task_events,
-            sent_events: control.sent_events,
-        },
-    );
+    let how = EmitterOptions {
+        clock: Arc::clone(&worker.clock),
+        zone: control.time_zone.clone(),
+        hostname: Arc::clone(&node),
+        task_events: options.task_events,
+        sent_events: control.sent_events,
+    };
+    let (emitter, recording) = Emitter::new(Arc::clone(&worker.store), how);
     let mut background = JoinSet::new();
     background.spawn(worker.background.prepare(recording));
     // What runs can always hand over its outcome: the loop never waits for the settler.
@@ -188,13 +194,14 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     background.spawn(worker.background.prepare(serving));
     let (to_loop, words) = mpsc::channel(WORDS_MAX);
     let pulse = &heartbeat.pulse;
-    let housekeeping = keep_house(&worker, &node, &control, &emitter, pulse, to_loop);
+    let (peers, wanted, known) = Peers::new(&worker);
+    let housekeeping = keep_house(&worker, &node, &control, &emitter, pulse, to_loop, peers);
     let mut machine =
         Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
     *machine.orders_mut() = Orders::new(control.limits);
     let queues = options.queues.clone();
     let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
-    let store = Arc::clone(&worker.store);
+    let revokes_read = newest_revoke(&*worker.store).await?;
     let rates = OwnRates::of(&worker.registry);
     let idle_since = worker.clock.boot();
     let held = Held::default();
@@ -211,8 +218,11 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         watchdog: None,
         stuck: watch::Sender::new(None),
         losses_handled: 0,
-        revokes_read: newest_revoke(&*store).await?,
+        revokes_read,
         rates,
+        strangers: Strangers::default(),
+        wanted,
+        known,
         queues,
         bindings,
         totals: BTreeMap::new(),
@@ -237,83 +247,10 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     looping.finish(background).await
 }
 
-/// What the node says of itself when it registers.
-fn node_info(worker: &Worker, processes: bool) -> NodeInfo {
-    let options = &worker.options;
-    NodeInfo {
-        name: options.name.clone(),
-        pid: std::process::id(),
-        queues: options.queues.clone(),
-        concurrency: options.concurrency as u32,
-        pool: if processes { "process" } else { "async" }.to_owned(),
-        times: options.lease_times,
-        tasks: worker.registry.names().map(str::to_owned).collect(),
-    }
-}
-
-/// Starts what a worker does beside its tasks until it begins to sign off.
-fn keep_house(
-    worker: &Worker,
-    node: &Arc<str>,
-    control: &Arc<ControlOptions>,
-    emitter: &Emitter,
-    pulse: &Arc<Pulse>,
-    words: mpsc::Sender<Word>,
-) -> JoinSet<()> {
-    let mut house = JoinSet::new();
-    if let Some(spill) = worker.spill.clone()
-        && worker.store.limits().dead_expires.is_some()
-    {
-        let (store, clock) = (Arc::clone(&worker.store), Arc::clone(&worker.clock));
-        let keeping = keep_young(store, clock, spill, Arc::clone(pulse));
-        house.spawn(worker.background.prepare(keeping));
-    }
-    if let Some(period) = control.heartbeat {
-        let beating = beat(emitter.clone(), Arc::clone(pulse), period);
-        house.spawn(worker.background.prepare(beating));
-    }
-    if control.enabled {
-        let service = Service {
-            node: Arc::clone(node),
-            store: Arc::clone(&worker.store),
-            clock: Arc::clone(&worker.clock),
-            entropy: Arc::clone(&worker.entropy),
-            options: Arc::clone(control),
-            emitter: emitter.clone(),
-            pulse: Arc::clone(pulse),
-            words,
-            stop: worker.stop_handle(),
-            samples: VecDeque::new(),
-        };
-        house.spawn(worker.background.prepare(service.serve()));
-    }
-    house
-}
-
-/// Moves dead letters out of the store when they have been there for long enough.
-async fn keep_young(
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    spill: Arc<dyn Spill>,
-    pulse: Arc<Pulse>,
-) {
-    loop {
-        let moved = match spill::move_aged(&*store, &spill, pulse.node(), clock.wall()).await {
-            Ok(moved) => moved,
-            Err(error) => {
-                tracing::warn!(%error, "cannot move aged dead letters to the spill file");
-                0
-            }
-        };
-        if moved > 0 {
-            tracing::info!(moved, "aged dead letters are in the spill file");
-        }
-        tokio::time::sleep(spill::pause_of(moved, &*store)).await;
-    }
-}
-
-fn host_of(name: &str) -> &str {
-    name.split_once('@').map_or(name, |(_, host)| host)
+/// The process pool, if tasks run in one.
+async fn children(processes: Option<&ProcessOptions>) -> Result<Option<ProcessPool>, WorkerError> {
+    let Some(processes) = processes else { return Ok(None) };
+    ProcessPool::start(processes.clone()).await.map(Some).map_err(WorkerError::Children)
 }
 
 async fn newest_revoke(store: &dyn Store) -> Result<i64, StoreError> {
@@ -336,6 +273,7 @@ impl Loop {
         let mut stop = self.worker().stop.0.subscribe();
         let mut stuck = self.stuck.subscribe();
         let mut losses = self.heartbeat.losses.clone();
+        let mut known = self.known.clone();
         let store = Arc::clone(&self.worker().store);
         let (_always, endless) = watch::channel(usize::MAX);
         let mut children = self.pool.as_ref().map_or(endless, ProcessPool::ready);
@@ -382,10 +320,15 @@ impl Loop {
                     self.perform(Event::LeaseLost).await;
                 }
                 Ok(()) = children.changed() => {}
+                Ok(()) = known.changed() => {
+                    let known = known.borrow_and_update().clone();
+                    self.learn(&known);
+                    look = look.anew();
+                }
                 Some(word) = self.words.recv() => {
                     let more = self.heed(word);
-                    if more && matches!(look, Look::Waiting { .. }) {
-                        look = Look::Now;
+                    if more {
+                        look = look.anew();
                     }
                 }
                 Some(ended) = self.tasks.join_next_with_id() => {
@@ -454,12 +397,13 @@ impl Loop {
     }
 
     fn fetch(&self, count_max: usize) -> BoxFuture<'static, Fetched> {
+        let boot = self.worker().clock.boot();
         let request = FetchRequest {
             node: self.heartbeat.pulse.node(),
             queues: self.queues.clone(),
             count_max,
             suspects: self.machine.takes_suspects(),
-            caps: self.rates.caps(self.worker().clock.boot()),
+            caps: self.rates.caps(boot).into_iter().chain(self.strangers.caps()).collect(),
         };
         let store = Arc::clone(&self.worker().store);
         let known = self.strays.then(|| self.shared.held.all());
@@ -502,11 +446,24 @@ impl Loop {
             return Look::Now;
         }
         reach(Step::Fetched);
-        for delivery in deliveries.iter().filter(|one| one.message.is_protocol_2()) {
-            self.shared.emitter.received(delivery);
+        let known = |one: &&Delivery| {
+            self.worker().registry.find(one.message.headers.task().unwrap_or_default()).is_some()
+        };
+        let mut any_known = false;
+        for delivery in deliveries.iter().filter(known) {
+            any_known = true;
+            if delivery.message.is_protocol_2() {
+                self.shared.emitter.received(delivery);
+            }
+        }
+        if any_known {
+            self.strangers.met_its_own();
         }
         self.perform(Event::Fetched(deliveries)).await;
-        Look::Now
+        match self.strangers.pause() {
+            Some(pause) => Look::Paused { until: tokio::time::Instant::now() + pause },
+            None => Look::Now,
+        }
     }
 
     /// A worker with `idle_stop` ends when nothing came for so long.
@@ -542,6 +499,7 @@ impl Loop {
                 Action::Refuse(delivery, body, refusal) => {
                     self.refuse(*delivery, &body, refusal).await;
                 }
+                Action::Meet(delivery, body) => self.meet(*delivery, &body).await,
                 Action::Cancel(lease, reason) => {
                     if let Some(task) = self.in_flight.get(&lease) {
                         task.cancellation.cancel(reason);
@@ -585,7 +543,10 @@ impl Loop {
             started_at,
             soft_deadline: start.soft.map(|limit| now + limit),
             hard_deadline: start.hard.map(|limit| now + limit),
+            trail: Trail::default(),
+            result_extended: handler.policy().result_extended,
         };
+        let ran = Ran { started_at, trail: context.trail.clone() };
         let embed = start.body.embed.clone();
         *self.totals.entry(name.to_owned()).or_default() += 1;
         let id = delivery.message.headers.id().unwrap_or_default();
@@ -603,14 +564,14 @@ impl Loop {
             self.watch(Watched {
                 delivery: Arc::clone(&delivery),
                 embed: embed.clone(),
-                started_at,
+                ran: ran.clone(),
                 limit,
                 ends: began + limit,
             });
         }
         let abort = self.tasks.spawn(run);
         self.by_task.insert(abort.id(), lease);
-        let task = InFlight { delivery, embed, cancellation, abort, started_at, began };
+        let task = InFlight { delivery, embed, cancellation, abort, ran, began };
         self.in_flight.insert(lease, task);
         reach(Step::Started);
     }
@@ -652,7 +613,7 @@ impl Loop {
         let Some(task) = self.in_flight.remove(&lease) else { return };
         let delivery = Arc::clone(&task.delivery);
         let conclusion =
-            self.shared.conclusion(&delivery, &task.embed, Some(task.started_at), |run, sender| {
+            self.shared.conclusion(&delivery, &task.embed, Some(&task.ran), |run, sender| {
                 conclude::conclude(run, outcome, sender)
             });
         let runtime = self.worker().clock.boot().saturating_sub(task.began);

@@ -5,7 +5,7 @@
 //! task, gives everything else the worker holds back without guilt, and has the process restarted. It
 //! is a thread of its own, because by then there may be no other that still runs.
 
-use super::ending::Shared;
+use super::ending::{Ran, Shared};
 use super::heartbeat::Pulse;
 use super::spill::SpilledLetter;
 use celeriac_core::conclude;
@@ -15,7 +15,6 @@ use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_core::store::{Delivery, Fate, Settled};
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::{Embed, ExceptionInfo};
-use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,7 +35,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Watched {
     pub(super) delivery: Arc<Delivery>,
     pub(super) embed: Embed,
-    pub(super) started_at: Timestamp,
+    pub(super) ran: Ran,
     pub(super) limit: Duration,
     /// When the limit is over, by the boot clock.
     pub(super) ends: Duration,
@@ -188,7 +187,7 @@ async fn fail(shared: &Arc<Shared>, task: &Watched) {
     let id = task.delivery.message.headers.id().unwrap_or_default();
     let outcome = Outcome::Failure(failure);
     let conclusion =
-        shared.conclusion(&task.delivery, &task.embed, Some(task.started_at), |run, sender| {
+        shared.conclusion(&task.delivery, &task.embed, Some(&task.ran), |run, sender| {
             conclude::conclude(run, outcome, sender)
         });
     let mut settlement = shared.settlement(task.delivery.lease, conclusion.fate, conclusion.plan);

@@ -75,6 +75,7 @@ fn word(action: &Action) -> String {
             };
             format!("refuse {} {why}", delivery.lease.row)
         }
+        Action::Meet(delivery, _) => format!("meet {}", delivery.lease.row),
         Action::Cancel(lease, reason) => format!("cancel {} {reason:?}", lease.row),
         Action::Abort(lease) => format!("abort {}", lease.row),
         Action::Settle(lease, outcome) => {
@@ -139,7 +140,7 @@ fn what_is_refused_takes_no_slot() {
         changed(3, |one| one.suspicion = Suspicion { seen: 5, counted: 3 }),
         delivery(4),
     ];
-    let expected = "refuse 1 revoked, refuse 2 unknown-task, refuse 3 poison, start 4";
+    let expected = "refuse 1 revoked, meet 2, refuse 3 poison, start 4";
     assert_eq!(bench.at(0, Event::Fetched(deliveries)), expected);
     assert_eq!(bench.0.free(), 1);
 }

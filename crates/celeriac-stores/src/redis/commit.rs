@@ -219,13 +219,18 @@ fn deed_of(core: &Core, fate: Fate, row: i64, record: Option<&[u8]>) -> Result<D
     Ok(match fate {
         Fate::Done => Deed::Done,
         Fate::Release { place, attempt } => {
-            let record = rewritten(core, record, |packet| {
+            let change = |packet: &mut Packet| {
                 keep_place(packet, place, row);
                 if let Some(attempt) = attempt {
                     remember(&mut packet.notes.history, attempt);
                     packet.notes.redelivered = true;
                 }
-            });
+            };
+            let record = match place {
+                Place::Head => rewritten(core, record, change),
+                // Among all of the queue, for stock workers too; the next fetch finds its lane again.
+                Place::Tail => rewritten_in(core, record, Some(""), change),
+            };
             Deed::Back { place, record }
         }
         Fate::Lost { suspicion, attempt } => {
@@ -267,10 +272,20 @@ pub(super) fn rewritten(
     record: Option<&[u8]>,
     change: impl FnOnce(&mut Packet),
 ) -> Vec<u8> {
+    rewritten_in(core, record, None, change)
+}
+
+/// The same in another lane, if one is given; the empty one is none.
+fn rewritten_in(
+    core: &Core,
+    record: Option<&[u8]>,
+    lane: Option<&str>,
+    change: impl FnOnce(&mut Packet),
+) -> Vec<u8> {
     let Some((head, payload)) = record.and_then(split) else { return Vec::new() };
     let Ok(mut packet) = Packet::parse(payload) else { return Vec::new() };
     change(&mut packet);
-    packet.record(&head.queue, &head.lane, &*core.entropy)
+    packet.record(&head.queue, lane.unwrap_or(&head.lane), &*core.entropy)
 }
 
 /// Writes units; the answers are in their order.

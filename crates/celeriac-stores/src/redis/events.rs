@@ -37,18 +37,7 @@ pub(super) async fn emit(core: &Core, events: Vec<Event>) -> Result<(), StoreErr
         argument.array(3).bytes(&event.to_bytes()).text(event.uuid().unwrap_or_default());
         argument.text(host);
     }
-    let (tasks, others): (Vec<&Event>, Vec<&Event>) =
-        events.iter().partition(|event| is_listed(event));
-    let mut letters = Vec::new();
-    if let Some(first) = tasks.first() {
-        let list: Value = tasks.iter().map(|event| Value::Object(event.as_map().clone())).collect();
-        letters.push((TASKS.to_owned(), first.hostname().unwrap_or_default(), list));
-    }
-    for event in others {
-        let key = event.routing_key().unwrap_or_default();
-        let body = Value::Object(event.as_map().clone());
-        letters.push((key, event.hostname().unwrap_or_default(), body));
-    }
+    let letters = letters(&events);
     argument.text("letters").array(letters.len());
     for (key, host, body) in letters {
         let channel = mailbox::channel(core, &format!("{EXCHANGE}/{key}"));
@@ -57,6 +46,25 @@ pub(super) async fn emit(core: &Core, events: Vec<Event>) -> Result<(), StoreErr
     core.link.script("record events", &EVENTS, argument.into_bytes()).await?;
     reach(Step::EventCommitted);
     Ok(())
+}
+
+/// What is published: routing key, node and body. Events stay in the order of their clock, so that a list
+/// ends where something else comes.
+fn letters(events: &[Event]) -> Vec<(String, &str, Value)> {
+    let document = |event: &Event| Value::Object(event.as_map().clone());
+    let belong =
+        |a: &Event, b: &Event| is_listed(a) && is_listed(b) && a.hostname() == b.hostname();
+    let mut letters = Vec::new();
+    for same in events.chunk_by(belong) {
+        let Some(first) = same.first() else { continue };
+        let (key, body) = if is_listed(first) {
+            (TASKS.to_owned(), same.iter().map(document).collect())
+        } else {
+            (first.routing_key().unwrap_or_default(), document(first))
+        };
+        letters.push((key, first.hostname().unwrap_or_default(), body));
+    }
+    letters
 }
 
 fn letter(core: &Core, key: &str, host: &str, body: &Value) -> Result<Vec<u8>, StoreError> {
@@ -174,5 +182,47 @@ fn stamped(number: i64, body: &[u8]) -> Option<StampedEvent> {
     match Value::parse(body).ok()? {
         Value::Object(map) => Some(StampedEvent { number, event: Event::from_map(map) }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use celeriac_wire::EventBase;
+
+    #[test]
+    fn events_are_published_in_their_order() {
+        let event = |(clock, (host, kind)): (usize, &(&str, &str))| {
+            let base = EventBase {
+                hostname: (*host).to_owned(),
+                utcoffset: 0.0,
+                pid: 1,
+                clock: clock as u64,
+                timestamp: jiff::Timestamp::UNIX_EPOCH,
+            };
+            Event::new(kind, &base, Map::new())
+        };
+        let events = [
+            ("a", "worker-online"),
+            ("a", "task-received"),
+            ("a", "task-started"),
+            ("a", "worker-heartbeat"),
+            ("a", "task-succeeded"),
+            ("b", "task-received"),
+            ("c", "task-sent"),
+        ];
+        let events: Vec<Event> = events.iter().enumerate().map(event).collect();
+        let shown = |(key, host, body): &(String, &str, Value)| {
+            format!("{host} {key} {}", body.as_array().map_or(0, <[Value]>::len))
+        };
+        let expected = [
+            "a worker.online 0",
+            "a task.multi 2",
+            "a worker.heartbeat 0",
+            "a task.multi 1",
+            "b task.multi 1",
+            "c task.sent 0",
+        ];
+        assert_eq!(letters(&events).iter().map(shown).collect::<Vec<_>>(), expected);
     }
 }

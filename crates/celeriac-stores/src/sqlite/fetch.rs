@@ -133,6 +133,8 @@ fn quarantine(
         enqueued_at: None,
         started_at: None,
         now: context.clock.wall(),
+        children: Vec::new(),
+        arguments: None,
     };
     let exception =
         ExceptionInfo::new("kombu.exceptions", "DecodeError", vec![Value::from(detail)]);

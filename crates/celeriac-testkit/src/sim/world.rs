@@ -18,8 +18,8 @@ use celeriac_core::testing::Seeded;
 use celeriac_core::workflow::{self, Lineage, Sender};
 use celeriac_core::{Clock, ErrorKind, QueueName, StoreError, clock};
 use celeriac_runtime::{
-    Background, ControlOptions, StopHandle, Worker, WorkerError, WorkerOptions, WorkerParts,
-    WorkerReport,
+    Background, ControlOptions, StopHandle, UnknownTasks, Worker, WorkerError, WorkerOptions,
+    WorkerParts, WorkerReport,
 };
 use celeriac_stores::SqliteStore;
 use std::collections::BTreeMap;
@@ -149,6 +149,7 @@ impl World {
             grace: GRACE,
             lease_times: self.scenario.times,
             task_events: true,
+            unknown_tasks: UnknownTasks::default(),
             idle_stop: None,
             processes: None,
             // Remote control moves no message; its reads would only make a seed longer.

@@ -134,9 +134,24 @@ mod codecs {
             }
             Compression::Zstd => {
                 let level = ruzstd::encoding::CompressionLevel::Fastest;
-                Ok(ruzstd::encoding::compress_to_vec(bytes, level))
+                Ok(with_size(ruzstd::encoding::compress_to_vec(bytes, level), bytes.len() as u64))
             }
         }
+    }
+
+    /// A zstd frame that says how long its content is, which ours does not by itself and kombu before
+    /// 5.7 insists on (kombu 5.6 compression.py, `ZstdDecompressor().decompress`). The size stands behind
+    /// the magic number, the descriptor and the window (RFC 8878, 3.1.1.1); 11 in the descriptor's first
+    /// bits is a size of eight bytes.
+    fn with_size(mut frame: Vec<u8>, size: u64) -> Vec<u8> {
+        const DESCRIPTOR: usize = 4;
+        const NO_SIZE: u8 = 0b1110_0011;
+        if let Some(descriptor) = frame.get_mut(DESCRIPTOR).filter(|bits| **bits & NO_SIZE == 0) {
+            *descriptor |= 0b1100_0000;
+            let behind_window = DESCRIPTOR + 2;
+            frame.splice(behind_window..behind_window, size.to_le_bytes());
+        }
+        frame
     }
 
     pub(super) fn decompress(
@@ -191,6 +206,24 @@ mod codecs {
             if bytes.is_empty() || out.len() as u64 >= limit {
                 return Ok(out);
             }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "compression"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zstd_frames_say_how_long_their_content_is() {
+        for length in [0, 1, 300, 200_000] {
+            let text = vec![b'a'; length];
+            let frame = Compression::Zstd.compress(&text).unwrap();
+            assert_eq!(frame[..4], [0x28, 0xb5, 0x2f, 0xfd]);
+            assert_eq!(frame[4] >> 6, 3, "the size has eight bytes");
+            assert_eq!(frame[6..14], (length as u64).to_le_bytes());
+            let read = Compression::Zstd.decompress(&frame, length + 1).unwrap();
+            assert!(read == text, "{length} bytes come back");
         }
     }
 }

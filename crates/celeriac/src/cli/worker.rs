@@ -42,6 +42,9 @@ pub(super) struct WorkerArgs {
     /// After this time a task is stopped and fails
     #[arg(long, value_name = "TIME")]
     time_limit: Option<String>,
+    /// Messages of a task that this program does not have: park, or dead-letter [default: park]
+    #[arg(long, value_name = "WHAT")]
+    unknown_tasks: Option<String>,
     /// Record task events (on by default; the flag is Celery's)
     #[arg(short = 'E', long, conflicts_with = "no_task_events")]
     task_events: bool,
@@ -107,6 +110,7 @@ impl WorkerArgs {
             ("max_tasks_per_child", &self.max_tasks_per_child),
             ("max_memory_per_child", &self.max_memory_per_child.as_deref().map(kib)),
             ("child_memory_max", &self.child_memory_max),
+            ("unknown_tasks", &self.unknown_tasks),
             ("heartbeat_events", &self.heartbeat_interval),
         ];
         for (key, value) in given {

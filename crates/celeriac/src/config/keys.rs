@@ -65,6 +65,8 @@ keys! {
         "a child that holds more memory is killed, which counts against its task; Linux only"
     "child_oom_score_adj" [] "500";
         "what the kernel adds to a child's chance to be killed when memory runs out; -1000 to 1000"
+    "unknown_tasks" [] "park";
+        "messages of a task that a worker does not have: park (they wait for one that has it) or dead-letter"
     "task_events" [] "true";
         "records task events for history and monitors"
     "sent_events" ["CELERY_TASK_SEND_SENT_EVENT"] "false";
@@ -87,6 +89,8 @@ keys! {
         "sends calls without a level at level normal"
     "result_expires" [] "1d";
         "how long results are kept; 0 for ever"
+    "result_extended" ["CELERY_RESULT_EXTENDED"] "false";
+        "results say what their task was called with, where it ran and how often it was retried"
     "message_bytes_max" [] "16MiB";
         "larger messages are refused at the publisher"
     "result_bytes_max" [] "16MiB";

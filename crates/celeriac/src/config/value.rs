@@ -1,6 +1,7 @@
 //! Understands values; every error is what would be accepted.
 
 use celeriac_core::QueueName;
+use celeriac_runtime::UnknownTasks;
 use celeriac_wire::codec::{Accept, Compression};
 use std::time::Duration;
 
@@ -50,6 +51,14 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
                 .to_owned())
         }
         _ => Err("expected 1, 0, true, false, yes, no, on or off".to_owned()),
+    }
+}
+
+pub(super) fn unknown_tasks(text: &str) -> Result<UnknownTasks, String> {
+    match text.trim() {
+        "park" => Ok(UnknownTasks::Park),
+        "dead-letter" => Ok(UnknownTasks::DeadLetter),
+        _ => Err("expected park or dead-letter".to_owned()),
     }
 }
 

@@ -48,7 +48,9 @@ async fn call(place: &Place, args: &[&str]) -> String {
 
 /// Runs the binary's own worker until nothing is ready; one slot, so that things end in order.
 async fn work(place: &Place) {
-    celeriac(place, &["worker", "-c", "1", "--stop-when-idle", "10ms"]).await.exits(0);
+    let unknown = ["--unknown-tasks", "dead-letter"];
+    let args = ["worker", "-c", "1", "--stop-when-idle", "10ms", unknown[0], unknown[1]];
+    celeriac(place, &args).await.exits(0);
 }
 
 /// A text member of a JSON answer.

@@ -9,10 +9,12 @@ mod outage;
 mod outcomes;
 mod seeing;
 mod spill;
+mod strangers;
 mod unique;
 
 use crate::kit::Place;
 use crate::running::{TestApp, application, start};
+pub(crate) use application::configured;
 use celeriac::prelude::*;
 
 /// Runs a test with a running worker on each store.

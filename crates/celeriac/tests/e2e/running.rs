@@ -35,6 +35,12 @@ impl Running {
         self.stop.grace();
         self.worker.await.unwrap()
     }
+
+    /// Waits for the end, which somebody else has asked for.
+    pub(crate) async fn ended(self) -> WorkerReport {
+        let ended = tokio::time::timeout(crate::kit::PATIENCE, self.worker);
+        ended.await.expect("the worker ends").unwrap()
+    }
 }
 
 /// Opens when the test says so: a task waits at it instead of sleeping.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, and says where")]
 
 mod arrows;
+mod compatibility;
 mod documents;
 mod requirements;
 mod sizes;

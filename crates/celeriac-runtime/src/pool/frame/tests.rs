@@ -7,12 +7,13 @@ use proptest::prelude::*;
 const MAX: usize = 1 << 20;
 
 fn there_and_back(outcome: Outcome) -> Outcome {
-    let frame = FromChild::Done { run: 7, outcome: outcome.into() };
+    let frame = FromChild::Done { run: 7, outcome: outcome.into(), children: vec![Value::Null] };
     let bytes = encode(&frame, &[], MAX).unwrap();
     let mut buffer = BytesMut::from(bytes.as_slice());
     let (read, raw) = decode::<FromChild>(&mut buffer, MAX).unwrap().unwrap();
     assert!(raw.is_empty() && buffer.is_empty());
-    let FromChild::Done { run: 7, outcome } = read else { panic!("{read:?}") };
+    let FromChild::Done { run: 7, outcome, children } = read else { panic!("{read:?}") };
+    assert_eq!(children, [Value::Null]);
     outcome.into()
 }
 

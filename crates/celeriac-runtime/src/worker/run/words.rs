@@ -74,7 +74,7 @@ impl Loop {
                 None => Some(std::process::id()),
                 Some(_) => by_task.get(id).copied(),
             };
-            Running { delivery: Arc::clone(&task.delivery), started_at: task.started_at, pid }
+            Running { delivery: Arc::clone(&task.delivery), started_at: task.ran.started_at, pid }
         });
         let lamport = self.shared.emitter.lamport();
         Snapshot {

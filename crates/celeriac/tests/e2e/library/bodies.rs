@@ -163,6 +163,7 @@ add.apply_async((1, 2), serializer='pickle', task_id='pickled')
 
 #[tokio::test]
 async fn real_celery_may_send_in_whatever_it_can_write() {
+    // interop: messages.json messages.msgpack messages.yaml messages.protocol-1 in
     let redis = redis_or_skip!();
     let celery = celery_or_skip!().app(APP, &[("BROKER", &redis.url())]);
     let app = App::at(&redis.url()).unwrap().tasks(tasks![add]);

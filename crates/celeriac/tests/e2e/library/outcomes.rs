@@ -152,14 +152,16 @@ async fn wrong_arguments_fail_in_pythons_words() {
 }
 
 #[tokio::test]
-async fn an_unknown_task_is_a_dead_letter() {
-    each(async |client, _| {
-        let job = client.send(Call::named("t.never_written")).await.unwrap();
+async fn an_unknown_task_is_a_dead_letter_where_that_is_wanted() {
+    for place in Place::every() {
+        let app = super::application::configured(&place, "unknown_tasks = \"dead-letter\"");
+        let running = start(&app.tasks(tasks![add])).await;
+        let job = running.client.send(Call::named("t.never_written")).await.unwrap();
         let text = exception(job.get(PATIENCE).await);
         assert!(text.contains("NotRegistered") && text.contains("t.never_written"), "{text}");
-        assert_eq!(dead_letter(client, job.id()).await.reason, DeadReason::UnknownTask);
-    })
-    .await;
+        assert_eq!(dead_letter(&running.client, job.id()).await.reason, DeadReason::UnknownTask);
+        running.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -100,6 +100,7 @@ fn keys_of(value: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn celerys_inspect_sees_our_worker_as_one_of_its_own() {
+    // interop: control.keys control.ping control.stats control.active in
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let scene = Scene::new(redis, &python);
     let ours = scene.worker("ours@test").await;
@@ -152,6 +153,7 @@ async fn celerys_inspect_sees_our_worker_as_one_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn celerys_control_moves_our_worker() {
+    // interop: control.pool control.consumers control.terminate control.shutdown in
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let scene = Scene::new(redis, &python);
     let mut ours = scene.worker("ours@test").await;
@@ -217,6 +219,7 @@ print('id', waiting.id)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_commands_move_a_worker_of_celery() {
+    // interop: control.pool control.consumers control.shutdown out
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let scene = Scene::new(redis, &python);
     let mut theirs = scene.celery.worker("theirs", &["-c", "1", "-Q", "py"]).await;
@@ -258,6 +261,7 @@ async fn our_commands_move_a_worker_of_celery() {
 /// Revocations of before are exchanged by the hello of whoever starts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn revocations_are_exchanged_when_a_worker_starts() {
+    // interop: worker.mingle
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let scene = Scene::new(redis, &python);
     let mut first = scene.celery.worker("first", &["-c", "1", "-Q", "py"]).await;
@@ -280,6 +284,7 @@ async fn revocations_are_exchanged_when_a_worker_starts() {
 /// Celery's own state of a cluster, fed with our events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn celerys_monitors_follow_our_tasks() {
+    // interop: events.state events.dump in
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let scene = Scene::new(redis, &python);
     let _ours = scene.worker("ours@test").await;
@@ -341,6 +346,7 @@ print(worker.alive, worker.freq, worker.sw_ident, worker.processed >= 2, len(wor
 /// Our own view, fed with the events of a worker of Celery.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_monitor_follows_the_tasks_of_celery() {
+    // interop: events.state out
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let scene = Scene::new(redis, &python);
     let mut theirs = scene.celery.worker("theirs", &["-c", "1", "-Q", "py", "-E"]).await;
@@ -365,6 +371,7 @@ async fn our_monitor_follows_the_tasks_of_celery() {
 /// kombu's `global_keyprefix` is before every channel and every key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_prefix_is_before_every_channel() {
+    // interop: queue.prefix out
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let url = redis.url();
     let source =

@@ -6,6 +6,7 @@
 use super::app;
 use crate::kit::{PATIENCE, until};
 use crate::running::start_with;
+use celeriac::UnknownTasks;
 use celeriac::prelude::*;
 use celeriac_core::store::{DeadFilter, Page};
 use celeriac_testkit::process::Footprint;
@@ -68,7 +69,9 @@ async fn damaged_messages_become_dead_letters_with_their_bytes() {
     }
     let app = app(&redis).tasks(tasks![add]);
     let before = Footprint::of(std::process::id()).unwrap();
-    let running = start_with(&app, app.worker().concurrency(16)).await;
+    let running =
+        start_with(&app, app.worker().concurrency(16).unknown_tasks(UnknownTasks::DeadLetter))
+            .await;
     let begun = Instant::now();
     let store = running.client.store();
     let patience = PATIENCE + Duration::from_millis(count as u64);

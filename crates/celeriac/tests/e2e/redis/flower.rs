@@ -71,6 +71,7 @@ finally:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_worker_is_on_every_page_of_flower() {
+    // interop: events.flower
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let url = redis.url();
     let place = Place::at(&url);

@@ -71,6 +71,7 @@ async fn every_message_goes_back_to_its_queues() {
 /// A real worker of Celery takes tasks, and is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_celery_worker_loses_nothing_beside_celeriac() {
+    // interop: queue.unacked
     let redis = redis_or_skip!();
     let python = celery_or_skip!();
     let url = redis.url();

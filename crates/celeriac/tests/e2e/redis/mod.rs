@@ -4,12 +4,15 @@ mod compressed;
 mod control;
 mod damaged;
 mod exchanges;
+mod fleet;
 mod flower;
+mod interop;
 mod leftovers;
 mod network;
 mod outage;
 mod protocol1;
 mod release;
+mod strangers;
 
 use celeriac::App;
 use celeriac::config::{Inputs, Settings};

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_celery_alone_drains_what_a_release_gives_back() {
+    // interop: queue.release
     let redis = redis_or_skip!();
     let python = celery_or_skip!();
     let url = redis.url();

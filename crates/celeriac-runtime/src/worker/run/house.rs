@@ -1,0 +1,96 @@
+//! What a worker does beside its tasks.
+
+use crate::worker::Worker;
+use crate::worker::control::ControlOptions;
+use crate::worker::control::service::{Service, Word};
+use crate::worker::emitter::{Emitter, beat};
+use crate::worker::heartbeat::Pulse;
+use crate::worker::peers::Peers;
+use crate::worker::spill::{self, Spill};
+use celeriac_core::Clock;
+use celeriac_core::store::{NodeInfo, Store};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// What the node says of itself when it registers.
+pub(super) fn node_info(worker: &Worker, processes: bool) -> NodeInfo {
+    let options = &worker.options;
+    NodeInfo {
+        name: options.name.clone(),
+        pid: std::process::id(),
+        queues: options.queues.clone(),
+        concurrency: options.concurrency as u32,
+        pool: if processes { "process" } else { "async" }.to_owned(),
+        times: options.lease_times,
+        tasks: worker.registry.names().map(str::to_owned).collect(),
+    }
+}
+
+/// Starts what a worker does beside its tasks until it begins to sign off.
+pub(super) fn keep_house(
+    worker: &Worker,
+    node: &Arc<str>,
+    control: &Arc<ControlOptions>,
+    emitter: &Emitter,
+    pulse: &Arc<Pulse>,
+    words: mpsc::Sender<Word>,
+    peers: Peers,
+) -> JoinSet<()> {
+    let mut house = JoinSet::new();
+    house.spawn(worker.background.prepare(peers.serve()));
+    if let Some(spill) = worker.spill.clone()
+        && worker.store.limits().dead_expires.is_some()
+    {
+        let (store, clock) = (Arc::clone(&worker.store), Arc::clone(&worker.clock));
+        let keeping = keep_young(store, clock, spill, Arc::clone(pulse));
+        house.spawn(worker.background.prepare(keeping));
+    }
+    if let Some(period) = control.heartbeat {
+        let beating = beat(emitter.clone(), Arc::clone(pulse), period);
+        house.spawn(worker.background.prepare(beating));
+    }
+    if control.enabled {
+        let service = Service {
+            node: Arc::clone(node),
+            store: Arc::clone(&worker.store),
+            clock: Arc::clone(&worker.clock),
+            entropy: Arc::clone(&worker.entropy),
+            options: Arc::clone(control),
+            emitter: emitter.clone(),
+            pulse: Arc::clone(pulse),
+            words,
+            stop: worker.stop_handle(),
+            samples: VecDeque::new(),
+        };
+        house.spawn(worker.background.prepare(service.serve()));
+    }
+    house
+}
+
+/// Moves dead letters out of the store when they have been there for long enough.
+async fn keep_young(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    spill: Arc<dyn Spill>,
+    pulse: Arc<Pulse>,
+) {
+    loop {
+        let moved = match spill::move_aged(&*store, &spill, pulse.node(), clock.wall()).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                tracing::warn!(%error, "cannot move aged dead letters to the spill file");
+                0
+            }
+        };
+        if moved > 0 {
+            tracing::info!(moved, "aged dead letters are in the spill file");
+        }
+        tokio::time::sleep(spill::pause_of(moved, &*store)).await;
+    }
+}
+
+pub(super) fn host_of(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(_, host)| host)
+}
