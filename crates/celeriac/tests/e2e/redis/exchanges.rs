@@ -153,7 +153,8 @@ async fn our_calls_reach_the_queues_that_python_has_bound() {
         (ran.len() >= 5).then_some(ran)
     })
     .await;
-    let expected = ["pd k three", "pf  four", "px news.a one", "px news.a one", "px other two"];
+    let expected =
+        ["pd k three", "pf celery four", "px news.a one", "px news.a one", "px other two"];
     assert_eq!(ran, expected);
     until("stock Celery has settled all", PATIENCE, async || {
         (redis.cli(&["HLEN", "unacked"]).await.int() == 0).then_some(())
