@@ -107,7 +107,7 @@ impl<R> Call<R> {
     }
 
     /// Sends it to this exchange, with [`Call::routing_key`]; the bindings there say which queues get
-    /// it. On a store without exchanges the send is refused.
+    /// it, each a copy. The send is refused when none does, or on a store without exchanges.
     pub fn exchange(self, exchange: &str) -> Self {
         self.option("exchange", exchange)
     }

@@ -399,7 +399,15 @@ impl Settings {
             router.declare(binding).map_err(fail)?;
         }
         for binding in &self.task_queues.value {
-            router.declare(binding.clone()).map_err(fail)?;
+            let mut binding = binding.clone();
+            // Celery gives such a queue its default key (5.7 `app/amqp.py` `Queues._add`), which is
+            // part of a fanout's channel on Redis.
+            if binding.kind == ExchangeKind::Fanout && binding.routing_key.is_empty() {
+                let key = &self.default_routing_key.value;
+                let key = if key.is_empty() { &self.default_queue.value } else { key };
+                binding.routing_key.clone_from(key);
+            }
+            router.declare(binding).map_err(fail)?;
         }
         router.set_encoding(Encoding {
             serializer: self.task_serializer.value,

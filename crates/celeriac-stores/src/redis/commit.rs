@@ -448,7 +448,8 @@ async fn complete(
     Ok((before, ChordDone { parts }))
 }
 
-/// Reads a part as Celery keeps it: `[1, task id, state, result]` (wire specification 4.8).
+/// Reads a part as Celery keeps it: `[1, task id, state, result]` (wire specification 4.8), compressed
+/// like a result.
 fn read_part(
     group: &str,
     text: &[u8],
@@ -458,7 +459,8 @@ fn read_part(
     let corrupt = || {
         StoreError::new(ErrorKind::Corrupt, format!("a part of the chord {group} cannot be read"))
     };
-    let value = Value::parse(text).map_err(|_| corrupt())?;
+    let text = results::plain(text).map_err(|_| corrupt())?;
+    let value = Value::parse(&text).map_err(|_| corrupt())?;
     let at = |index: usize| value.as_array().and_then(|parts| parts.get(index));
     let score: f64 = std::str::from_utf8(score).ok().and_then(|s| s.parse().ok()).unwrap_or(0.0);
     Ok(ChordPart {

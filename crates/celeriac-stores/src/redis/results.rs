@@ -4,8 +4,11 @@ use super::Core;
 use super::pack::Pack;
 use celeriac_core::store::ResultRecord;
 use celeriac_core::{ErrorKind, StoreError};
+use celeriac_wire::codec::Compression;
+use celeriac_wire::limits::DECOMPRESSED_BYTES_MAX;
 use celeriac_wire::{Map, ResultMeta, Value};
 use jiff::Timestamp;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The key of the document that is ours. Python's readers ignore what they do not know
@@ -65,15 +68,23 @@ pub(super) fn document(record: &ResultRecord) -> Vec<u8> {
     Value::Object(meta).to_bytes()
 }
 
+/// What a Python backend has encoded, without the compression of its `result_compression` (wire
+/// specification 4.2).
+pub(super) fn plain(stored: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    let Some(compressed) = ResultMeta::compressed(stored) else { return Ok(stored.into()) };
+    let compression = Compression::of_header(compressed.mime)
+        .ok_or_else(|| format!("it is compressed with {}, which is not known", compressed.mime))?;
+    let bytes = compression.decompress(compressed.bytes, DECOMPRESSED_BYTES_MAX);
+    bytes.map(Cow::Owned).map_err(|error| error.to_string())
+}
+
 /// Reads a stored document, ours or Python's; `now` stands in for a time that is not known.
 pub(super) fn read(bytes: &[u8], now: Timestamp) -> Result<ResultRecord, StoreError> {
     let corrupt = |what: String| {
         StoreError::new(ErrorKind::Corrupt, format!("a stored result cannot be read: {what}"))
     };
-    if let Some(compressed) = ResultMeta::compressed(bytes) {
-        return Err(corrupt(format!("it is compressed with {}", compressed.mime)));
-    }
-    let meta = ResultMeta::parse(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let bytes = plain(bytes).map_err(&corrupt)?;
+    let meta = ResultMeta::parse(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let mut map = meta.into_map();
     let notes = map.remove(NOTES);
     let meta = ResultMeta::from_map(map);

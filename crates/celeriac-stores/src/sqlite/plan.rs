@@ -166,10 +166,8 @@ fn insert(
     let headers = message.headers.to_json();
     let properties = message.properties.to_json();
     // An older message has in its body what is decided by before it is delivered.
-    let old = match message.is_protocol_2() {
-        true => None,
-        false => codec::read(message, Accept::default()).ok().and_then(|read| read.upgraded),
-    };
+    let older = (!message.is_protocol_2()).then(|| codec::read(message, Accept::default()));
+    let old = older.and_then(Result::ok).and_then(|read| read.upgraded);
     let known = &old.as_ref().unwrap_or(message).headers;
     let id = known.id().unwrap_or_default();
     let task = known.task().unwrap_or_default();
