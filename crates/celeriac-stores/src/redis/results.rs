@@ -4,13 +4,17 @@ use super::Core;
 use super::pack::Pack;
 use celeriac_core::store::ResultRecord;
 use celeriac_core::{ErrorKind, StoreError};
-use celeriac_wire::{Map, ResultMeta, Value};
+use celeriac_wire::codec::Compression;
+use celeriac_wire::{CompressedResult, Map, ResultMeta, Value};
 use jiff::Timestamp;
 use std::time::Duration;
 
 /// The key of the document that is ours. Python's readers ignore what they do not know
 /// (`celery/backends/base.py` 5.7, `decode_result`).
 const NOTES: &str = "celeriac";
+
+/// The longest text of a compressed result that is read.
+const INFLATED_BYTES_MAX: usize = 64 << 20;
 
 /// How often a waiter looks at a result even if nothing is heard.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -70,9 +74,9 @@ pub(super) fn read(bytes: &[u8], now: Timestamp) -> Result<ResultRecord, StoreEr
     let corrupt = |what: String| {
         StoreError::new(ErrorKind::Corrupt, format!("a stored result cannot be read: {what}"))
     };
-    if let Some(compressed) = ResultMeta::compressed(bytes) {
-        return Err(corrupt(format!("it is compressed with {}", compressed.mime)));
-    }
+    let inflated = ResultMeta::compressed(bytes).map(|one| inflate(&one)).transpose();
+    let inflated = inflated.map_err(corrupt)?;
+    let bytes = inflated.as_deref().unwrap_or(bytes);
     let meta = ResultMeta::parse(bytes).map_err(|error| corrupt(error.to_string()))?;
     let mut map = meta.into_map();
     let notes = map.remove(NOTES);
@@ -97,6 +101,13 @@ pub(super) fn read(bytes: &[u8], now: Timestamp) -> Result<ResultRecord, StoreEr
             .unwrap_or_default(),
         meta,
     })
+}
+
+/// The text of a compressed result (`result_compression` of celery 5.7).
+fn inflate(compressed: &CompressedResult<'_>) -> Result<Vec<u8>, String> {
+    let compression = Compression::of_header(compressed.mime)
+        .ok_or_else(|| format!("it is compressed with {:?}", compressed.mime))?;
+    compression.decompress(compressed.bytes, INFLATED_BYTES_MAX).map_err(|error| error.to_string())
 }
 
 /// Waits on the result's channel, as Python's `AsyncResult.get` does (wire specification 4.6): subscribe
