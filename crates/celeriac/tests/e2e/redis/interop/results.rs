@@ -96,6 +96,8 @@ print('expiry', 3500 < ttl <= 3600, ttl)
 one.forget()
 print('forgotten', AsyncResult(one.id, app=app).state)
 gone = call('t.add', 1, 1).apply_async(countdown=600)
+ask = app.control.inspect(['ours@test'], timeout=20)
+while gone.id not in str(ask.scheduled()): pass
 gone.revoke()
 try:
     gone.get(timeout=30)
