@@ -56,6 +56,6 @@ pub use self::event::{Event, EventBase};
 pub use self::json::{JsonError, Map, Number, Special, Value, from_value, to_value};
 pub use self::message::{DeliveryInfo, Headers, Message, Properties, TimeLimits};
 pub use self::repr::{args_repr, kwargs_repr, value_repr};
-pub use self::result::{ExceptionInfo, ResultMeta, State};
+pub use self::result::{CompressedResult, ExceptionInfo, ResultMeta, State};
 pub use self::signature::{Signature, SignatureKind};
 pub use self::time::{parse_iso, print_iso};

@@ -12,8 +12,8 @@ use celeriac_core::{Clock, Lamport};
 use celeriac_wire::event::{TaskReceived, TaskRevoked, WorkerStatus};
 use celeriac_wire::{Event, EventBase, Map, Value, value_repr};
 use jiff::tz::TimeZone;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -46,6 +46,8 @@ struct Shared {
     zone: TimeZone,
     hostname: Arc<str>,
     lamport: Lamport,
+    /// Events wait in the order of their clock, whichever thread they come from.
+    order: Mutex<()>,
 }
 
 /// What an emitter is made from.
@@ -73,6 +75,7 @@ impl Emitter {
             zone,
             hostname,
             lamport: Lamport::default(),
+            order: Mutex::default(),
         });
         (Self { sender, shared }, record(store, receiver))
     }
@@ -109,6 +112,7 @@ impl Emitter {
             return;
         };
         let shared = &*self.shared;
+        let _order = shared.order.lock().unwrap_or_else(PoisonError::into_inner);
         let timestamp = shared.clock.wall();
         permit.send(make(&EventBase {
             hostname: shared.hostname.to_string(),
@@ -276,5 +280,34 @@ async fn record(store: Arc<dyn Store>, mut receiver: mpsc::Receiver<Event>) {
         if let Err(error) = store.emit(std::mem::take(&mut batch)).await {
             tracing::warn!(%error, "cannot record events");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_several_threads_wait_in_the_order_of_their_clock() {
+        const THREADS: usize = 4;
+        let (sender, mut receiver) = mpsc::channel(WAITING_MAX);
+        let shared = Shared {
+            dropped: AtomicU64::new(0),
+            task_events: AtomicBool::new(true),
+            sent_events: false,
+            clock: Arc::new(crate::SystemClock),
+            zone: TimeZone::UTC,
+            hostname: Arc::from("w1@a"),
+            lamport: Lamport::default(),
+            order: Mutex::default(),
+        };
+        let emitter = Emitter { sender, shared: Arc::new(shared) };
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| (0..WAITING_MAX / THREADS).for_each(|_| emitter.started("an-id")));
+            }
+        });
+        let clocks = std::iter::from_fn(|| receiver.try_recv().ok()?.clock());
+        assert!(clocks.eq(1..=WAITING_MAX as u64), "none is out of place");
     }
 }

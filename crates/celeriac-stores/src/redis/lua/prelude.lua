@@ -119,6 +119,8 @@ end
 -- Puts a record among those that wait for their time.
 local function schedule(f, due)
   local queue = f[1]
+  -- Revoked between its fetch and now: its end shall be told at once.
+  if f[6] ~= '' and call('HEXISTS', K .. 'revoked', f[6]) == 1 then due = 0 end
   local row = padded(call('INCR', K .. 'seq'))
   call('HSET', K .. 'waiting', row, record_of(f))
   call('ZADD', K .. 'due:' .. queue, due, row)

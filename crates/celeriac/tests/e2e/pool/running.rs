@@ -39,7 +39,11 @@ async fn a_child_reports_progress_and_sends_tasks() {
     let progress =
         until("progress is seen", PATIENCE, async || job.progress().await.unwrap()).await;
     assert_eq!((progress.current, progress.total, progress.message.as_str()), (1, 2, "half"));
-    let id = here.client.send(sends::call()).await.unwrap().get(PATIENCE).await.unwrap();
+    let sender = here.client.send(sends::call()).await.unwrap();
+    let id = sender.get(PATIENCE).await.unwrap();
+    let record = sender.record().await.unwrap().unwrap();
+    assert_eq!(record.meta.children().unwrap().len(), 1);
+    assert!(record.meta.children().unwrap()[0].to_string().contains(&*id), "{record:?}");
     assert_eq!(here.client.job::<i64>(&id).get(PATIENCE).await.unwrap(), 42);
     let record = here.client.job::<i64>(&id).record().await.unwrap().unwrap();
     assert_eq!(record.meta.task_id(), Some(id.as_str()));

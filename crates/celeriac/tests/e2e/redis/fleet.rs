@@ -96,9 +96,9 @@ async fn what_celeriac_takes_runs_once_beside_a_short_visibility_timeout() {
     let place = Place::at(&url);
     let client = app(&redis).client().await.unwrap();
     let ledger = place.path("ledger.txt");
-    let (plain, timeout) = (redis.url(), plan.timeout.to_string());
+    let (bare, timeout) = (redis.url(), plan.timeout.to_string());
     let environment =
-        [("URL", plain.as_str()), ("TIMEOUT", &timeout), ("LEDGER", ledger.to_str().unwrap())];
+        [("URL", bare.as_str()), ("TIMEOUT", &timeout), ("LEDGER", ledger.to_str().unwrap())];
     let proj = python.app(SOURCE, &environment);
     let mut stock = proj.worker("stock", &["-P", "threads", "-c", &plan.slots]).await;
     let mut nodes = Vec::new();

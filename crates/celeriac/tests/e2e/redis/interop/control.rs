@@ -72,7 +72,7 @@ async fn celery_asks_and_moves_our_worker(lane: Lane) {
 
 async fn we_ask_and_move_a_worker_of_celery(lane: Lane) {
     // interop: control.ping control.stats control.registered control.active control.revoke out
-    // interop: control.rate-limit control.consumers control.shutdown out
+    // interop: control.rate-limit control.consumers control.shutdown results.revoked out
     let celery = lane.celery(
         "@app.task(name='py.waits')\ndef waits(): redis.blpop('go')\n\
          @app.task(name='py.add')\ndef add(x, y): return x + y\n",
@@ -109,12 +109,15 @@ async fn we_ask_and_move_a_worker_of_celery(lane: Lane) {
     told("revoke", &[("task_id", "some-id")], r#"{"ok": "tasks {'some-id'} flagged as revoked"}"#)
         .await;
     assert_eq!(ask("revoked", &[]).await.to_string(), "[\"some-id\"]");
+    let revoked = client.send(Call::named("py.waits").task_id("some-id")).await.unwrap();
     let rate = [("task_name", "py.add"), ("rate_limit", "10/m")];
     told("rate_limit", &rate, r#"{"ok": "new rate limit set successfully"}"#).await;
     told("add_consumer", &[("queue", "extra")], r#"{"ok": "add consumer extra"}"#).await;
     lane.redis.cli(&["RPUSH", "go", "1"]).await;
     let add = Call::named("py.add").arg(&1).arg(&2).queue("extra");
     assert_eq!(client.send(add).await.unwrap().get(PATIENCE).await.unwrap(), Value::from(3));
+    let error = revoked.get(PATIENCE).await.unwrap_err();
+    assert!(matches!(error, celeriac::JobError::Revoked { .. }), "{error}");
     let cancelled = r#"{"ok": "no longer consuming from extra"}"#;
     told("cancel_consumer", &[("queue", "extra")], cancelled).await;
     remote.cast("shutdown", Map::new(), &whom).await.unwrap();

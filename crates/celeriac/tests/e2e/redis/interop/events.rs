@@ -150,7 +150,11 @@ async fn our_receiver_sees_celerys_events(lane: Lane) {
     let celery = lane.celery(
         "app.conf.task_send_sent_event = True\n\
          @app.task(name='py.add')\ndef add(x, y): return x + y\n\
-         @app.task(name='py.fails')\ndef fails(): raise ValueError('bad', 42)\n",
+         @app.task(name='py.fails')\ndef fails(): raise ValueError('bad', 42)\n\
+         @app.task(name='py.again', bind=True)\ndef again(self):\n    \
+         if not self.request.retries: raise self.retry(countdown=0, exc=KeyError('not yet'))\n\
+         @app.task(name='py.rejects', acks_late=True)\ndef rejects():\n    \
+         from celery.exceptions import Reject\n    raise Reject('not mine')\n",
     );
     let app = lane.ours("");
     let mut events = EventReceiver::of(&app).await.unwrap();
@@ -159,16 +163,23 @@ async fn our_receiver_sees_celerys_events(lane: Lane) {
     let everybody = celeriac::Ask::default();
     app.remote().await.unwrap().cast("heartbeat", Map::new(), &everybody).await.unwrap();
     let send = "from proj import *\nadd.apply_async((1, 2), task_id='good')\n\
-                fails.apply_async(task_id='bad')\nadd.apply_async((1, 2), task_id='late', expires=-1)";
+                fails.apply_async(task_id='bad')\nadd.apply_async((1, 2), task_id='late', expires=-1)\n\
+                rejects.apply_async(task_id='rejected')\nagain.apply_async(task_id='again')";
     celery.script(send).await;
     let mut heard = Vec::new();
-    let is_over = |events: &EventReceiver| {
-        let state = |id: &str| events.monitor().find_task(id).map(|task| task.state.clone());
-        ["good", "bad", "late"].map(state)
-            == ["SUCCESS", "FAILURE", "REVOKED"].map(|state| Some(state.to_owned()))
-    };
+    let ends = [
+        ("good", "task-succeeded"),
+        ("bad", "task-failed"),
+        ("late", "task-revoked"),
+        ("rejected", "task-rejected"),
+        ("again", "task-succeeded"),
+    ];
+    let has_beaten =
+        |heard: &[Event]| heard.iter().any(|event| event.kind() == Some("worker-heartbeat"));
     let watching = async {
-        while !is_over(&events) {
+        while !has_beaten(&heard)
+            || !ends.iter().all(|(id, end)| story(&heard, id).iter().any(|(kind, _)| kind == end))
+        {
             heard.extend(events.next().await.unwrap());
         }
     };
@@ -178,6 +189,7 @@ async fn our_receiver_sees_celerys_events(lane: Lane) {
     // The sender and the worker tell it side by side.
     good.sort_unstable();
     assert_eq!(good, ["task-received", "task-sent", "task-started", "task-succeeded"]);
+    assert!(kinds("again").contains(&"task-retried"));
     let task = events.monitor().find_task("bad").unwrap();
     assert_eq!(task.text("exception"), Some("ValueError('bad', 42)"));
     assert_eq!(task.worker.as_deref(), Some("stock@test"));

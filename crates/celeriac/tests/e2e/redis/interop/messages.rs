@@ -82,7 +82,7 @@ async fn python_sends_and_a_native_worker_runs(lane: Lane) {
     // interop: messages.brotli messages.zstd messages.shadow messages.reply-to messages.chain in
     // interop: messages.stamps messages.limits messages.ignore-result messages.retries messages.lineage in
     // interop: messages.links messages.route queue.expires queue.eta queue.priority in
-    // interop: results.group results.chord results.revoked in
+    // interop: results.group results.chord results.expired in
     let celery = lane.celery("app.conf.task_routes = {'t.header': {'queue': 'side'}}");
     let test = application(lane.ours(""));
     let worker = test.app.worker().queues(["celery", "side"]).concurrency(1);
@@ -178,7 +178,7 @@ async fn the_library_sends_and_celery_runs(lane: Lane) {
     for compression in Compression::ALL {
         sums.push(client.send(add().compression(compression)).await.unwrap());
     }
-    let late = client.send(add().countdown(700.millis())).await.unwrap();
+    let postponed = client.send(add().countdown(700.millis())).await.unwrap();
     let due = client.now() + std::time::Duration::from_millis(600);
     let expired = client.send(add().expires_in(1.millis())).await.unwrap();
     let lives = client.send(add().expires_in(600.secs())).await.unwrap();
@@ -191,9 +191,9 @@ async fn the_library_sends_and_celery_runs(lane: Lane) {
     for job in &sums {
         assert_eq!(job.get(PATIENCE).await.unwrap(), Value::from(3));
     }
-    // interop: queue.eta queue.expires messages.ignore-result messages.links out
-    assert_eq!(late.get(PATIENCE).await.unwrap(), Value::from(3));
-    let done = late.record().await.unwrap().unwrap().meta.date_done().unwrap().unwrap();
+    // interop: queue.eta queue.expires messages.ignore-result messages.links results.expired out
+    assert_eq!(postponed.get(PATIENCE).await.unwrap(), Value::from(3));
+    let done = postponed.record().await.unwrap().unwrap().meta.date_done().unwrap().unwrap();
     assert!(done >= due, "it ran at {done}, before {due}");
     lives.get(PATIENCE).await.unwrap();
     let error = expired.get(PATIENCE).await.unwrap_err().to_string();
@@ -251,6 +251,9 @@ async fn workflows(client: &Client) {
     assert_eq!(client.send(line).await.unwrap().get(PATIENCE).await.unwrap(), 6);
     let several = client.send_group(group((0..3).map(|n| add(n, n)))).await.unwrap();
     assert_eq!(several.get(PATIENCE).await.unwrap(), [0, 2, 4]);
+    let member = client.send_group(group([Call::named("py.show")])).await.unwrap();
+    let shown = member.get(PATIENCE).await.unwrap();
+    assert_eq!(shown[0].get("group").unwrap().as_str(), Some(member.id()));
     let both = chord(group([add(1, 1), add(2, 2)])).then(sum());
     assert_eq!(client.send(both).await.unwrap().get(PATIENCE).await.unwrap(), 6);
     let lineage = chain(add(1, 2)).then(Call::named("py.show").immutable());

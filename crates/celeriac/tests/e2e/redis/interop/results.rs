@@ -13,6 +13,7 @@ lanes!(
     a_job_hears_of_a_task_of_celery,
     a_job_reads_what_celery_stored,
     a_success_is_never_written_over,
+    chords_have_members_in_both_kinds_of_workers,
 );
 
 /// Waits for one task and says what it heard on the way.
@@ -95,6 +96,8 @@ print('expiry', 3500 < ttl <= 3600, ttl)
 one.forget()
 print('forgotten', AsyncResult(one.id, app=app).state)
 gone = call('t.add', 1, 1).apply_async(countdown=600)
+ask = app.control.inspect(['ours@test'], timeout=20)
+while gone.id not in str(ask.scheduled()): pass
 gone.revoke()
 try:
     gone.get(timeout=30)
@@ -155,6 +158,8 @@ def steps(self):
     return 'done'
 @app.task(name='py.add')
 def add(x, y): return x + y
+@app.task(name='py.sum')
+def total(values): return sum(values)
 @app.task(name='py.fails')
 def fails(): raise ValueError('bad', 42)
 @app.task(name='py.flaky', bind=True)
@@ -193,8 +198,9 @@ async fn a_job_hears_of_a_task_of_celery(lane: Lane) {
 
 async fn a_job_reads_what_celery_stored(lane: Lane) {
     // interop: results.exceptions results.traceback results.retry results.extended results.children out
-    // interop: results.states results.forget results.expiry results.revoked out
-    let celery = lane.celery(TASKS);
+    // interop: results.states results.forget results.expiry out
+    // Versions before 5.7 do not know the last setting.
+    let celery = lane.celery(&format!("{TASKS}app.conf.result_compression = 'zlib'\n"));
     let client = lane.ours("").client().await.unwrap();
     let _stock = lane.stock(&celery, &[]).await;
     let call = async |call: Call<Value>| client.send(call).await.unwrap();
@@ -210,6 +216,9 @@ async fn a_job_reads_what_celery_stored(lane: Lane) {
     assert_eq!(record.meta.args().unwrap().to_string(), "[1]");
     assert_eq!(record.meta.kwargs().unwrap().to_string(), "{\"y\": 2}");
     assert!(record.meta.date_done().unwrap().is_some());
+    // interop: results.compression 5.7
+    let stored = lane.redis.cli(&["GETRANGE", &result_key(add.id()), "0", "17"]).await.text();
+    assert_eq!(stored == "\0celery-compressed", lane.python.version == "5.7", "{stored}");
     let ttl = lane.redis.cli(&["TTL", &result_key(add.id())]).await.int();
     assert!((3500..=3600).contains(&ttl), "{ttl}");
     let error = bad.get(PATIENCE).await.unwrap_err();
@@ -264,5 +273,48 @@ async fn a_success_is_never_written_over(lane: Lane) {
     running.client.send(crate::running::add::call(1, 1).task_id("after")).await.unwrap();
     running.client.job::<i64>("after").get(PATIENCE).await.unwrap();
     assert_eq!(running.client.job::<i64>("three").get(PATIENCE).await.unwrap(), 3);
+    running.stop().await;
+}
+
+/// Members and body here and there, in both orders of ending; and a member that fails.
+const CHORDS: &str = r"
+from celery import chord
+from celery.exceptions import ChordError
+from proj import app
+def ours(name, *args, **options):
+    return app.signature(f't.{name}', args, **options)
+def theirs(name, *args, **options):
+    return app.signature(f'py.{name}', args, queue='py', **options)
+add = [ours('add', 1, 2), theirs('add', 3, 4)]
+sums = [chord(members, body('sum')).delay() for members in (add, add[::-1]) for body in (ours, theirs)]
+many = [kind('add', n, n) for n in range(20) for kind in (ours, theirs)]
+sums.append(chord(many, ours('sum')).delay())
+print([one.get(timeout=30) for one in sums])
+for bad, label in ((ours('fails', 'no rows'), 'ours'), (theirs('fails'), 'theirs')):
+    for body in (ours, theirs):
+        try:
+            failing = chord([ours('add', 1, 1), theirs('add', 1, 1), bad], body('sum')).delay()
+            app.AsyncResult(failing.id).get(timeout=30)
+        except ChordError as error:
+            print(label, str(error).partition(' raised ')[2])
+";
+
+async fn chords_have_members_in_both_kinds_of_workers(lane: Lane) {
+    // interop: results.mixed-chord
+    let celery = lane.celery(TASKS);
+    let test = application(lane.ours(""));
+    let _stock = lane.stock(&celery, &["-Q", "py"]).await;
+    let running = start_with(&test.app, test.app.worker().concurrency(2)).await;
+    let expected = "[10, 10, 10, 10, 760]\n\
+                    ours TaskFailed('no rows')\nours TaskFailed('no rows')\n\
+                    theirs ValueError('bad', 42)\ntheirs ValueError('bad', 42)\n";
+    assert_eq!(celery.script(CHORDS).await, expected);
+    // The same sent by the library.
+    let ours = crate::running::add::call(1, 2);
+    let theirs = || Call::<i64>::remote("py.add").arg(&3).arg(&4).queue("py");
+    for body in [Call::<i64>::remote("t.sum"), Call::remote("py.sum").queue("py")] {
+        let both = chord(group([ours.clone(), theirs()])).then(body);
+        assert_eq!(running.client.send(both).await.unwrap().get(PATIENCE).await.unwrap(), 10);
+    }
     running.stop().await;
 }
