@@ -4,6 +4,7 @@
 pub mod python;
 pub mod redis;
 pub mod resp;
+pub mod sentinel;
 
 use std::path::PathBuf;
 

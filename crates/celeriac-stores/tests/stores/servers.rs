@@ -6,12 +6,10 @@ use celeriac_core::store::{Page, Store};
 use celeriac_core::testing::{FixedClock, Seeded};
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_stores::{Resources, connect};
-use celeriac_testkit::process::{Process, until};
 use celeriac_testkit::redis_or_skip;
 use celeriac_testkit::services::redis::{Redis, make_certificates};
+use celeriac_testkit::services::sentinel::Sentinel;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::process::Command;
 
 /// The store behind a URL.
 fn store(url: &str) -> Arc<dyn Store> {
@@ -103,33 +101,8 @@ async fn the_second_server_of_a_url_is_tried_when_the_first_is_away() {
 #[tokio::test]
 async fn a_sentinel_names_the_master() {
     let redis = redis_or_skip!();
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("sentinel");
-    // An even port is a server's own here, so the one below is free with luck; try a few.
-    let mut found = None;
-    for port in (20_001..60_000u16).step_by(1999) {
-        let conf = folder.path().join("sentinel.conf");
-        let text = format!(
-            "port {port}\nunixsocket {}\nsentinel monitor main 127.0.0.1 {} 1\n",
-            socket.display(),
-            redis.port()
-        );
-        std::fs::write(&conf, text).unwrap();
-        let mut command = Command::new("redis-server");
-        command.arg(&conf).arg("--sentinel");
-        let mut sentinel = Process::spawn(&mut command, folder.path().join("log"));
-        let up = until("the sentinel answers or ends", Duration::from_secs(20), async || {
-            if sentinel.is_over() {
-                return Some(false);
-            }
-            socket.exists().then_some(true)
-        });
-        if up.await {
-            found = Some((sentinel, port));
-            break;
-        }
-    }
-    let (_sentinel, port) = found.expect("a free port");
+    let sentinel = Sentinel::of(&redis).await;
+    let port = sentinel.port();
     works(&format!("sentinel://127.0.0.1:{port}/0?master_name=main"), &redis).await.unwrap();
     let unknown = format!("sentinel://127.0.0.1:{port}/0?master_name=nobody");
     let error = store(&unknown).queues().await.unwrap_err();

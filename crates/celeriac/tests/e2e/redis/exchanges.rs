@@ -53,6 +53,7 @@ fn sorted(diary: &Diary) -> Vec<String> {
 /// Python's producers know no queue, only the exchange: the bindings are those that our worker made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn python_reaches_the_queues_that_our_worker_has_bound() {
+    // interop: messages.exchanges in 5.7
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let diary = Arc::new(Diary::default());
     let running = worker(&redis, &diary).await;
@@ -119,6 +120,7 @@ def note(self, text):
 /// type no table tells.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_calls_reach_the_queues_that_python_has_bound() {
+    // interop: messages.exchanges messages.fanout out 5.7
     let (redis, python) = (redis_or_skip!(), celery_or_skip!());
     let fan = "[task_queues]\nall = { exchange = \"pf\", exchange_type = \"fanout\" }\n";
     let app = configured(&redis, fan).tasks(tasks![note]).state(Arc::new(Diary::default()));

@@ -88,7 +88,7 @@ async fn waits(redis: &Redis) -> (i64, i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_celeriac_takes_runs_once_beside_a_short_visibility_timeout() {
-    // interop: queue.release
+    // interop: queue.release queue.mixed-fleet
     let redis = redis_or_skip!();
     let python = celery_or_skip!();
     let plan = Plan::from_env();

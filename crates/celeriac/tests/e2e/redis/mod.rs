@@ -13,6 +13,7 @@ mod outage;
 mod protocol1;
 mod release;
 mod strangers;
+mod transports;
 
 use celeriac::App;
 use celeriac::config::{Inputs, Settings};

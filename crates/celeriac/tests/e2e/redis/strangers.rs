@@ -46,6 +46,7 @@ async fn all_done(app: &App, round: usize, letter: char) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_a_stock_worker_has_goes_back_to_it() {
+    // interop: worker.unknown-tasks 5.7
     let redis = redis_or_skip!();
     let python = celery_or_skip!("5.7");
     let url = redis.url();
