@@ -63,7 +63,11 @@ if ! cargo nextest --version >/dev/null 2>&1; then
 fi
 
 profile=default
-[ -n "${CI:-}" ] && profile=ci
+if [ -n "${CI:-}" ]; then
+    profile=ci
+    # What failed and what it said, in the last lines of the log; frames of the runtime drown it.
+    export RUST_BACKTRACE=0
+fi
 
 say "format"
 cargo fmt --all --check
