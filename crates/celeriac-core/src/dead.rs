@@ -31,11 +31,13 @@ pub enum DeadReason {
     TimedOut,
     /// It was started, acknowledged early, and the worker shut down.
     Shutdown,
+    /// It was started, and whoever ran it died; its task does not want it to run again.
+    WorkerLost,
 }
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Failed,
         Self::Rejected,
         Self::Undecodable,
@@ -46,6 +48,7 @@ impl DeadReason {
         Self::Poison,
         Self::TimedOut,
         Self::Shutdown,
+        Self::WorkerLost,
     ];
 
     /// The stable name.
@@ -61,6 +64,7 @@ impl DeadReason {
             Self::Poison => "poison",
             Self::TimedOut => "timed-out",
             Self::Shutdown => "shutdown",
+            Self::WorkerLost => "worker-lost",
         }
     }
 }
