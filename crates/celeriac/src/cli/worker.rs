@@ -238,7 +238,7 @@ fn app_banner(session: &Session, app: &App, hello: &Hello) {
     note(format!("  queues       {}", queues.join(", ")));
     note(format!("  tasks        {}", tasks.join(", ")));
     if !hello.threads.is_empty() {
-        session.output.warn(&format!(
+        session.output.warn(format!(
             "the app has threads before its children are forked, which they will not have: {}",
             hello.threads.join(", ")
         ));

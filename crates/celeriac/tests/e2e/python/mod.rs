@@ -8,7 +8,8 @@ use std::path::Path;
 
 /// A Redis, and an app that uses it for messages and results.
 struct Scene {
-    redis: Redis,
+    /// It lives as long as the app.
+    _redis: Redis,
     app: Celery,
 }
 
@@ -20,7 +21,7 @@ impl Scene {
              app = Celery('proj', broker=os.environ['URL'], backend=os.environ['URL'])\n{more}\n"
         );
         let app = python.app(&source, &[("URL", &redis.url())]);
-        Self { redis, app }
+        Self { _redis: redis, app }
     }
 
     /// Starts `celeriac -A proj worker` with more arguments.
