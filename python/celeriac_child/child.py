@@ -112,8 +112,7 @@ class TaskWorker(billiard_pool.Worker):
             if self.on_exit is not None:
                 self.on_exit(pid, exitcode)
             logging.shutdown()
-            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-                stream.flush()
+            flush()
         finally:
             os._exit(exitcode if isinstance(exitcode, int) else billiard_pool.EX_FAILURE)
 
@@ -122,11 +121,11 @@ class TaskWorker(billiard_pool.Worker):
         try:
             op, tag, meta, body = self.job.receive()
         except Closed:
-            raise SystemExit(billiard_pool.EX_FAILURE)
+            sys.exit(billiard_pool.EX_FAILURE)
         except ProtocolError as error:
             self._end_by_protocol(error)
         if op == EXIT:
-            raise SystemExit(billiard_pool.EX_OK)
+            sys.exit(billiard_pool.EX_OK)
         if op != RUN or not tag or not isinstance(meta, dict):
             self._end_by_protocol(f"op {op}, tag {tag}")
         self.tag = tag
@@ -182,35 +181,33 @@ class TaskWorker(billiard_pool.Worker):
         try:
             meta = run.settle(ok, value, self.app, self.hostname)
         except Exception as error:
-            meta = self._unsettled(run, ok, value, error)
+            with as_main_process():
+                meta = self._unsettled(run, error)
         self._send(meta)
         self.page.end()
 
-    def _unsettled(self, run, ok: bool, value, error) -> bytes:
-        """The outcome could not be told through a `Request`: the body does not decode, or the backend fails."""
-        if isinstance(error, (InvalidTaskError, ContentDisallowed, DecodeError)) and not ok:
+    def _unsettled(self, run, error) -> bytes:
+        """No `Request` could tell the outcome: the message cannot be read, or its result cannot be stored.
+
+        Celery's main process logs the latter and leaves the message unacknowledged, so it comes back.
+        """
+        if run.request is None:
             self._log_refusal(run.delivery, error)
-            return outcomes.done(
-                outcomes.FAILURE, outcomes.REJECT, monotonic() - run.started, outcomes.describe(error),
-            )
-        logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
-        info = ExceptionInfo()
-        late = run.task.acks_late
+            disposition = outcomes.REJECT
+        else:
+            logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
+            disposition = outcomes.REQUEUE if run.task.acks_late else outcomes.ACK
         return outcomes.done(
-            outcomes.FAILURE, outcomes.REQUEUE if late else outcomes.ACK, monotonic() - run.started,
-            outcomes.describe(error), info.traceback,
+            outcomes.FAILURE, disposition, monotonic() - run.started, outcomes.describe(error),
+            ExceptionInfo().traceback,
         )
 
     def _refuse(self, meta: dict, body: bytes, delivery, error) -> None:
         """The run cannot start: as `Consumer.on_task_received` refuses a message."""
         with as_main_process():
             self._log_refusal(delivery, error)
-        trace_text = None
-        if not isinstance(error, (NotRegistered, InvalidTaskError, ContentDisallowed, DecodeError)):
-            trace_text = ExceptionInfo().traceback
-            logs.error("Cannot start a task: %r", error, exc_info=True)
         self._send(outcomes.done(
-            outcomes.FAILURE, outcomes.REJECT, 0.0, outcomes.describe(error), trace_text,
+            outcomes.FAILURE, outcomes.REJECT, 0.0, outcomes.describe(error), ExceptionInfo().traceback,
         ))
 
     def _log_refusal(self, delivery, error) -> None:
@@ -218,16 +215,15 @@ class TaskWorker(billiard_pool.Worker):
 
         The last acknowledges; by the protocol the worker rejects, so that the message can be dead-lettered.
         """
-        if delivery is None:
-            logs.error("Received a message that cannot be read: %r", error)
-            return
-        message = delivery.message(self.app, channel=self.receiver)
+        message = delivery and delivery.message(self.app, channel=self.receiver)
         if isinstance(error, NotRegistered):
             Consumer.on_unknown_task(self.receiver, None, message, error)
-        elif isinstance(error, (InvalidTaskError, ContentDisallowed)):
+        elif message and isinstance(error, (InvalidTaskError, ContentDisallowed)):
             Consumer.on_invalid_task(self.receiver, None, message, error)
-        elif isinstance(error, DecodeError):
+        elif message and isinstance(error, DecodeError):
             Consumer.on_decode_error(self.receiver, message, error)
+        else:
+            logs.error("Received a message that cannot be read: %r", error, exc_info=True)
 
     def _send(self, meta: bytes) -> None:
         self.job.send(DONE, self.tag, meta)
@@ -237,6 +233,15 @@ class TaskWorker(billiard_pool.Worker):
     def _end_by_protocol(self, error) -> None:
         logs.error("The worker broke the protocol: %s", error)
         sys.exit(EX_PROTOCOL)
+
+
+def flush() -> None:
+    """Writes out what the standard streams hold."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
 
 
 def prepare(slot: int) -> ForkPoolWorker:

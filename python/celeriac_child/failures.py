@@ -60,7 +60,7 @@ def place_of(error: BaseException) -> str | None:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}, line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_hidden(frame.filename)]
-    own = [frame for frame in frames if not _is_library(frame.filename)]
+    own = [frame for frame in frames if not is_library(frame.filename)]
     for frame in reversed(own or frames):
         return f"{_short(frame.filename)}, line {frame.lineno}"
     return None
@@ -143,7 +143,10 @@ def _holds_python(path: str) -> bool:
         return False
 
 
-def _is_library(filename: str) -> bool:
+def is_library(filename: str) -> bool:
+    """Whether a file belongs to an installed package or the standard library."""
+    if filename.startswith("<frozen"):
+        return True
     path = os.path.abspath(filename)
     return "site-packages" in path or "dist-packages" in path or path.startswith(os.path.dirname(os.__file__))
 

@@ -56,10 +56,11 @@ class Template:
         self.child = child
         app.enter_environment(start)
         self.app = app.load(start)
+        changed = describe.changed(self.app)
         doing = f"starting a worker of {start['app']}"
         try:
             self.worker = app.make_worker(self.app, start)
-            frame = describe.hello(self.app, self.worker, app.banner(self.worker), self.pid)
+            frame = describe.hello(self.app, self.worker, app.banner(self.worker), changed)
         except BaseException as error:
             raise failures.of_app(error, doing) from error
         self.hostname = self.worker.hostname
@@ -124,8 +125,7 @@ class Template:
     def _fork(self, frame: dict, descriptors: list) -> int:
         slot = frame["slot"]
         process = self.child.prepare(slot)
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            stream.flush()
+        self.child.flush()
         pid = os.fork()
         if not pid:
             os.setpgid(0, 0)

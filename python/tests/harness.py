@@ -81,6 +81,28 @@ class Redis:
             found.append((message["headers"], body, message["properties"]))
         return found
 
+    def take(self, queue: str = "celery"):
+        """Takes the oldest message: meta and body of its run; None when there is none."""
+        raw = self.client.rpop(queue)
+        if raw is None:
+            return None
+        message = json.loads(raw)
+        properties = message["properties"]
+        info = {**properties.pop("delivery_info"), "priority": properties.get("priority"), "redelivered": False}
+        meta = {
+            "headers": message["headers"], "properties": properties, "delivery_info": info,
+            "content_type": message["content-type"], "content_encoding": message["content-encoding"],
+        }
+        return meta, base64.b64decode(message["body"])
+
+    def store(self, done) -> None:
+        """Writes what a child sent to be stored, never over a success."""
+        for meta, body in done.raw_stores:
+            known = self.meta(meta["id"])
+            if not known or known["status"] != "SUCCESS":
+                self.client.set(f"celery-task-meta-{meta['id']}", body)
+                self.client.publish(f"celery-task-meta-{meta['id']}", body)
+
     def meta(self, task_id: str):
         raw = self.client.get(f"celery-task-meta-{task_id}")
         return raw and json.loads(raw)
@@ -224,15 +246,16 @@ class Child:
         assert op == "H" and meta["pid"] == self.pid, (op, meta)
 
     def receive(self):
-        payload = b""
+        pieces = []
         while True:
             datagram = self.job.recv(HEAD.size + PIECE)
             if not datagram:
                 raise Ended(self.printed())
             op, flags, tag, meta_bytes = HEAD.unpack_from(datagram)
-            payload += datagram[HEAD.size:]
+            pieces.append(datagram[HEAD.size:])
             if not flags & 1:
                 break
+        payload = b"".join(pieces)
         return chr(op), tag, json.loads(payload[:meta_bytes]), payload[meta_bytes:]
 
     def send(self, op: str, tag: int, meta: dict, body: bytes = b"") -> None:
@@ -265,6 +288,19 @@ class Child:
     def do(self, name, *args, **options):
         self.run(name, *args, **options)
         return self.done()
+
+    def drain(self, redis) -> list:
+        """Runs what waits in the queue until it is empty, as a worker would; outcomes by task name."""
+        outcomes = []
+        while True:
+            taken = redis.take()
+            if taken is None:
+                return outcomes
+            self.tag += 1
+            self.send("R", self.tag, *taken)
+            done = self.done()
+            redis.store(done)
+            outcomes.append((taken[0]["headers"]["task"], done.state))
 
     def shown(self):
         """The page: running tag, when it began, how many ended."""
