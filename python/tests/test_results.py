@@ -74,7 +74,10 @@ class Results(unittest.TestCase):
     def app(self):
         from celery import Celery
 
-        return Celery("proj", broker=self.redis.url, backend=self.redis.url)
+        app = Celery("proj", broker=self.redis.url, backend=self.redis.url)
+        # Results that are collected after the end of Redis would wait for it.
+        app.backend.remove_pending_result = lambda result: None
+        return app
 
     def test_members_of_a_chord_are_stored_by_celery(self):
         from celery import chord, signature
