@@ -138,7 +138,8 @@ class TaskWorker(billiard_pool.Worker):
         except TaskRevokedError:
             self._send(outcomes.done(outcomes.REVOKED, outcomes.ACK, 0.0))
         except Exception as error:
-            self._refuse(meta, body, delivery, error)
+            with as_main_process():
+                self._send(self._unstartable(delivery, error))
         return None
 
     def _job(self, delivery) -> tuple:
@@ -192,23 +193,20 @@ class TaskWorker(billiard_pool.Worker):
         Celery's main process logs the latter and leaves the message unacknowledged, so it comes back.
         """
         if run.request is None:
-            self._log_refusal(run.delivery, error)
-            disposition = outcomes.REJECT
-        else:
-            logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
-            disposition = outcomes.REQUEUE if run.task.acks_late else outcomes.ACK
-        return outcomes.done(
-            outcomes.FAILURE, disposition, monotonic() - run.started, outcomes.describe(error),
-            ExceptionInfo().traceback,
-        )
+            return self._unstartable(run.delivery, error)
+        logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
+        fate = run.settlement.disposition or (outcomes.REQUEUE if run.task.acks_late else outcomes.ACK)
+        trace_text = ExceptionInfo().traceback
+        runtime = monotonic() - run.started
+        return outcomes.done(outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves)
 
-    def _refuse(self, meta: dict, body: bytes, delivery, error) -> None:
-        """The run cannot start: as `Consumer.on_task_received` refuses a message."""
-        with as_main_process():
-            self._log_refusal(delivery, error)
-        self._send(outcomes.done(
-            outcomes.FAILURE, outcomes.REJECT, 0.0, outcomes.describe(error), ExceptionInfo().traceback,
-        ))
+    def _unstartable(self, delivery, error) -> bytes:
+        self._log_refusal(delivery, error)
+        exception = outcomes.describe(error)
+        if isinstance(error, NotRegistered):
+            # worker/consumer/consumer.py:on_unknown_task writes the event so.
+            exception["repr"] = f"NotRegistered({delivery.headers['task']!r})"
+        return outcomes.done(outcomes.FAILURE, outcomes.REJECT, 0.0, exception)
 
     def _log_refusal(self, delivery, error) -> None:
         """worker/consumer/consumer.py: on_unknown_task, on_invalid_task and on_decode_error, 5.2 to 5.7.

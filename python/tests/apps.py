@@ -99,6 +99,11 @@ def leaves(self, code=3):
     return "came back"
 
 
+@app.task
+def exits(code):
+    sys.exit(code)
+
+
 @app.task(autoretry_for=(OSError,), max_retries=1, retry_backoff=False, default_retry_delay=0)
 def stubborn():
     raise OSError("down")
@@ -191,6 +196,17 @@ def waits(path, catch=False):
         if catch:
             return "caught"
         raise
+
+
+@app.task
+def waits_twice(path):
+    try:
+        with open(path) as pipe:
+            return pipe.read()
+    except SoftTimeLimitExceeded:
+        print("caught")
+    with open(path + "2") as pipe:
+        return pipe.read()
 
 
 @app.task(bind=True)

@@ -310,6 +310,13 @@ class Child:
         struct.pack_into("<Q", self.page, 24, tag)
         os.kill(self.pid, signal.SIGUSR1)
 
+    def done_after_soft_limit(self, tag: int):
+        """Repeats the signal until the run ends, as the protocol lets the worker do."""
+        self.soft_limit(tag)
+        while not select.select([self.job], [], [], 0.5)[0]:
+            self.soft_limit(tag)
+        return self.done()
+
     def kill(self, number=signal.SIGKILL) -> None:
         signal.pidfd_send_signal(self.pidfd, number)
 

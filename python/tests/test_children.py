@@ -113,12 +113,25 @@ class Children(unittest.TestCase):
                 child = self.template.fork(store=True)
                 tag = child.run("proj.waits", path, catch, task_id="slow")
                 with open(path, "w"):
-                    child.soft_limit(tag)
-                    done = child.done()
+                    done = child.done_after_soft_limit(tag)
                 self.assertEqual(done.state, outcome)
                 if not catch:
                     self.assertEqual(done.exception["type"], "SoftTimeLimitExceeded")
                 self.assertIn("WARNING/MainProcess] Soft time limit (5s) exceeded for proj.waits[slow]", child.log())
+
+    def test_a_soft_limit_is_raised_once(self):
+        path = self.pipe()
+        os.mkfifo(path + "2")
+        child = self.template.fork(store=True)
+        tag = child.run("proj.waits_twice", path)
+        with open(path, "w"):
+            while "caught" not in child.log():
+                child.soft_limit(tag)
+            with open(path + "2", "w") as pipe:
+                for _ in range(5):
+                    child.soft_limit(tag)
+                pipe.write("go on")
+        self.assertEqual(child.done().result, "'go on'")
 
     def test_a_late_soft_limit_meets_nobody(self):
         path = self.pipe()

@@ -94,6 +94,7 @@ class Stock:
         """Sends a scene and waits until nothing of it is left; its events."""
         found = []
         self.push(task_id, name, args)
+        empty = 0
         for turn in range(9):
             mark = f"{task_id}-mark-{turn}"
             self.push(mark, "proj.echo", [turn])
@@ -103,7 +104,9 @@ class Stock:
                 if event.get("uuid") == task_id and event["type"] not in ("task-received", "task-started"):
                     found.append(told(event["type"], event))
             client = self.redis.client
-            if not client.llen("celery") and client.hlen("unacked") <= (turn and 0):
+            idle = not client.llen("celery") and not client.hlen("unacked")
+            empty = empty + 1 if idle else 0
+            if empty == 2:
                 return found
         return found
 
@@ -174,9 +177,9 @@ class Ours:
             done.leaves and done.disposition == "requeue"
         ):
             events.append(("task-failed", None, repr_, None))
-        if done.disposition != "ack" and done.exception is None or done.state != "success":
-            if done.disposition in ("reject", "requeue"):
-                events.append(("task-rejected", None, None, done.disposition == "requeue"))
+        started = done.exception is None or done.traceback is not None
+        if done.disposition in ("reject", "requeue") and started:
+            events.append(("task-rejected", None, None, done.disposition == "requeue"))
         return events
 
 
