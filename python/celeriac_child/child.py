@@ -12,16 +12,15 @@ from billiard import pool as billiard_pool
 from billiard.einfo import ExceptionInfo
 from celery.app import trace
 from celery.concurrency.prefork import process_destructor, process_initializer
-from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
+from celery.exceptions import TaskRevokedError
 from celery.platforms import set_pdeathsig
-from celery.worker.consumer.consumer import Consumer
-from kombu.exceptions import ContentDisallowed, DecodeError
 
 from . import logs, outcomes, results
 from .frames import DONE, EXIT, READY, RUN, Closed, JobSocket, ProtocolError, adopt, encode_json
 from .limits import SoftLimit
 from .outcomes import Run, as_main_process
 from .page import Page
+from .refusals import Refuser
 from .request import Delivery, has_own_request
 
 EX_PROTOCOL = 70
@@ -43,24 +42,6 @@ class ForkPoolWorker(billiard.get_context("fork").Process):
         self.body()
 
 
-class Receiver:
-    """Stands for the consumer in those of its methods that refuse a message."""
-
-    connection_errors = ()
-    event_dispatcher = None
-
-    def __init__(self, app, hostname):
-        self.app = app
-        self.hostname = hostname
-        self.no_ack_consumers = None
-
-    def basic_ack(self, *_args, **_options) -> None:
-        """The channel's half: the worker settles the message."""
-
-    def basic_reject(self, *_args, **_options) -> None:
-        """The channel's half: the worker settles the message."""
-
-
 class TaskWorker(billiard_pool.Worker):
     """`billiard.pool.Worker` whose queues are the job socket.
 
@@ -80,7 +61,7 @@ class TaskWorker(billiard_pool.Worker):
         self.tag = 0
         self.tasks = app.tasks
         self.with_own_request = {}
-        self.receiver = Receiver(app, hostname)
+        self.refuser = Refuser(app, hostname)
         super().__init__(
             None, self, initializer=process_initializer, initargs=(app, hostname), on_exit=process_destructor,
         )
@@ -139,7 +120,7 @@ class TaskWorker(billiard_pool.Worker):
             self._send(outcomes.done(outcomes.REVOKED, outcomes.ACK, 0.0))
         except Exception as error:
             with as_main_process():
-                self._send(self._unstartable(delivery, error))
+                self._send(self.refuser.refuse(delivery, error))
         return None
 
     def _job(self, delivery) -> tuple:
@@ -185,7 +166,6 @@ class TaskWorker(billiard_pool.Worker):
             with as_main_process():
                 meta = self._unsettled(run, error)
         self._send(meta)
-        self.page.end()
 
     def _unsettled(self, run, error) -> bytes:
         """No `Request` could tell the outcome: the message cannot be read, or its result cannot be stored.
@@ -193,38 +173,16 @@ class TaskWorker(billiard_pool.Worker):
         Celery's main process logs the latter and leaves the message unacknowledged, so it comes back.
         """
         if run.request is None:
-            return self._unstartable(run.delivery, error)
+            return self.refuser.refuse(run.delivery, error)
         logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
         fate = run.settlement.disposition or (outcomes.REQUEUE if run.task.acks_late else outcomes.ACK)
         trace_text = ExceptionInfo().traceback
         runtime = monotonic() - run.started
         return outcomes.done(outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves)
 
-    def _unstartable(self, delivery, error) -> bytes:
-        self._log_refusal(delivery, error)
-        exception = outcomes.describe(error)
-        if isinstance(error, NotRegistered):
-            # worker/consumer/consumer.py:on_unknown_task writes the event so.
-            exception["repr"] = f"NotRegistered({delivery.headers['task']!r})"
-        return outcomes.done(outcomes.FAILURE, outcomes.REJECT, 0.0, exception)
-
-    def _log_refusal(self, delivery, error) -> None:
-        """worker/consumer/consumer.py: on_unknown_task, on_invalid_task and on_decode_error, 5.2 to 5.7.
-
-        The last acknowledges; by the protocol the worker rejects, so that the message can be dead-lettered.
-        """
-        message = delivery and delivery.message(self.app, channel=self.receiver)
-        if isinstance(error, NotRegistered):
-            Consumer.on_unknown_task(self.receiver, None, message, error)
-        elif message and isinstance(error, (InvalidTaskError, ContentDisallowed)):
-            Consumer.on_invalid_task(self.receiver, None, message, error)
-        elif message and isinstance(error, DecodeError):
-            Consumer.on_decode_error(self.receiver, message, error)
-        else:
-            logs.error("Received a message that cannot be read: %r", error, exc_info=True)
-
     def _send(self, meta: bytes) -> None:
         self.job.send(DONE, self.tag, meta)
+        self.page.end()
         if self.results is not None:
             self.results.end()
 

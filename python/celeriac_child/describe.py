@@ -122,9 +122,9 @@ def _backend(app) -> dict:
     prefix = getattr(backend, "task_keyprefix", None)
     return {
         "class": qualname(backend),
-        "serializer": getattr(backend, "serializer", None),
+        "serializer": getattr(backend, "serializer", None) or "",
         "expires": plain(getattr(backend, "expires", None)),
-        "prefix": prefix.decode("utf-8", "replace") if isinstance(prefix, bytes) else prefix,
+        "prefix": prefix.decode("utf-8", "replace") if isinstance(prefix, bytes) else prefix or "",
         "own": results.is_own(backend),
     }
 

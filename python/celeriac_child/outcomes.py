@@ -177,6 +177,9 @@ class Run:
             self.leaves = True
         state = _state_of(error)
         disposition = settlement.disposition or REQUEUE
+        if state == FAILURE and disposition == REQUEUE and "task-failed" not in settlement.events:
+            # worker/request.py:on_failure with reject_on_worker_lost: the task runs again, nothing failed.
+            state = REJECTED
         cause, trace = self._told(state, error, info)
         return done(state, disposition, runtime, cause, trace, self.leaves)
 

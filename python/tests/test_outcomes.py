@@ -161,7 +161,9 @@ class Outcomes(unittest.TestCase):
         self.assertEqual(self.do("proj.add", 1, 2).result, "3")
 
     def test_a_task_that_exits(self):
-        for name, code, fate in (("proj.exits", 3, "ack"), ("proj.leaves", 5, "requeue")):
+        for name, code, state, fate in (
+            ("proj.exits", 3, "failure", "ack"), ("proj.leaves", 5, "rejected", "requeue"),
+        ):
             child = self.template.fork(store=True)
             with self.subTest(name=name):
                 child.run(name, code)
@@ -172,8 +174,9 @@ class Outcomes(unittest.TestCase):
                 else:
                     done = child.done()
                     self.assertTrue(done.leaves)
-                    self.assertEqual(done.outcome, ("failure", fate))
-                    self.assertEqual(done.exception["type"], "WorkerLostError")
+                    self.assertEqual(done.outcome, (state, fate))
+                    if state == "failure":
+                        self.assertEqual(done.exception["type"], "WorkerLostError")
                 self.assertEqual(self.template.exit_of(child)["code"], code)
 
     def test_other_content(self):

@@ -41,6 +41,9 @@ SCENES = {
     "states": ("proj.progress", []),
     "started": ("proj.tracked", []),
 }
+if BILLIARD < (4,):
+    # billiard 3 cannot pickle this one for Celery's main process and reports that instead.
+    del SCENES["exception that cannot be pickled"]
 if VERSION >= (5, 7) and BILLIARD >= (4, 3):
     SCENES["exit"] = ("proj.leaves", [])
 
@@ -173,9 +176,7 @@ class Ours:
             events.append(("task-succeeded", done.result, None, None))
         if done.state == "retry":
             events.append(("task-retried", None, repr_ or "None", None))
-        if done.state in ("failure", "rejected") and done.exception and not (
-            done.leaves and done.disposition == "requeue"
-        ):
+        if done.state in ("failure", "rejected") and done.exception:
             events.append(("task-failed", None, repr_, None))
         started = done.exception is None or done.traceback is not None
         if done.disposition in ("reject", "requeue") and started:
