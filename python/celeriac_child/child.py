@@ -1,6 +1,7 @@
 """A forked child: billiard's worker loop over the job socket."""
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from .outcomes import Run, as_main_process
 from .page import Page
 from .refusals import Refuser
 from .request import Delivery, has_own_request
+from .steward import MainProcess, Steward
 
 EX_PROTOCOL = 70
 
@@ -32,8 +34,10 @@ _ACK, _READY, _TASK = billiard_pool.ACK, billiard_pool.READY, billiard_pool.TASK
 class ForkPoolWorker(billiard.get_context("fork").Process):
     """The process object, named and numbered as those of Celery's prefork pool: `ForkPoolWorker-3`."""
 
+    _numbers = itertools.count(1)
+
     def __init__(self, slot: int):
-        super().__init__()
+        super().__init__(name=f"ForkPoolWorker-{next(self._numbers)}")
         self.daemon = True
         self.index = slot
         self.body = None
@@ -49,9 +53,9 @@ class TaskWorker(billiard_pool.Worker):
     flushes there) keep working. It takes jobs from `wait_for_job` and puts answers into `outq`.
     """
 
-    def __init__(self, app, hostname: str, job: JobSocket, page: Page, store: bool):
-        self.app = app
-        self.hostname = hostname
+    def __init__(self, worker, job: JobSocket, page: Page, store: bool):
+        self.app = app = worker.app
+        self.hostname = hostname = worker.hostname
         self.job = job
         self.page = page
         self.store = store
@@ -200,12 +204,12 @@ def flush() -> None:
             pass
 
 
-def prepare(slot: int) -> ForkPoolWorker:
-    """The process object of the next child; made in the template, which counts them."""
-    return ForkPoolWorker(slot)
+def prepare(frame: dict):
+    """The process object of the next child; made in the template, which counts those that run tasks."""
+    return MainProcess() if frame["role"] == "steward" else ForkPoolWorker(frame["slot"])
 
 
-def start(process, app, hostname: str, frame: dict, descriptors: list, parent: int) -> None:
+def start(process, worker, frame: dict, descriptors: list, parent: int) -> None:
     """What a fresh child does, from its fork to its end. Does not return."""
     code = billiard_pool.EX_FAILURE
     try:
@@ -219,8 +223,8 @@ def start(process, app, hostname: str, frame: dict, descriptors: list, parent: i
         adopt(errors, 2)
         shared = Page(page)
         os.close(page)
-        socket = JobSocket.from_descriptor(job)
-        process.body = TaskWorker(app, hostname, socket, shared, bool(frame.get("store")))
+        kind = Steward if frame["role"] == "steward" else TaskWorker
+        process.body = kind(worker, JobSocket.from_descriptor(job), shared, bool(frame.get("store")))
         code = process._bootstrap()
     finally:
         os._exit(code)

@@ -57,6 +57,16 @@ class SoftLimit:
             raise SoftTimeLimitExceeded()
 
 
+class NoLimit:
+    """For processes that run no tasks: nothing to hold back."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_exception) -> None:
+        pass
+
+
 def _is_traced(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code in _TRACERS:

@@ -15,6 +15,7 @@ from .frames import Closed, ControlSocket, ProtocolError
 
 EX_FAILURE = 1
 EX_PROTOCOL = 70
+ROLES = ("worker", "steward")
 
 
 def main(descriptor: int, start: dict) -> None:
@@ -63,7 +64,6 @@ class Template:
             frame = describe.hello(self.app, self.worker, app.banner(self.worker), changed)
         except BaseException as error:
             raise failures.of_app(error, doing) from error
-        self.hostname = self.worker.hostname
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         control.send(frame)
@@ -115,7 +115,7 @@ class Template:
                     frame, descriptors = self.control.receive()
                     if frame["op"] == "exit":
                         return 0
-                    if frame["op"] != "fork" or len(descriptors) != 4 or frame.get("role") != "worker":
+                    if frame["op"] != "fork" or len(descriptors) != 4 or frame.get("role") not in ROLES:
                         raise ProtocolError(f"unknown frame {frame['op']!r}")
                 except ProtocolError as error:
                     sys.__stderr__.write(f"celeriac: the worker broke the protocol: {error}\n")
@@ -124,7 +124,7 @@ class Template:
 
     def _fork(self, frame: dict, descriptors: list) -> int:
         slot = frame["slot"]
-        process = self.child.prepare(slot)
+        process = self.child.prepare(frame)
         self.child.flush()
         pid = os.fork()
         if not pid:
@@ -132,7 +132,7 @@ class Template:
             self.control.close()
             for descriptor in self.children:
                 os.close(descriptor)
-            self.child.start(process, self.app, self.hostname, frame, descriptors, self.pid)
+            self.child.start(process, self.worker, frame, descriptors, self.pid)
         try:
             os.setpgid(pid, pid)
         except OSError:

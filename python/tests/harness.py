@@ -193,10 +193,13 @@ class Template:
         while child.exit is None:
             frame = self.receive()
             assert frame["op"] == "exit", frame
-            for one in self.children:
-                if one.pid == frame["pid"]:
-                    one.exit = frame
+            self.note(frame)
         return child.exit
+
+    def note(self, frame: dict) -> None:
+        for child in self.children:
+            if child.pid == frame["pid"]:
+                child.exit = frame
 
     def printed(self) -> str:
         self.output.seek(0)
@@ -237,6 +240,9 @@ class Child:
         theirs.close()
         os.close(page)
         forked = template.receive()
+        while forked["op"] == "exit":
+            template.note(forked)
+            forked = template.receive()
         assert forked["op"] == "forked" and forked["slot"] == slot, forked
         self.pid = forked["pid"]
         (self.pidfd,) = forked["descriptors"]
