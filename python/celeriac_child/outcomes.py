@@ -174,7 +174,6 @@ class Run:
             # worker/request.py:on_failure raises it, which ends Celery's main process.
             acks = getattr(self.task, "acks_on_failure", self.task.acks_on_failure_or_timeout)
             settlement.disposition = settlement.disposition or (ACK if acks else REJECT)
-            self.leaves = True
         state = _state_of(error)
         disposition = settlement.disposition or REQUEUE
         if state == FAILURE and disposition == REQUEUE and "task-failed" not in settlement.events:

@@ -157,7 +157,7 @@ class Outcomes(unittest.TestCase):
 
     def test_a_task_out_of_memory_has_failed(self):
         done = self.do("proj.hungry")
-        self.assertEqual((done.outcome, done.leaves), (("failure", "ack"), True))
+        self.assertEqual((done.outcome, done.leaves), (("failure", "ack"), False))
         self.assertEqual(self.do("proj.add", 1, 2).result, "3")
 
     def test_a_task_that_exits(self):
