@@ -21,9 +21,11 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "logs.py",
     "outcomes.py",
     "page.py",
+    "refusals.py",
     "request.py",
     "results.py",
     "sources.py",
+    "steward.py",
     "template.py",
 ];
 
