@@ -1,6 +1,8 @@
 //! Existing Celery apps, run by `celeriac -A proj worker`: real Celery sends and reads.
 
+mod deaths;
 mod first;
+mod loading;
 
 use celeriac_testkit::services::python::{App as Celery, CeleryWorker, Python};
 use celeriac_testkit::services::redis::Redis;
@@ -8,8 +10,7 @@ use std::path::Path;
 
 /// A Redis, and an app that uses it for messages and results.
 struct Scene {
-    /// It lives as long as the app.
-    _redis: Redis,
+    redis: Redis,
     app: Celery,
 }
 
@@ -21,7 +22,7 @@ impl Scene {
              app = Celery('proj', broker=os.environ['URL'], backend=os.environ['URL'])\n{more}\n"
         );
         let app = python.app(&source, &[("URL", &redis.url())]);
-        Self { _redis: redis, app }
+        Self { redis, app }
     }
 
     /// Starts `celeriac -A proj worker` with more arguments.
