@@ -247,6 +247,22 @@ class OursResults(Ours):
     results, task = True, "bench.result"
 
 
+class OursPython(Ours):
+    """The app of the Celery peers, unchanged, in our Python children."""
+
+    name = "celeriac, Python app"
+    fast = False
+
+    def command(self):
+        return [self.options.celeriac, "-A", "celery_peer", "--python", sys.executable, "worker",
+                "-c", self.options.processes, "-l", "error", "--no-task-events"]
+
+
+class OursPythonResults(OursPython):
+    name = "celeriac, Python app, results"
+    results, task = True, "bench.result"
+
+
 class Dramatiq(Peer):
     name = "Dramatiq"
 
@@ -306,7 +322,7 @@ class Apalis(Peer):
 
 
 PEERS = [CeleryPrefork, CeleryThreads, Dramatiq, Apalis, Ours, CeleryResults, DramatiqResults,
-         OursResults]
+         OursResults, OursPython, OursPythonResults]
 
 
 # -- one measurement ---------------------------------------------------------------------------
@@ -431,6 +447,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--programs", type=Path, default=HERE / "programs/target/release",
                         help="where the programs of bench/programs are built")
+    parser.add_argument("--celeriac", type=Path, default=HERE.parent / "target/release/celeriac",
+                        help="the program that runs Python apps")
     parser.add_argument("--tasks", type=int, default=20_000, help="the backlog of the Python peers")
     parser.add_argument("--fast-tasks", type=int, default=200_000,
                         help="the backlog of celeriac, which drains the other too fast to be measured")

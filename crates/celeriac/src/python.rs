@@ -110,6 +110,12 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
     let hello = app.hello();
     let mut registry = Registry::default();
     for (name, task) in &hello.tasks {
+        if let Some(strategy) = &task.strategy {
+            return Err(TaskError::fail(format!(
+                "task {name} has the strategy {strategy}, which works inside Celery's own worker only: \
+                 consume its queue with `celery worker`, and the others here with -Q"
+            )));
+        }
         let policy = policy(name, task, settings)?;
         registry.add(Arc::new(Traced { name: name.clone(), policy }))?;
     }

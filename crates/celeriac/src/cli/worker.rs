@@ -204,11 +204,30 @@ fn app_banner(session: &Session, hello: &Hello) {
     for line in &hello.banner {
         session.output.line(line);
     }
-    if !hello.threads.is_empty() {
-        tracing::warn!(
-            threads = hello.threads.join(", "),
-            "the app has threads before its children are forked: they will not have them"
-        );
+    let coroutines: Vec<&str> = hello
+        .tasks
+        .iter()
+        .filter(|(_, task)| task.coroutine)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    for (what, names) in [
+        (
+            "threads that children will not have: they are forked after the app is loaded",
+            &hello.threads,
+        ),
+        ("bootsteps, which this version does not run", &hello.steps),
+        (
+            "receivers of signals of Celery's main process, which this version does not send",
+            &hello.receivers,
+        ),
+        (
+            "tasks that are coroutines, which a prefork pool cannot run, here as under Celery",
+            &coroutines.iter().map(|name| (*name).to_owned()).collect(),
+        ),
+    ] {
+        if !names.is_empty() {
+            tracing::warn!("the app has {what}: {}", names.join(", "));
+        }
     }
     let settings = session.app.settings();
     tracing::info!(
