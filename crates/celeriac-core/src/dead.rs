@@ -31,11 +31,13 @@ pub enum DeadReason {
     TimedOut,
     /// It was started, acknowledged early, and the worker shut down.
     Shutdown,
+    /// It was started, acknowledged early, and the worker died.
+    WorkerLost,
 }
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Failed,
         Self::Rejected,
         Self::Undecodable,
@@ -46,6 +48,7 @@ impl DeadReason {
         Self::Poison,
         Self::TimedOut,
         Self::Shutdown,
+        Self::WorkerLost,
     ];
 
     /// The stable name.
@@ -61,6 +64,7 @@ impl DeadReason {
             Self::Poison => "poison",
             Self::TimedOut => "timed-out",
             Self::Shutdown => "shutdown",
+            Self::WorkerLost => "worker-lost",
         }
     }
 }
@@ -96,6 +100,15 @@ pub struct Attempt {
     pub outcome: String,
     /// The error, cut to [`crate::limits::DETAIL_BYTES_MAX`].
     pub detail: String,
+}
+
+/// What a history says of a run whose worker died.
+pub fn worker_died(acknowledged: bool) -> &'static str {
+    if acknowledged {
+        "the worker that ran it died after the message was acknowledged"
+    } else {
+        "the worker that held it died"
+    }
 }
 
 /// Appends to a history that keeps its first entry and the latest [`crate::limits::HISTORY_MAX`].

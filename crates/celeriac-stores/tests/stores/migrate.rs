@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tokio::time::Instant;
 
 const FIRST_FORMAT: &str = include_str!("../../src/sqlite/migrations/001_initial.sql");
+const SECOND_FORMAT: &str = include_str!("../../src/sqlite/migrations/002_lanes.sql");
 
 /// Writes a store of format 1: of ten messages eight wait, one is scheduled, one is leased.
 fn format_1(path: &std::path::Path, rows: u32) {
@@ -58,13 +59,27 @@ fn format_1(path: &std::path::Path, rows: u32) {
     .unwrap();
 }
 
+/// The same as the program with the next format left it.
+fn format_2(path: &std::path::Path, rows: u32) {
+    format_1(path, rows);
+    let file = Connection::open(path).unwrap();
+    file.execute_batch(SECOND_FORMAT).unwrap();
+    file.execute_batch("UPDATE meta SET value = '2' WHERE key = 'format_version'").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_of_an_older_program_is_migrated_with_everything_in_it() {
     let given = std::env::var_os("CELERIAC_ROWS");
     let rows: u32 = given.map_or(20_000, |rows| rows.to_str().unwrap().parse().unwrap());
+    for write in [format_1, format_2] {
+        is_migrated(write, rows).await;
+    }
+}
+
+async fn is_migrated(write: fn(&std::path::Path, u32), rows: u32) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("queue.db");
-    format_1(&path, rows);
+    write(&path, rows);
 
     let begun = Instant::now();
     let (store, _clock) = open(&path, 1);
