@@ -102,10 +102,10 @@ pub struct Attempt {
     pub detail: String,
 }
 
-/// What a history says of a run whose worker died.
-pub fn worker_died(acknowledged: bool) -> &'static str {
+/// What a history says of a run whose worker is lost.
+pub fn worker_lost(acknowledged: bool) -> &'static str {
     if acknowledged {
-        "the worker that ran it died after the message was acknowledged"
+        "the worker that ran it is gone and had acknowledged the message"
     } else {
         "the worker that held it died"
     }

@@ -336,8 +336,8 @@ impl Broker for SqliteStore {
     }
 
     async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError> {
-        let returned = self.write("return strays", Synced, move |connection, _| {
-            nodes::return_strays(connection, node, &known)
+        let returned = self.write("return strays", Synced, move |connection, context| {
+            nodes::return_strays(connection, context, node, &known)
         });
         returned.await
     }

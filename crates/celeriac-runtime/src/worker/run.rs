@@ -25,7 +25,7 @@ use crate::handler::RunContext;
 use crate::pool::{ProcessOptions, ProcessPool};
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
-use celeriac_core::dead::{DeadReason, worker_died};
+use celeriac_core::dead::{DeadReason, worker_lost};
 use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
@@ -653,7 +653,7 @@ impl Loop {
                     conclude::set_aside(run, DeadReason::Poison, failure, sender)
                 }
                 Refusal::Lost => {
-                    let failure = Failure::permanent(ExceptionInfo::worker_lost(worker_died(true)));
+                    let failure = Failure::permanent(ExceptionInfo::worker_lost(worker_lost(true)));
                     conclude::set_aside(run, DeadReason::WorkerLost, failure, sender)
                 }
             });

@@ -96,6 +96,9 @@ pub async fn every_way_back_keeps_the_mark(harness: &Harness) {
     assert_eq!(fixture.store.deregister(one).await.unwrap(), 1);
     let came = fixture.fetch(two, 9).await;
     assert_eq!((ids(&came), marks(&came)), (vec!["known"], vec![true]));
+    let run = &came[0].history[0];
+    assert_eq!((run.worker.as_str(), run.outcome.as_str()), ("celery@a", "worker-lost"));
+    assert_eq!(run.started_at, Some(fixture.now()));
 }
 
 /// It is set aside and does not run, so nothing that holds runs back holds it.

@@ -8,7 +8,7 @@ use super::pack::Pack;
 use super::packet::{Packet, split};
 use super::script::{CHECK, RELEASE, REMOVE};
 use super::walk::{self, Entry};
-use celeriac_core::dead::{DeadReason, worker_died};
+use celeriac_core::dead::{DeadReason, worker_lost};
 use celeriac_core::record::Recorder;
 use celeriac_core::store::{Finding, Outgoing, Page, Plan, Released, Stored};
 use celeriac_core::{QueueName, StoreError};
@@ -224,7 +224,7 @@ async fn bury_lost(core: &Core, queue: &QueueName, count_max: u64) -> Result<u64
 }
 
 fn lost_unit(core: &Core, queue: &QueueName, record: Vec<u8>) -> Option<Unit> {
-    let exception = ExceptionInfo::worker_lost(worker_died(true));
+    let exception = ExceptionInfo::worker_lost(worker_lost(true));
     let (_, payload) = split(&record)?;
     let (reason, now) = (DeadReason::WorkerLost, core.now());
     let letter = Letter::of_payload(queue.as_str(), payload, reason, &exception.summary(), now);

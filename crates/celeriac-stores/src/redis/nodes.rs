@@ -6,7 +6,7 @@ use super::pack::Pack;
 use super::packet::{Packet, queue_of, split};
 use super::script::NODES;
 use super::{Core, micros_to_time};
-use celeriac_core::dead::{Attempt, remember, worker_died};
+use celeriac_core::dead::{Attempt, remember, worker_lost};
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::{Lease, LeaseTimes, Recovery};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, NodeView, Place, Plan, Sweep};
@@ -186,9 +186,7 @@ pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
     Ok(swept)
 }
 
-/// Returns what a node held; whoever does a part of it, each message goes once.
-async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreError> {
-    let mut swept = Sweep::default();
+async fn name_of(core: &Core, node: &str) -> Result<String, StoreError> {
     let mut named = redis::cmd("HGET");
     named.arg(core.keys.own(&format!("node:{node}"))).arg("info");
     let name = match core.link.call("read a worker", &named).await? {
@@ -196,7 +194,13 @@ async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreE
         _ => None,
     };
     let name = name.and_then(|info| info.get("name")?.as_str().map(str::to_owned));
-    let name = name.unwrap_or_else(|| format!("node {node}"));
+    Ok(name.unwrap_or_else(|| format!("node {node}")))
+}
+
+/// Returns what a node held; whoever does a part of it, each message goes once.
+async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreError> {
+    let mut swept = Sweep::default();
+    let name = name_of(core, node).await?;
     let hash = format!("orphans:{node}");
     let mut rows = rows_of(core, &hash).await?;
     // The one that was taken last goes to the head first.
@@ -209,7 +213,7 @@ async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreE
             let begun = begun(&started);
             let record = match how {
                 "died" => bereaved(core, &name, *row, &record, begun, &mut swept),
-                _ => redelivered(core, *row, &record, begun),
+                _ => redelivered(core, &name, *row, &record, begun),
             };
             units.push(unit(&hash, *row, Deed::Back { place: Place::Head, record }));
         }
@@ -283,7 +287,6 @@ fn bereaved(
     begun: Begun,
     swept: &mut Sweep,
 ) -> Vec<u8> {
-    let now = core.now();
     commit::rewritten(core, Some(record), |packet| {
         commit::keep_place(packet, Place::Head, row);
         packet.notes.lost |= begun.acknowledged;
@@ -296,23 +299,31 @@ fn bereaved(
         | Recovery::Poison(suspicion)) = verdict;
         packet.notes.suspicion = suspicion;
         packet.notes.redelivered = true;
-        let attempt = Attempt {
-            retries: packet.message.headers.retries(),
-            worker: node.to_owned(),
-            started_at: begun.at.map(micros_to_time),
-            ended_at: now,
-            outcome: "worker-lost".to_owned(),
-            detail: worker_died(lost).to_owned(),
-        };
-        remember(&mut packet.notes.history, attempt);
+        note_loss(core, packet, node, begun);
     })
 }
 
+/// Notes the run that a worker did not end.
+fn note_loss(core: &Core, packet: &mut Packet, node: &str, begun: Begun) {
+    let attempt = Attempt {
+        retries: packet.message.headers.retries(),
+        worker: node.to_owned(),
+        started_at: begun.at.map(micros_to_time),
+        ended_at: core.now(),
+        outcome: "worker-lost".to_owned(),
+        detail: worker_lost(packet.notes.lost).to_owned(),
+    };
+    remember(&mut packet.notes.history, attempt);
+}
+
 /// A record that was handed back: it may have begun.
-fn redelivered(core: &Core, row: i64, record: &[u8], begun: Begun) -> Vec<u8> {
+fn redelivered(core: &Core, node: &str, row: i64, record: &[u8], begun: Begun) -> Vec<u8> {
     commit::rewritten(core, Some(record), |packet| {
         commit::keep_place(packet, Place::Head, row);
-        packet.notes.lost |= begun.acknowledged;
+        if begun.acknowledged && !packet.notes.lost {
+            packet.notes.lost = true;
+            note_loss(core, packet, node, begun);
+        }
         packet.notes.redelivered = true;
     })
 }
@@ -332,13 +343,17 @@ pub(super) async fn return_strays(
     let mut strays = rows_of(core, &hash).await?;
     strays.retain(|row| !known.contains(row));
     strays.sort_unstable_by(|a, b| b.cmp(a));
+    if strays.is_empty() {
+        return Ok(0);
+    }
+    let name = name_of(core, &node.0.to_string()).await?;
     let mut returned = 0;
     for some in strays.chunks(RETURN_MAX) {
         let (records, started) = read_held(core, &hash, node.0, some).await?;
         let mut units = Vec::new();
         for ((row, record), started) in some.iter().zip(records).zip(started) {
             if let Answer::BulkString(record) = record {
-                let record = redelivered(core, *row, &record, begun(&started));
+                let record = redelivered(core, &name, *row, &record, begun(&started));
                 units.push(unit(&hash, *row, Deed::Back { place: Place::Head, record }));
             }
         }

@@ -6,7 +6,7 @@ use super::rows::{
     ALIVE, BY_ITS_WORKER, BY_ONE_THAT_LEFT, DIED, SIGNED_OFF, history_of, history_text, instant,
     micros, queue_of, waiting_state,
 };
-use celeriac_core::dead::{Attempt, remember, worker_died};
+use celeriac_core::dead::{Attempt, remember, worker_lost};
 use celeriac_core::lease::{Lease, LeaseTimes, Recovery, Suspicion, is_dead};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, NodeView, Sweep};
 use celeriac_core::{QueueName, StoreError};
@@ -107,7 +107,7 @@ pub(super) fn deregister(
     let mut returned = 0;
     for row in leased_by(connection, node)? {
         // Unlike a release, this says nothing of what had begun: the next owner has to be told.
-        return_row(connection, row.row, row.suspicion, None, Mark::Kept)?;
+        leave_behind(connection, context, node, &row)?;
         returned += 1;
     }
     connection
@@ -122,6 +122,7 @@ pub(super) fn deregister(
 /// Gives back what a node holds and does not know of.
 pub(super) fn return_strays(
     connection: &Connection,
+    context: &Context,
     node: NodeId,
     known: &[Lease],
 ) -> Result<u64, StoreError> {
@@ -129,7 +130,7 @@ pub(super) fn return_strays(
     let mut returned = 0;
     for leased in leased_by(connection, node)? {
         if !known.contains(&Lease { row: leased.row, token: leased.token }) {
-            return_row(connection, leased.row, leased.suspicion, None, Mark::Kept)?;
+            leave_behind(connection, context, node, &leased)?;
             returned += 1;
         }
     }
@@ -143,7 +144,40 @@ struct LeasedRow {
     started_at: Option<i64>,
     retries: u32,
     history: Option<String>,
-    acknowledged: bool,
+    acknowledged: i64,
+}
+
+impl LeasedRow {
+    /// Its history with the run that its worker did not end.
+    fn history_after(&self, context: &Context, node: &str) -> Result<Option<String>, StoreError> {
+        let attempt = Attempt {
+            retries: self.retries,
+            worker: node.to_owned(),
+            started_at: self.started_at.map(instant),
+            ended_at: context.clock.wall(),
+            outcome: "worker-lost".to_owned(),
+            detail: worker_lost(self.acknowledged >= BY_ITS_WORKER).to_owned(),
+        };
+        // A history that cannot be read must not keep the messages from coming back.
+        let mut history = history_of(self.history.as_deref()).unwrap_or_default();
+        remember(&mut history, attempt);
+        history_text(&history)
+    }
+}
+
+/// Returns what a living node leaves behind; what it has acknowledged did not end.
+fn leave_behind(
+    connection: &Connection,
+    context: &Context,
+    node: NodeId,
+    leased: &LeasedRow,
+) -> Result<(), StoreError> {
+    let history = if leased.acknowledged == BY_ITS_WORKER {
+        leased.history_after(context, &name_of(connection, node.0)?)?
+    } else {
+        None
+    };
+    return_row(connection, leased.row, leased.suspicion, history.as_deref(), Mark::Kept)
 }
 
 fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, StoreError> {
@@ -162,7 +196,7 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
                         retries: row.get(4)?,
                         history: row.get(5)?,
                         token: row.get(6)?,
-                        acknowledged: row.get::<_, i64>(7)? >= BY_ITS_WORKER,
+                        acknowledged: row.get(7)?,
                     })
                 })?
                 .collect()
@@ -276,24 +310,13 @@ fn recover(
     leased: &LeasedRow,
     swept: &mut Sweep,
 ) -> Result<(), StoreError> {
-    let attempt = Attempt {
-        retries: leased.retries,
-        worker: node.to_owned(),
-        started_at: leased.started_at.map(instant),
-        ended_at: context.clock.wall(),
-        outcome: "worker-lost".to_owned(),
-        detail: worker_died(leased.acknowledged).to_owned(),
-    };
     let verdict = leased.suspicion.after_worker_death();
     let (Recovery::Requeue(suspicion) | Recovery::Isolate(suspicion) | Recovery::Poison(suspicion)) =
         verdict;
-    // A history that cannot be read must not keep a dead worker's messages from coming back.
-    let mut history = history_of(leased.history.as_deref()).unwrap_or_default();
-    remember(&mut history, attempt);
-    let history = history_text(&history)?;
+    let history = leased.history_after(context, node)?;
     return_row(connection, leased.row, suspicion, history.as_deref(), Mark::Kept)?;
     swept.requeued += 1;
-    if leased.acknowledged {
+    if leased.acknowledged >= BY_ITS_WORKER {
         swept.lost += 1;
         return Ok(());
     }

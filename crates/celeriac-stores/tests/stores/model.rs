@@ -325,7 +325,10 @@ impl Run {
             self.stale.push(lease);
             let known = self.known.get_mut(&id).unwrap();
             (known.stand, known.left_behind) = (Stand::Ready, true);
-            known.over |= std::mem::take(&mut known.marked);
+            if std::mem::take(&mut known.marked) && !known.over {
+                known.over = true;
+                known.lost += 1;
+            }
         }
         self.register().await;
     }

@@ -60,7 +60,7 @@ async fn what_a_lost_worker_acknowledged_is_told_and_never_runs() {
 
         let running = start(&of.app).await;
         let text = failure(&alone).await;
-        assert!(text.starts_with("WorkerLostError('the worker that ran it died"), "{text}");
+        assert!(text.starts_with("WorkerLostError('the worker that ran it is gone"), "{text}");
         assert!(failure(&stranger).await.contains("WorkerLostError"));
         let text = failure(&chord).await;
         assert!(text.starts_with("ChordError('Dependency member raised WorkerLostError"), "{text}");
