@@ -3,14 +3,15 @@
 use crate::clock;
 use crate::dead::{Attempt, DeadReason, remember};
 use crate::lease::Recovery;
-use crate::outcome::{ChildDeath, Failure, Outcome};
+use crate::outcome::{Acks, ChildDeath, Disposition, Failure, Outcome, Traced, TracedState};
 use crate::record::Recorder;
 use crate::retry::RetryPolicy;
 use crate::store::{Delivery, Fate, Outgoing, Place, Plan};
 use crate::trail::{CHILDREN_MAX, children_of};
 use crate::workflow::{self, Sender};
-use celeriac_wire::{Embed, ExceptionInfo, State, Value};
+use celeriac_wire::{Embed, ExceptionInfo, State, Value, value_repr};
 use jiff::Timestamp;
+use std::borrow::Cow;
 
 /// A delivery and what its worker knows when it ends.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Run<'a> {
     pub embed: &'a Embed,
     /// When and how often it may run again.
     pub retry: &'a RetryPolicy,
+    /// What happens to its message when its run is cut off.
+    pub acks: Acks,
     /// Whether results are not wanted.
     pub ignore_result: bool,
     /// Who ran it, from when to when.
@@ -45,7 +48,7 @@ pub struct Conclusion {
 #[non_exhaustive]
 pub enum Verdict {
     /// SUCCESS with this value.
-    Succeeded(Value),
+    Succeeded(Returned),
     /// FAILURE and a dead letter.
     Failed(Failure),
     /// It runs again at this time.
@@ -75,6 +78,25 @@ pub enum Verdict {
     ChildLost(Failure),
 }
 
+/// What a successful run returned, for events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Returned {
+    /// The value.
+    Value(Value),
+    /// Its `repr`, made where it was returned.
+    Text(String),
+}
+
+impl Returned {
+    /// The value as Python shows it.
+    pub fn repr(&self) -> Cow<'_, str> {
+        match self {
+            Self::Value(value) => Cow::Owned(value_repr(value)),
+            Self::Text(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
 /// Concludes a run.
 pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Conclusion {
     match outcome {
@@ -102,10 +124,53 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
         }
         Outcome::Ignore => done(Plan::default(), Verdict::Ignored),
         Outcome::Cancelled => revoke(run, true, false, sender),
+        Outcome::Interrupted if !run.acks.late => {
+            let text = "the worker shut down while it ran, after its message was acknowledged";
+            let failure = Failure::permanent(ExceptionInfo::worker_lost(text));
+            set_aside(run, DeadReason::Shutdown, failure, sender)
+        }
         Outcome::Interrupted => give_back(run, "the worker shut down".to_owned()),
         Outcome::Returned { reason } => give_back(run, reason),
         Outcome::ChildLost(death) => lose_child(run, &death, sender),
+        Outcome::Traced(traced) => settle_traced(run, *traced),
     }
+}
+
+/// What Celery's tracer did stands: the result is written and the message settled, nothing is sent.
+fn settle_traced(run: &Run<'_>, traced: Traced) -> Conclusion {
+    let Traced { state, disposition, result } = traced;
+    let mut plan = Plan::default();
+    plan.results
+        .extend(result.map(|meta| run.recorder.traced(&run.delivery.message.headers, meta)));
+    let verdict = match state {
+        TracedState::Succeeded(text) => {
+            Verdict::Succeeded(Returned::Text(text.unwrap_or_else(|| "None".to_owned())))
+        }
+        TracedState::Failed(failure) => Verdict::Failed(failure),
+        TracedState::Retried(failure) => Verdict::Retried { at: run.recorder.now, failure },
+        TracedState::Ignored => Verdict::Ignored,
+        TracedState::Rejected { reason } if disposition == Disposition::Requeue => {
+            let attempt = Some(attempt(run, "rejected", reason));
+            let fate = Fate::Release { place: Place::Tail, attempt };
+            return Conclusion { fate, plan, verdict: Verdict::Rejected { requeue: true } };
+        }
+        TracedState::Rejected { reason } => {
+            let fate = dead(run, DeadReason::Rejected, reason);
+            return Conclusion { fate, plan, verdict: Verdict::Rejected { requeue: false } };
+        }
+        TracedState::Revoked => Verdict::Revoked { terminated: false, expired: false },
+    };
+    let fate = match (&verdict, disposition) {
+        (_, Disposition::Requeue) => Fate::Release { place: Place::Tail, attempt: None },
+        (Verdict::Failed(failure), _) => dead(run, failure.reason, failure.exception.summary()),
+        _ => Fate::Done,
+    };
+    Conclusion { fate, plan, verdict }
+}
+
+fn dead(run: &Run<'_>, reason: DeadReason, detail: String) -> Fate {
+    let attempt = Some(attempt(run, reason.as_str(), detail.clone()));
+    Fate::Dead { reason, detail, attempt }
 }
 
 /// Back to its place, without blame.
@@ -148,6 +213,13 @@ fn lose_child(run: &Run<'_>, death: &ChildDeath, sender: &mut Sender<'_>) -> Con
         Some(stderr) => format!("{}\n{}", death.summary(), end_of(stderr, STDERR_IN_HISTORY)),
     };
     let noted = attempt(run, "child-lost", detail);
+    if !run.acks.requeue_lost {
+        let mut conclusion = set_aside(run, DeadReason::WorkerLost, failure, sender);
+        if let Fate::Dead { attempt, .. } = &mut conclusion.fate {
+            *attempt = Some(noted);
+        }
+        return conclusion;
+    }
     if !matches!(recovery, Recovery::Poison(_)) {
         let fate = Fate::Lost { suspicion, attempt: noted };
         return Conclusion { fate, plan: Plan::default(), verdict: Verdict::ChildLost(failure) };
@@ -184,7 +256,7 @@ fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
                 recorder.children.truncate(CHILDREN_MAX);
                 plan.results.push(recorder.of(headers, State::Success, value.clone(), None));
             }
-            done(plan, Verdict::Succeeded(value))
+            done(plan, Verdict::Succeeded(Returned::Value(value)))
         }
         // Celery 5.7 trace.py: a callback or chain that cannot be sent fails the task.
         Err(error) => {

@@ -31,7 +31,8 @@ pub enum DeadReason {
     TimedOut,
     /// It was started, acknowledged early, and the worker shut down.
     Shutdown,
-    /// It was started, acknowledged early, and the worker died.
+    /// It was started, and whoever ran it died: it was acknowledged early, or its task does not want it
+    /// to run again.
     WorkerLost,
 }
 

@@ -1,7 +1,7 @@
 //! How a run ended, and the classifier that finds failures inside returned values.
 
 use crate::dead::DeadReason;
-use celeriac_wire::{ExceptionInfo, Value};
+use celeriac_wire::{ExceptionInfo, ResultMeta, Value};
 use std::time::Duration;
 
 /// How one run of a task ended.
@@ -39,6 +39,69 @@ pub enum Outcome {
     },
     /// The child that ran it died: this counts against the message.
     ChildLost(ChildDeath),
+    /// Celery's own tracer ran it, in Python, and did what follows: callbacks, chords, retries. What
+    /// is left to write is its result and the fate of its message.
+    Traced(Box<Traced>),
+}
+
+/// A run as Celery's tracer reports it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traced {
+    /// How it ended.
+    pub state: TracedState,
+    /// What Celery's rules make of its message.
+    pub disposition: Disposition,
+    /// Its result as the app's backend writes it; `None` when it is not wanted, or was stored by
+    /// the child itself.
+    pub result: Option<ResultMeta>,
+}
+
+/// How a traced run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TracedState {
+    /// It returned; the `repr` of its value, cut as Celery cuts it for events.
+    Succeeded(Option<String>),
+    /// It failed for good.
+    Failed(Failure),
+    /// It has sent itself again.
+    Retried(Failure),
+    /// It wants nothing stored (Celery's `Ignore`).
+    Ignored,
+    /// It gave its message back (Celery's `Reject`).
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+    /// It found that it was revoked.
+    Revoked,
+}
+
+/// What Celery's rules make of a message that was run (`celery/worker/request.py`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It is done.
+    Ack,
+    /// It is not wanted any more.
+    Reject,
+    /// It goes back to its queue.
+    Requeue,
+}
+
+/// What Celery's rules make of a message when whoever runs it dies or is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acks {
+    /// It counts as done only when its task has ended (`acks_late`); otherwise from its start on, and
+    /// then it never runs again.
+    pub late: bool,
+    /// It runs again when its child dies (`reject_on_worker_lost`).
+    pub requeue_lost: bool,
+}
+
+impl Default for Acks {
+    /// Native tasks run at least once.
+    fn default() -> Self {
+        Self { late: true, requeue_lost: true }
+    }
 }
 
 /// How the child process died that ran a task.

@@ -51,6 +51,11 @@ impl Recorder<'_> {
         if let Some(body) = &self.arguments {
             self.extend(&mut meta, headers, body);
         }
+        self.traced(headers, meta)
+    }
+
+    /// The record of a result that Celery has made for the message with these headers.
+    pub fn traced(&self, headers: &Headers, meta: ResultMeta) -> ResultRecord {
         ResultRecord {
             meta,
             task: headers.task().map(str::to_owned),

@@ -1,7 +1,7 @@
 //! What the worker knows of a task: its name, its policy and how to run it.
 
 use crate::cancel::Cancellation;
-use celeriac_core::outcome::{Classifier, Outcome};
+use celeriac_core::outcome::{Acks, Classifier, Outcome};
 use celeriac_core::record::Recorder;
 use celeriac_core::retry::RetryPolicy;
 use celeriac_core::store::{Delivery, Store};
@@ -9,7 +9,7 @@ use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Target};
 use celeriac_core::trail::Trail;
 use celeriac_core::{Clock, StoreError};
 use celeriac_wire::codec::{self, Accept};
-use celeriac_wire::{Body, State, Value};
+use celeriac_wire::{Body, Message, ResultMeta, State, Value};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ use std::time::Duration;
 pub struct TaskPolicy {
     /// When and how often it is retried.
     pub retry: RetryPolicy,
+    /// What happens to its message when its run is cut off.
+    pub acks: Acks,
     /// Its soft time limit: it is told to stop.
     pub soft_time_limit: Option<Duration>,
     /// Its hard time limit: it is stopped.
@@ -90,23 +92,37 @@ impl fmt::Debug for RunContext {
 }
 
 impl RunContext {
+    /// Stores a state that Celery's backend has written, readable while the task runs. `false`: the
+    /// lease is lost and nothing was stored.
+    ///
+    /// # Errors
+    /// The store's error; the task may go on.
+    pub async fn store_traced(&self, meta: ResultMeta) -> Result<bool, StoreError> {
+        let record = self.recorder(None).traced(&self.delivery.message.headers, meta);
+        self.store.store_state(self.delivery.lease, record).await
+    }
+
     /// Stores a custom state with its metadata, readable while the task runs (Celery's
     /// `update_state`). `false`: the lease is lost and nothing was stored.
     ///
     /// # Errors
     /// The store's error; the task may go on.
     pub async fn store_state(&self, state: State, meta: Value) -> Result<bool, StoreError> {
-        let recorder = Recorder {
+        let recorder = self.recorder(arguments_of(&self.delivery, self.result_extended));
+        let record = recorder.of(&self.delivery.message.headers, state, meta, None);
+        self.store.store_state(self.delivery.lease, record).await
+    }
+
+    fn recorder(&self, arguments: Option<Body>) -> Recorder<'_> {
+        Recorder {
             worker: &self.node,
             queue: self.delivery.queue.as_str(),
             enqueued_at: Some(self.delivery.enqueued_at),
             started_at: Some(self.started_at),
             now: self.clock.wall(),
             children: self.trail.children(),
-            arguments: arguments_of(&self.delivery, self.result_extended),
-        };
-        let record = recorder.of(&self.delivery.message.headers, state, meta, None);
-        self.store.store_state(self.delivery.lease, record).await
+            arguments,
+        }
     }
 }
 
@@ -116,6 +132,10 @@ pub trait Handler: Send + Sync {
     fn name(&self) -> &str;
     /// How it is run.
     fn policy(&self) -> &TaskPolicy;
+    /// Whether its messages' bodies are for somebody else to read: they stay bytes here.
+    fn takes_bytes(&self) -> bool {
+        false
+    }
     /// Binds the arguments and runs the body. Never panics for bad arguments; a panic of the body
     /// is caught by the pool.
     fn run(&self, run: RunContext, body: Body) -> BoxFuture<'static, Outcome>;
@@ -165,6 +185,15 @@ impl Registry {
     /// The task of a name.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Handler>> {
         self.tasks.get(name)
+    }
+
+    /// Whether the body of a message is for somebody else to read. Of a task that is not known, it is
+    /// when any task's is.
+    pub fn takes_bytes(&self, message: &Message) -> bool {
+        match self.tasks.get(message.headers.task().unwrap_or_default()) {
+            Some(handler) => handler.takes_bytes(),
+            None => self.tasks.values().any(|handler| handler.takes_bytes()),
+        }
     }
 
     /// The limits that the tasks state, for the store. A task with a rate for each worker is among

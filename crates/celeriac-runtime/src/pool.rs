@@ -1,33 +1,35 @@
 //! The process pool: tasks run in child processes of the worker.
 //!
-//! A child is the same program once more. It enters at [`serve_child`], says that it is ready, and
-//! runs one task at a time; worker and child speak in frames (`frame`) over a socket that the child
-//! finds as its standard input. For the worker a run is a future as any other ([`ProcessPool::run`]):
-//! dropping it kills the child, which is how hard limits and cancellations are enforced even on a
-//! body that never yields. Only the child's own task is affected by its end.
+//! For the worker a run is a future as any other: dropping it kills the child, which is how hard
+//! limits and cancellations are enforced even on a body that never yields. Only the child's own task
+//! is affected by its end. There are two kinds of children: the program once more (`native`), and
+//! Python that runs a Celery app (`python`).
 //!
-//! `process` starts, kills and reaps, `crew` is the table of children, `supervisor` keeps it
-//! complete, `run` is one task in one child, `output` reads what children print, `policy` decides.
-//! The pure parts are tested beside them, the whole in `crates/celeriac/tests/e2e/pool`.
+//! `process` kills and waits, `crew` is the table of children, `supervisor` keeps it complete, `kind`
+//! is what differs between kinds, `output` reads what children print, `policy` decides. The pure parts
+//! are tested beside them, the whole in `crates/celeriac/tests/e2e/pool`.
 
-mod channel;
-mod child;
 mod crew;
-mod frame;
+mod kind;
+mod native;
 mod output;
 mod policy;
 mod process;
-mod run;
+#[cfg(target_os = "linux")]
+pub mod python;
 mod supervisor;
 
-pub use child::{ChildTasks, Offer, Prepare, is_child, serve_child};
+pub use native::{ChildTasks, Offer, Prepare, is_child, serve_child};
+pub use output::{Relay, Stream};
 pub use process::{CHILD_VARIABLE, Launch};
 
 use crate::handler::RunContext;
 use crate::worker::control::ProcessView;
 use celeriac_core::outcome::Outcome;
-use crew::{Crew, Startup};
+use crew::{Bounds, Crew, Startup};
 use futures::future::BoxFuture;
+use kind::Kind;
+use native::Native;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -80,24 +82,91 @@ impl fmt::Debug for ProcessOptions {
     }
 }
 
-/// The children of one worker. Dropping it kills them.
-#[derive(Debug)]
-pub struct ProcessPool {
-    crew: Arc<Crew>,
-    _supervisor: JoinSet<()>,
+/// The children of one worker, of whatever kind. Dropping it kills them.
+pub(crate) trait TaskPool: fmt::Debug + Send + Sync {
+    /// How many children have a task or could take one: fetch no more messages than that.
+    fn ready(&self) -> watch::Receiver<usize>;
+
+    /// Runs a delivery in a child. The future ends with what the child reports, or with what its
+    /// death means; dropping it kills the child with everything that it started.
+    fn run(&self, context: RunContext) -> BoxFuture<'static, Outcome>;
+
+    /// Has more or fewer children from now on: idle ones that are too many end, busy ones after their
+    /// task.
+    fn resize(&self, slots: usize);
+
+    /// The children that could take a task or have one.
+    fn processes(&self) -> Vec<ProcessView>;
+
+    /// The process ids of busy children by the task that each has.
+    fn busy(&self) -> BTreeMap<String, u32>;
+
+    /// After how many tasks a child ends.
+    fn tasks_max(&self) -> Option<u64>;
+
+    /// Ends all children: idle ones by themselves, others by force.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
-impl ProcessPool {
-    /// Starts the children and returns when the first is ready.
+/// Which children run a worker's tasks.
+#[derive(Clone, Debug)]
+pub enum Children {
+    /// This program once more.
+    Native(ProcessOptions),
+    /// Python that runs a Celery app.
+    #[cfg(target_os = "linux")]
+    Python(python::PythonOptions),
+}
+
+impl Children {
+    /// Starts them and returns when the first is ready.
     ///
     /// # Errors
     /// Three starts in a row failed; the text is the child's error and the end of its stderr.
-    pub async fn start(options: ProcessOptions) -> Result<Self, String> {
-        let crew = Arc::new(Crew::new(options));
+    pub(crate) async fn start(self) -> Result<Box<dyn TaskPool>, String> {
+        match self {
+            Self::Native(options) => {
+                let bounds = Bounds {
+                    slots: options.slots,
+                    tasks_max: options.tasks_max,
+                    memory_recycle: options.memory_recycle,
+                    memory_max: options.memory_max,
+                };
+                Ok(Box::new(Pool::start(Native { options }, bounds, native::run).await?))
+            }
+            #[cfg(target_os = "linux")]
+            Self::Python(options) => {
+                let bounds = Bounds {
+                    slots: options.slots,
+                    tasks_max: options.tasks_max,
+                    memory_recycle: options.memory_recycle,
+                    memory_max: options.memory_max,
+                };
+                let kind = python::Python { options };
+                Ok(Box::new(Pool::start(kind, bounds, python::run).await?))
+            }
+        }
+    }
+}
+
+/// One task in one child.
+type Runner<K> = fn(Arc<Crew<K>>, RunContext) -> BoxFuture<'static, Outcome>;
+
+/// The children of one kind.
+#[derive(Debug)]
+struct Pool<K: Kind> {
+    crew: Arc<Crew<K>>,
+    runner: Runner<K>,
+    _supervisor: JoinSet<()>,
+}
+
+impl<K: Kind> Pool<K> {
+    async fn start(kind: K, bounds: Bounds, runner: Runner<K>) -> Result<Self, String> {
+        let crew = Arc::new(Crew::new(kind, bounds));
         let mut startup = crew.startup();
         let mut supervisor = JoinSet::new();
         supervisor.spawn(supervisor::supervise(Arc::clone(&crew)));
-        let pool = Self { crew, _supervisor: supervisor };
+        let pool = Self { crew, runner, _supervisor: supervisor };
         let decided = startup.wait_for(|startup| *startup != Startup::Pending).await;
         match decided.map(|startup| startup.clone()) {
             Ok(Startup::Failed(text)) => Err(text),
@@ -105,52 +174,47 @@ impl ProcessPool {
             _ => Ok(pool),
         }
     }
+}
 
-    /// How many children have a task or could take one: fetch no more messages than that.
-    pub fn ready(&self) -> watch::Receiver<usize> {
+impl<K: Kind> TaskPool for Pool<K> {
+    fn ready(&self) -> watch::Receiver<usize> {
         self.crew.ready()
     }
 
-    /// Runs a delivery in a child. The future ends with what the child reports, or with what its
-    /// death means; dropping it kills the child with everything that it started.
-    pub fn run(&self, context: RunContext) -> BoxFuture<'static, Outcome> {
-        Box::pin(run::run(Arc::clone(&self.crew), context))
+    fn run(&self, context: RunContext) -> BoxFuture<'static, Outcome> {
+        (self.runner)(Arc::clone(&self.crew), context)
     }
 
-    /// Has more or fewer children from now on: idle ones that are too many end, busy ones after their
-    /// task.
-    pub fn resize(&self, slots: usize) {
+    fn resize(&self, slots: usize) {
         self.crew.resize(slots);
     }
 
-    /// The children that could take a task or have one.
-    pub fn processes(&self) -> Vec<ProcessView> {
+    fn processes(&self) -> Vec<ProcessView> {
         self.crew.processes()
     }
 
-    /// The process ids of busy children by the task that each has.
-    pub fn busy(&self) -> BTreeMap<String, u32> {
+    fn busy(&self) -> BTreeMap<String, u32> {
         self.crew.busy()
     }
 
-    /// After how many tasks a child ends.
-    pub fn tasks_max(&self) -> Option<u64> {
-        self.crew.options.tasks_max
+    fn tasks_max(&self) -> Option<u64> {
+        self.crew.bounds.tasks_max
     }
 
-    /// Ends all children: idle ones by themselves, others by force.
-    pub async fn stop(self) {
-        self.crew.stop();
-        if !self.crew.empty(STOP_PATIENCE).await {
-            self.crew.kill_all();
-            if !self.crew.empty(KILL_PATIENCE).await {
-                tracing::error!("a killed child is still there; the kernel has to finish it");
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.crew.stop();
+            if !self.crew.empty(STOP_PATIENCE).await {
+                self.crew.kill_all();
+                if !self.crew.empty(KILL_PATIENCE).await {
+                    tracing::error!("a killed child is still there; the kernel has to finish it");
+                }
             }
-        }
+        })
     }
 }
 
-impl Drop for ProcessPool {
+impl<K: Kind> Drop for Pool<K> {
     fn drop(&mut self) {
         self.crew.kill_all();
     }

@@ -32,7 +32,7 @@ pub use strangers::UnknownTasks;
 pub use watchdog::YIELD_PATIENCE;
 
 use crate::handler::Registry;
-use crate::pool::ProcessOptions;
+use crate::pool::Children;
 use celeriac_core::lease::LeaseTimes;
 use celeriac_core::route::Router;
 use celeriac_core::store::Store;
@@ -59,8 +59,8 @@ pub struct WorkerOptions {
     pub task_events: bool,
     /// Stop by itself when nothing was ready for this long; `None` runs on.
     pub idle_stop: Option<Duration>,
-    /// Run tasks in child processes; `None` runs them as futures of this process.
-    pub processes: Option<ProcessOptions>,
+    /// The child processes that run tasks; `None` runs them as futures of this process.
+    pub children: Option<Children>,
     /// What becomes of messages whose task is not registered here.
     pub unknown_tasks: UnknownTasks,
     /// How it shows itself to others, and whether it listens to them.

@@ -53,9 +53,12 @@ struct Cli {
     /// The settings file [default: celeriac.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A Python application (module:attribute)
+    /// A Python application: its module, or module:attribute
     #[arg(short = 'A', long = "app", global = true, value_name = "APP")]
     app: Option<String>,
+    /// The Python that has the application's packages
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    python: Option<String>,
     /// Print JSON for programs instead of tables
     #[arg(long, global = true)]
     json: bool,
@@ -158,6 +161,15 @@ impl Command {
 struct Session {
     app: App,
     output: Output,
+    asked: Asked,
+}
+
+/// What the command line says, for settings that are read again once a Python application is loaded.
+struct Asked {
+    /// The Python application.
+    app: Option<String>,
+    flags: Vec<(&'static str, String)>,
+    config: Option<PathBuf>,
 }
 
 impl Session {
@@ -197,11 +209,12 @@ impl App {
 }
 
 fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
-    if let Some(python) = &cli.app {
+    let runs_app = matches!(cli.command, Command::Worker(_)) && cli.app.is_some();
+    if let (Some(python), false) = (&cli.app, runs_app) {
         return Err(Failed::usage(format!(
-            "-A {python}: this version does not run Python applications yet"
+            "-A {python}: of a Python application this version runs the worker only"
         ))
-        .hint("it runs native tasks; leave -A out, or keep `celery` for this application"));
+        .hint("leave -A out and name the broker with -b, or use `celery` for this command"));
     }
     let settings = Settings::load(app.program_settings(), flags(&cli), cli.config.as_deref())?;
     // The demo tells itself what happens; other commands speak up when something is wrong.
@@ -214,13 +227,14 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
         },
     );
     let mut app = app.replace_settings(settings);
-    if matches!(cli.command, Command::Worker(_)) {
+    if matches!(cli.command, Command::Worker(_)) && !runs_app {
         app = app.enter_child_of_program();
     }
     for warning in app.settings().warnings() {
         output.warn(warning);
     }
-    let session = Session { app, output };
+    let asked = Asked { app: cli.app.clone(), flags: flags(&cli), config: cli.config.clone() };
+    let session = Session { app, output, asked };
     if cli.command.only_looks() {
         session.expect_store()?;
     }
@@ -246,6 +260,7 @@ fn flags(cli: &Cli) -> Vec<(&'static str, String)> {
     add("result_backend", &cli.result_backend);
     add("log_level", &cli.loglevel);
     add("log_format", &cli.log_format);
+    add("python", &cli.python);
     if let Command::Worker(args) = &cli.command {
         args.flags(&mut flags);
     }

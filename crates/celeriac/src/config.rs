@@ -1,6 +1,7 @@
 //! Settings: the only place that reads the environment and configuration files.
 //!
-//! Precedence, later wins: defaults, the program's own, `celeriac.toml`, `.env`, environment, `[override]` in
+//! Precedence, later wins: defaults, the program's own, `celeriac.toml`, a Python application's own, `.env`,
+//! environment, `[override]` in
 //! `celeriac.toml` (the operator's word), flags. Every value keeps its source, so that
 //! `celeriac config show` can say where it comes from. Resolving is pure ([`Settings::resolve`]);
 //! [`Settings::load`] does the reading.
@@ -11,7 +12,7 @@ mod keys;
 mod source;
 mod value;
 
-pub(crate) use env::worker_of_this_child;
+pub(crate) use env::{python, worker_of_this_child};
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
@@ -38,6 +39,8 @@ pub struct Inputs {
     pub file: Option<(PathBuf, String)>,
     /// Settings that the program gives itself, by key: stronger than defaults only.
     pub program: Vec<(&'static str, String)>,
+    /// Settings of a Python application: our key, the value, Celery's name.
+    pub app: Vec<(&'static str, String, String)>,
     /// Settings given as flags, by key.
     pub flags: Vec<(&'static str, String)>,
 }
@@ -63,6 +66,8 @@ pub struct Settings {
     pub time_limit: Setting<Option<Duration>>,
     /// Where a worker's tasks run.
     pub pool: Setting<Pool>,
+    /// The Python that runs a Celery application; empty to look for one.
+    pub python: Setting<String>,
     /// A child of a process pool ends after so many tasks.
     pub max_tasks_per_child: Setting<Option<u64>>,
     /// A child that holds more bytes ends after its task.
@@ -167,6 +172,16 @@ impl Settings {
         flags: Vec<(&'static str, String)>,
         path: Option<&Path>,
     ) -> Result<Self, ConfigError> {
+        Self::load_with_app(program, Vec::new(), flags, path)
+    }
+
+    /// The same with the settings of a Python application, which are stronger than `celeriac.toml`.
+    pub(crate) fn load_with_app(
+        program: Vec<(&'static str, String)>,
+        app: Vec<(&'static str, String, String)>,
+        flags: Vec<(&'static str, String)>,
+        path: Option<&Path>,
+    ) -> Result<Self, ConfigError> {
         let env = env::process();
         let dotenv = env::dotenv(Path::new(".env"))?;
         let named = |name: &str| {
@@ -178,7 +193,7 @@ impl Settings {
         };
         let path = path.map(Path::to_owned).or_else(|| named("CELERIAC_CONFIG").map(PathBuf::from));
         let file = file::read(path.as_deref())?;
-        Self::resolve(Inputs { env, dotenv, file, program, flags })
+        Self::resolve(Inputs { env, dotenv, file, program, app, flags })
     }
 
     /// Makes settings from what was read.
@@ -205,6 +220,9 @@ impl Settings {
             file.settings
                 .iter()
                 .for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
+        }
+        for (key, value, name) in &inputs.app {
+            raw.set(key, value.clone(), Source::App { name: name.clone() });
         }
         if let Some((path, vars)) = &inputs.dotenv {
             let source = |name: &str| Source::DotEnv { name: name.to_owned(), path: path.clone() };
@@ -251,6 +269,7 @@ impl Settings {
             soft_time_limit: raw.parse("soft_time_limit", value::optional_duration)?,
             time_limit: raw.parse("time_limit", value::optional_duration)?,
             pool: raw.parse("pool", str::parse)?,
+            python: raw.parse("python", value::text_or_empty)?,
             max_tasks_per_child: raw.parse("max_tasks_per_child", value::optional_count)?,
             max_memory_per_child: raw.parse("max_memory_per_child", value::optional_size)?,
             child_memory_max: raw.parse("child_memory_max", value::optional_size)?,
@@ -427,6 +446,14 @@ impl Settings {
         let or_queue = |text: &str| if text.is_empty() { queue.as_str() } else { text }.to_owned();
         let (exchange, routing_key) = (or_queue(exchange), or_queue(key));
         Some(Binding { exchange, kind, routing_key, queue })
+    }
+
+    /// The same settings with more queues that are bound to exchanges.
+    pub(crate) fn with_task_queues(mut self, bindings: Vec<Binding>) -> Self {
+        let known = |one: &Binding| self.task_queues.value.iter().any(|own| own.queue == one.queue);
+        let more: Vec<Binding> = bindings.into_iter().filter(|one| !known(one)).collect();
+        self.task_queues.value.extend(more);
+        self
     }
 
     /// The same settings on another store.

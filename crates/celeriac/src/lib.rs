@@ -45,6 +45,8 @@ mod job;
 mod lines;
 mod node;
 mod pool;
+#[cfg(target_os = "linux")]
+mod python;
 mod remote;
 mod task;
 mod worker;

@@ -7,9 +7,11 @@ use crate::pool::Pool;
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
-use celeriac_runtime::pool::ProcessOptions;
+#[cfg(target_os = "linux")]
+use celeriac_runtime::pool::python::PythonApp;
+use celeriac_runtime::pool::{Children, ProcessOptions};
 use celeriac_runtime::{
-    Background, ControlOptions, Spill, StopHandle, UnknownTasks, Worker, WorkerError,
+    Background, ControlOptions, Registry, Spill, StopHandle, UnknownTasks, Worker, WorkerError,
     WorkerOptions, WorkerParts, WorkerReport,
 };
 use std::path::Path;
@@ -22,6 +24,16 @@ const FRAME_EXTRA: usize = 1 << 20;
 /// Where dead letters go that the store has no room for.
 fn spill(path: &str) -> Option<Arc<dyn Spill>> {
     (!path.is_empty()).then(|| Arc::new(SpillFile::new(Path::new(path))) as Arc<dyn Spill>)
+}
+
+/// How many children there are, and when they are replaced.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChildBounds {
+    pub(crate) slots: usize,
+    pub(crate) tasks_max: Option<u64>,
+    pub(crate) memory_recycle: Option<u64>,
+    pub(crate) memory_max: Option<u64>,
 }
 
 /// A worker that is not started yet. Every setting has the name it has on the command line.
@@ -42,6 +54,8 @@ pub struct WorkerBuilder {
     child_memory_max: Option<u64>,
     remote_control: Option<bool>,
     unknown_tasks: Option<UnknownTasks>,
+    #[cfg(target_os = "linux")]
+    python: Option<PythonApp>,
 }
 
 impl WorkerBuilder {
@@ -61,7 +75,16 @@ impl WorkerBuilder {
             child_memory_max: None,
             remote_control: None,
             unknown_tasks: None,
+            #[cfg(target_os = "linux")]
+            python: None,
         }
+    }
+
+    /// Runs the tasks of a Celery app in Python children, and none of this application's own.
+    #[cfg(all(target_os = "linux", feature = "cli"))]
+    pub(crate) fn python(mut self, app: PythonApp) -> Self {
+        self.python = Some(app);
+        self
     }
 
     /// The queues to consume.
@@ -152,7 +175,12 @@ impl WorkerBuilder {
     /// A queue name, an option or a missing state; a process pool in a program without a place where
     /// children enter, or on a store that processes cannot share; or the store cannot be opened.
     pub async fn build(self) -> Result<Worker> {
-        let settings = self.app.settings();
+        #[cfg(target_os = "linux")]
+        if let Some(python) = self.python.clone() {
+            let (children, registry) = crate::python::parts(&python, &self)?;
+            let queues = crate::python::queues(python.hello())?;
+            return self.assemble(queues, Some(children), registry).await;
+        }
         let queues = match &self.queues {
             Some(names) => {
                 names.iter().map(|name| Ok(QueueName::parse(name)?)).collect::<Result<Vec<_>>>()?
@@ -165,22 +193,34 @@ impl WorkerBuilder {
             Some(_) => self.app.given_states(),
             None => self.app.made_states().await?,
         };
+        let registry = self.app.registry(states).await?;
+        self.assemble(queues, processes.map(Children::Native), registry).await
+    }
+
+    async fn assemble(
+        self,
+        queues: Vec<QueueName>,
+        children: Option<Children>,
+        registry: Registry,
+    ) -> Result<Worker> {
+        let settings = self.app.settings();
+        let store = self.app.store().await?;
         let options = WorkerOptions {
             name: self.node_name(),
             queues,
             concurrency: self.slots(),
-            grace: self.grace.unwrap_or(settings.grace.value),
+            grace: self.patience(),
             lease_times: LeaseTimes::with_expiry(
                 self.lease_expiry.unwrap_or(settings.lease_expiry.value),
             ),
             task_events: self.task_events.unwrap_or(settings.task_events.value),
             idle_stop: self.idle_stop,
             unknown_tasks: self.unknown_tasks.unwrap_or(settings.unknown_tasks.value),
-            processes,
+            children,
             control: self.control(),
         };
         let parts = WorkerParts {
-            registry: Arc::new(self.app.registry(states).await?),
+            registry: Arc::new(registry),
             router: Arc::new(self.app.bound_router().await?),
             store,
             heartbeat_store: self.app.own_connection().await?,
@@ -190,6 +230,34 @@ impl WorkerBuilder {
             background: Background::default(),
         };
         Ok(Worker::new(options, parts)?)
+    }
+
+    /// Celery's worker waits for its tasks without a limit, unless it is told one.
+    fn patience(&self) -> Duration {
+        /// Longer than anything runs; instants stay far from their end.
+        const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 10);
+        let setting = &self.app.settings().grace;
+        #[cfg(target_os = "linux")]
+        if self.python.is_some() && setting.is_default() {
+            return self.grace.unwrap_or(FOR_EVER);
+        }
+        self.grace.unwrap_or(setting.value)
+    }
+
+    /// How many tasks run at once, and when children are replaced.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn child_bounds(&self) -> ChildBounds {
+        let settings = self.app.settings();
+        ChildBounds {
+            slots: self.slots(),
+            tasks_max: self.max_tasks_per_child.or(settings.max_tasks_per_child.value),
+            memory_recycle: self.max_memory_per_child.or(settings.max_memory_per_child.value),
+            memory_max: self.child_memory_max.or(settings.child_memory_max.value),
+        }
+    }
+
+    pub(crate) fn application(&self) -> &App {
+        &self.app
     }
 
     fn node_name(&self) -> String {

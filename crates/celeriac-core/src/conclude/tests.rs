@@ -64,7 +64,15 @@ fn concluded(
         arguments: None,
     };
     let retry = policy();
-    let run = Run { delivery, embed, retry: &retry, ignore_result, recorder: &recorder, random: 0 };
+    let run = Run {
+        delivery,
+        embed,
+        retry: &retry,
+        acks: Acks::default(),
+        ignore_result,
+        recorder: &recorder,
+        random: 0,
+    };
     let router = Router::new(QueueName::celery());
     let mut ids = 0;
     let mut new_id = || {

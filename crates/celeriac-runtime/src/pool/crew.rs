@@ -3,14 +3,13 @@
 //! [`Crew`] is the shared table; the supervisor and the attendants (`supervisor`) change it from one
 //! side, runs (`run`) from the other. Nothing here waits with the table locked.
 
-use super::ProcessOptions;
-use super::channel::Channel;
+use super::kind::Kind;
 use super::output::{Output, Speaker};
 use super::policy::{self, Backoff, Exit, FAILED_STARTS_MAX, Killed, Standing};
 use super::process::{Process, Vitals, memory_now};
 use crate::worker::control::ProcessView;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -32,21 +31,36 @@ pub(super) enum Startup {
     Failed(String),
 }
 
+/// How many children there are, and when they are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// How many tasks run at once.
+    pub(super) slots: usize,
+    /// A child ends after so many tasks.
+    pub(super) tasks_max: Option<u64>,
+    /// A child that holds more, in bytes, ends after its task.
+    pub(super) memory_recycle: Option<u64>,
+    /// A child that holds more, in bytes, is killed.
+    pub(super) memory_max: Option<u64>,
+}
+
 #[derive(Debug)]
-enum Phase {
+enum Phase<C> {
     Starting,
-    Idle(Channel),
+    Idle(C),
     Busy,
     /// It is to be asked to end.
-    Leaving(Channel),
+    Leaving(C),
     Ending,
     /// Its process has ended.
     Over,
 }
 
 #[derive(Debug)]
-struct Member {
-    phase: Phase,
+struct Member<C> {
+    /// A number from 0 that no other child has.
+    place: usize,
+    phase: Phase<C>,
     process: Option<Arc<Process>>,
     output: Option<Arc<Output>>,
     taken: u64,
@@ -59,8 +73,8 @@ struct Member {
 }
 
 #[derive(Debug)]
-struct Table {
-    members: BTreeMap<u64, Member>,
+struct Table<C> {
+    members: BTreeMap<u64, Member<C>>,
     next: u64,
     runs: u64,
     backoff: Backoff,
@@ -71,7 +85,7 @@ struct Table {
     watched: bool,
 }
 
-impl Table {
+impl<C> Table<C> {
     /// The children as the reckoning of starts sees them.
     fn standings(&self, tasks_max: Option<u64>) -> impl Iterator<Item = Standing> {
         let counted = self.members.values().filter(|member| !matches!(member.phase, Phase::Over));
@@ -80,13 +94,21 @@ impl Table {
             leaving: member.heavy || matches!(member.phase, Phase::Ending | Phase::Leaving(_)),
         })
     }
+
+    /// The lowest place that nobody has.
+    fn free_place(&self) -> usize {
+        let taken: BTreeSet<usize> = self.members.values().map(|member| member.place).collect();
+        (0..=taken.len()).find(|place| !taken.contains(place)).unwrap_or(taken.len())
+    }
 }
 
 /// The children of one worker.
 #[derive(Debug)]
-pub(super) struct Crew {
-    pub(super) options: ProcessOptions,
-    table: Mutex<Table>,
+pub(super) struct Crew<K: Kind> {
+    /// How its children are made.
+    pub(super) kind: K,
+    pub(super) bounds: Bounds,
+    table: Mutex<Table<K::Channel>>,
     began: Instant,
     /// Wakes the supervisor.
     pub(super) changed: Notify,
@@ -98,12 +120,12 @@ pub(super) struct Crew {
 }
 
 /// What the supervisor has to do.
-#[derive(Debug, Default)]
-pub(super) struct Deeds {
-    /// Start children of these numbers.
-    pub(super) start: Vec<u64>,
+#[derive(Debug)]
+pub(super) struct Deeds<C> {
+    /// Start children of these numbers, in these places.
+    pub(super) start: Vec<(u64, usize)>,
     /// Ask these to end.
-    pub(super) end: Vec<(Arc<Process>, Channel)>,
+    pub(super) end: Vec<(Arc<Process>, C)>,
     /// Look again after this time.
     pub(super) wait: Option<Duration>,
     /// Somebody runs a task.
@@ -112,18 +134,18 @@ pub(super) struct Deeds {
 
 /// A child that a run has for itself; dropped without [`Held::give_back`] it is killed.
 #[derive(Debug)]
-pub(super) struct Held {
-    crew: Arc<Crew>,
+pub(super) struct Held<K: Kind> {
+    crew: Arc<Crew<K>>,
     number: u64,
     /// The number of the run on this child.
     pub(super) run: u64,
     pub(super) process: Arc<Process>,
     pub(super) output: Arc<Output>,
     /// Gone when the child was given back.
-    pub(super) channel: Option<Channel>,
+    pub(super) channel: Option<K::Channel>,
 }
 
-impl Held {
+impl<K: Kind> Held<K> {
     /// The task has ended, the child is free.
     pub(super) fn give_back(mut self) {
         if let Some(channel) = self.channel.take() {
@@ -131,9 +153,18 @@ impl Held {
             self.crew.give_back(self.number, &self.process, channel);
         }
     }
+
+    /// The task has ended, and the child ends by itself.
+    pub(super) fn let_go(mut self) {
+        if self.channel.take().is_some() {
+            self.process.ask();
+            self.output.end();
+            self.crew.let_go(self.number);
+        }
+    }
 }
 
-impl Drop for Held {
+impl<K: Kind> Drop for Held<K> {
     fn drop(&mut self) {
         if self.channel.is_some() {
             self.process.kill(Killed::Aborted);
@@ -141,19 +172,20 @@ impl Drop for Held {
     }
 }
 
-impl Crew {
-    pub(super) fn new(options: ProcessOptions) -> Self {
+impl<K: Kind> Crew<K> {
+    pub(super) fn new(kind: K, bounds: Bounds) -> Self {
         let table = Table {
             members: BTreeMap::new(),
             next: 0,
             runs: 0,
             backoff: Backoff::default(),
             stopping: false,
-            slots: options.slots,
+            slots: bounds.slots,
             watched: false,
         };
         Self {
-            options,
+            kind,
+            bounds,
             table: Mutex::new(table),
             began: Instant::now(),
             changed: Notify::new(),
@@ -173,7 +205,7 @@ impl Crew {
         self.startup.subscribe()
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, Table<K::Channel>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -182,8 +214,9 @@ impl Crew {
     }
 
     /// Tells who waits what the table says now.
-    fn publish(&self, table: &Table) {
-        let at_work = |member: &&Member| matches!(member.phase, Phase::Idle(_) | Phase::Busy);
+    fn publish(&self, table: &Table<K::Channel>) {
+        let at_work =
+            |member: &&Member<K::Channel>| matches!(member.phase, Phase::Idle(_) | Phase::Busy);
         let set = |sender: &watch::Sender<usize>, count: usize| {
             sender.send_if_modified(|old| std::mem::replace(old, count) != count);
         };
@@ -193,7 +226,7 @@ impl Crew {
 
     /// Takes an idle child: one that has few tasks left before others, so that it makes room for
     /// its successor; then the one used last, whose memory is warm. Cancel safe.
-    pub(super) async fn take(self: &Arc<Self>, speaker: &Speaker) -> Option<Held> {
+    pub(super) async fn take(self: &Arc<Self>, speaker: &Speaker) -> Option<Held<K>> {
         let deadline = Instant::now() + TAKE_PATIENCE;
         loop {
             let freed = self.freed.notified();
@@ -206,12 +239,12 @@ impl Crew {
         }
     }
 
-    fn try_take(self: &Arc<Self>, speaker: &Speaker) -> Option<Held> {
+    fn try_take(self: &Arc<Self>, speaker: &Speaker) -> Option<Held<K>> {
         let mut table = self.table();
         table.runs += 1;
         let (runs, watched) = (table.runs, table.watched);
-        let tasks_max = self.options.tasks_max;
-        let is_idle = |member: &Member| {
+        let tasks_max = self.bounds.tasks_max;
+        let is_idle = |member: &Member<K::Channel>| {
             let lives = member.process.as_ref().is_some_and(|process| !process.is_over());
             lives && matches!(member.phase, Phase::Idle(_))
         };
@@ -245,13 +278,13 @@ impl Crew {
         Some(Held { crew, number, run, process, output, channel: Some(channel) })
     }
 
-    fn give_back(&self, number: u64, process: &Process, mut channel: Channel) {
+    fn give_back(&self, number: u64, process: &Process, mut channel: K::Channel) {
         // One that is over the hard limit goes as well: its next task would be blamed for it.
-        let bounds = [self.options.memory_recycle, self.options.memory_max];
+        let bounds = [self.bounds.memory_recycle, self.bounds.memory_max];
         let bound = bounds.into_iter().flatten().min();
         let heavy = bound.is_some_and(|max| memory_now(process) > max);
-        let tasks_max = self.options.tasks_max;
-        channel.rest();
+        let tasks_max = self.bounds.tasks_max;
+        self.kind.rest(&mut channel);
         let mut table = self.table();
         let too_many = policy::surplus(table.slots, table.standings(tasks_max)) > 0;
         let stopping = table.stopping || too_many;
@@ -275,11 +308,23 @@ impl Crew {
         self.publish(&table);
     }
 
+    fn let_go(&self, number: u64) {
+        let mut table = self.table();
+        if let Some(member) = table.members.get_mut(&number)
+            && matches!(member.phase, Phase::Busy)
+        {
+            member.phase = Phase::Ending;
+        }
+        self.publish(&table);
+        drop(table);
+        self.changed.notify_one();
+    }
+
     /// Has so many slots from now on.
     pub(super) fn resize(&self, slots: usize) {
         let mut table = self.table();
         table.slots = slots;
-        let mut surplus = policy::surplus(slots, table.standings(self.options.tasks_max));
+        let mut surplus = policy::surplus(slots, table.standings(self.bounds.tasks_max));
         for member in table.members.values_mut() {
             if surplus == 0 {
                 break;
@@ -324,11 +369,11 @@ impl Crew {
     }
 
     /// What has to be done now; children to start are in the table already.
-    pub(super) fn deeds(&self) -> Deeds {
-        let tasks_max = self.options.tasks_max;
+    pub(super) fn deeds(&self) -> Deeds<K::Channel> {
+        let tasks_max = self.bounds.tasks_max;
         let mut guard = self.table();
         let table = &mut *guard;
-        let mut deeds = Deeds::default();
+        let mut deeds = Deeds { start: Vec::new(), end: Vec::new(), wait: None, busy: false };
         for member in table.members.values_mut() {
             deeds.busy |= matches!(member.phase, Phase::Busy);
             match std::mem::replace(&mut member.phase, Phase::Ending) {
@@ -354,8 +399,10 @@ impl Crew {
         }
         for _ in 0..count {
             table.next += 1;
-            deeds.start.push(table.next);
+            let place = table.free_place();
+            deeds.start.push((table.next, place));
             let member = Member {
+                place,
                 phase: Phase::Starting,
                 process: None,
                 output: None,
@@ -387,8 +434,8 @@ impl Crew {
     }
 
     /// A child can take tasks.
-    pub(super) fn is_ready(&self, number: u64, channel: Channel) {
-        let tasks_max = self.options.tasks_max;
+    pub(super) fn is_ready(&self, number: u64, channel: K::Channel) {
+        let tasks_max = self.bounds.tasks_max;
         let mut table = self.table();
         let too_many = policy::surplus(table.slots, table.standings(tasks_max)) > 0;
         let stopping = table.stopping || too_many;
@@ -466,13 +513,13 @@ impl Crew {
         };
         for (number, process) in busy {
             let vitals = Vitals::of(&process);
-            if let Some(limit) = self.options.memory_max.filter(|max| vitals.memory > *max) {
+            if let Some(limit) = self.bounds.memory_max.filter(|max| vitals.memory > *max) {
                 let held = vitals.memory;
                 tracing::warn!(child = process.pid(), held, limit, "a child holds too much memory");
                 process.kill(Killed::Memory { held, limit });
                 continue;
             }
-            let heavy = self.options.memory_recycle.is_some_and(|max| vitals.memory > max);
+            let heavy = self.bounds.memory_recycle.is_some_and(|max| vitals.memory > max);
             let mut table = self.table();
             let Some(member) = table.members.get_mut(&number) else { continue };
             if heavy && !member.heavy {

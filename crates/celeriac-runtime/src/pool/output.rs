@@ -3,10 +3,10 @@
 
 use celeriac_core::limits::STDERR_BYTES_MAX;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::process::{ChildStderr, ChildStdout};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
@@ -25,10 +25,41 @@ pub(super) struct Speaker {
     pub(super) task: String,
 }
 
+/// Standard output or standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Takes what children print, as whole lines where they are of a sensible length.
+pub type Relay = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+
+/// What becomes of what a child prints.
+#[derive(Clone)]
+pub(super) enum Voice {
+    /// Each line is logged with its task.
+    Log,
+    /// It is handed on as it is: the child has a log of its own.
+    Relay(Relay),
+}
+
+impl fmt::Debug for Voice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Log => "Log",
+            Self::Relay(_) => "Relay",
+        })
+    }
+}
+
 /// Both pipes of one child.
 #[derive(Debug)]
 pub(super) struct Output {
     child: i32,
+    voice: Voice,
     stdout: Receiver,
     stderr: Receiver,
     heard: Mutex<Heard>,
@@ -53,6 +84,21 @@ struct Line {
 }
 
 impl Line {
+    /// Takes bytes in and gives them on up to the end of the last line, or all of a very long one.
+    fn relay(&mut self, bytes: &[u8], mut say: impl FnMut(&[u8])) {
+        let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if complete > 0 && self.bytes.is_empty() {
+            say(&bytes[..complete]);
+        } else if complete > 0 {
+            self.bytes.extend_from_slice(&bytes[..complete]);
+            say(&std::mem::take(&mut self.bytes));
+        }
+        self.bytes.extend_from_slice(&bytes[complete..]);
+        if self.bytes.len() > LINE_BYTES_MAX {
+            say(&std::mem::take(&mut self.bytes));
+        }
+    }
+
     /// Takes bytes in and gives every line that they complete.
     fn take(&mut self, mut bytes: &[u8], mut say: impl FnMut(&str)) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
@@ -85,11 +131,13 @@ impl Line {
 
 impl Output {
     /// Takes the pipes over; needs a runtime with I/O.
-    pub(super) fn new(child: i32, stdout: ChildStdout, stderr: ChildStderr) -> io::Result<Self> {
+    pub(super) fn new(child: i32, pipes: [OwnedFd; 2], voice: Voice) -> io::Result<Self> {
+        let [stdout, stderr] = pipes;
         Ok(Self {
             child,
-            stdout: Receiver::from_owned_fd(OwnedFd::from(stdout))?,
-            stderr: Receiver::from_owned_fd(OwnedFd::from(stderr))?,
+            voice,
+            stdout: Receiver::from_owned_fd(stdout)?,
+            stderr: Receiver::from_owned_fd(stderr)?,
             heard: Mutex::default(),
             ended: watch::Sender::new(false),
         })
@@ -111,7 +159,7 @@ impl Output {
     pub(super) fn end(&self) {
         let mut heard = self.heard();
         self.read(&mut heard);
-        heard.flush(self.child);
+        self.flush(&mut heard);
         heard.speaker = None;
     }
 
@@ -135,7 +183,7 @@ impl Output {
 
     /// Nothing more will be read.
     pub(super) fn close(&self) {
-        self.heard().flush(self.child);
+        self.flush(&mut self.heard());
         self.ended.send_replace(true);
     }
 
@@ -144,7 +192,7 @@ impl Output {
         let mut ended = self.ended.subscribe();
         let _late = tokio::time::timeout(DRAIN, ended.wait_for(|ended| *ended)).await;
         let mut heard = self.heard();
-        heard.flush(self.child);
+        self.flush(&mut heard);
         let tail = Vec::from(std::mem::take(&mut heard.tail));
         let text = String::from_utf8_lossy(&tail);
         // A character that was cut in two became a longer one: the bound is on what is given.
@@ -156,34 +204,51 @@ impl Output {
     fn read(&self, heard: &mut Heard) {
         let Heard { speaker, stdout, stderr, tail } = heard;
         let child = self.child;
-        drain(&self.stdout, stdout, |_| (), &mut |line: &str| {
-            say(child, speaker.as_ref(), true, line);
-        });
-        let keep = |bytes: &[u8]| {
+        let speaker = speaker.as_ref();
+        let keep = |tail: &mut VecDeque<u8>, bytes: &[u8]| {
             tail.extend(bytes);
             tail.drain(..tail.len().saturating_sub(STDERR_BYTES_MAX));
         };
-        drain(&self.stderr, stderr, keep, &mut |line: &str| {
-            say(child, speaker.as_ref(), false, line);
-        });
+        match &self.voice {
+            Voice::Log => {
+                drain(&self.stdout, stdout, |line, bytes| {
+                    line.take(bytes, |text| say(child, speaker, Stream::Stdout, text));
+                });
+                drain(&self.stderr, stderr, |line, bytes| {
+                    keep(tail, bytes);
+                    line.take(bytes, |text| say(child, speaker, Stream::Stderr, text));
+                });
+            }
+            Voice::Relay(relay) => {
+                drain(&self.stdout, stdout, |line, bytes| {
+                    line.relay(bytes, |bytes| relay(Stream::Stdout, bytes));
+                });
+                drain(&self.stderr, stderr, |line, bytes| {
+                    keep(tail, bytes);
+                    line.relay(bytes, |bytes| relay(Stream::Stderr, bytes));
+                });
+            }
+        }
     }
-}
 
-impl Heard {
-    fn flush(&mut self, child: i32) {
-        let Self { speaker, stdout, stderr, .. } = self;
-        stdout.finish(|line| say(child, speaker.as_ref(), true, line));
-        stderr.finish(|line| say(child, speaker.as_ref(), false, line));
+    /// Gives on what there is of lines that are not complete.
+    fn flush(&self, heard: &mut Heard) {
+        let Heard { speaker, stdout, stderr, .. } = heard;
+        let speaker = speaker.as_ref();
+        for (stream, line) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+            match &self.voice {
+                Voice::Log => line.finish(|text| say(self.child, speaker, stream, text)),
+                Voice::Relay(relay) if !line.bytes.is_empty() => {
+                    relay(stream, &std::mem::take(&mut line.bytes));
+                }
+                Voice::Relay(_) => {}
+            }
+        }
     }
 }
 
 /// Reads what is there.
-fn drain(
-    pipe: &Receiver,
-    line: &mut Line,
-    mut keep: impl FnMut(&[u8]),
-    say: &mut impl FnMut(&str),
-) {
+fn drain(pipe: &Receiver, line: &mut Line, mut take: impl FnMut(&mut Line, &[u8])) {
     let mut buffer = [0; 8192];
     let mut turn = 0;
     while !line.closed && turn < TURN_BYTES_MAX {
@@ -191,8 +256,7 @@ fn drain(
             Ok(0) => line.closed = true,
             Ok(count) => {
                 turn += count;
-                keep(&buffer[..count]);
-                line.take(&buffer[..count], &mut *say);
+                take(line, &buffer[..count]);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -201,16 +265,16 @@ fn drain(
     }
 }
 
-fn say(child: i32, speaker: Option<&Speaker>, stdout: bool, line: &str) {
-    match (speaker, stdout) {
-        (Some(Speaker { task_id, task }), true) => {
+fn say(child: i32, speaker: Option<&Speaker>, stream: Stream, line: &str) {
+    match (speaker, stream) {
+        (Some(Speaker { task_id, task }), Stream::Stdout) => {
             tracing::info!(task_id, task, stream = "stdout", child, "{line}");
         }
-        (Some(Speaker { task_id, task }), false) => {
+        (Some(Speaker { task_id, task }), Stream::Stderr) => {
             tracing::warn!(task_id, task, stream = "stderr", child, "{line}");
         }
-        (None, true) => tracing::info!(stream = "stdout", child, "{line}"),
-        (None, false) => tracing::warn!(stream = "stderr", child, "{line}"),
+        (None, Stream::Stdout) => tracing::info!(stream = "stdout", child, "{line}"),
+        (None, Stream::Stderr) => tracing::warn!(stream = "stderr", child, "{line}"),
     }
 }
 
@@ -231,5 +295,19 @@ mod tests {
         assert_eq!(said[..3], ["ab", "c", "d"]);
         assert_eq!(said[3], format!("{} …", &long[..LINE_BYTES_MAX]));
         assert_eq!(said[4..], ["last"]);
+    }
+
+    #[test]
+    fn lines_that_are_handed_on_stay_whole_and_lose_nothing() {
+        let mut line = Line::default();
+        let mut said: Vec<Vec<u8>> = Vec::new();
+        for piece in [b"a".as_slice(), b"b\nc", b"\xff\nd\ne", b"", b"f\n"] {
+            line.relay(piece, |bytes| said.push(bytes.to_owned()));
+        }
+        assert_eq!(said, [b"ab\n".as_slice(), b"c\xff\nd\n", b"ef\n"]);
+        let long = vec![b'x'; LINE_BYTES_MAX + 1];
+        line.relay(&long, |bytes| said.push(bytes.to_owned()));
+        assert_eq!(said.last(), Some(&long));
+        assert!(line.bytes.is_empty());
     }
 }

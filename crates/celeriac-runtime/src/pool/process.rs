@@ -35,10 +35,12 @@ pub struct Launch {
     pub folder: PathBuf,
 }
 
-/// A child process.
+/// A child process: our own, or one that a template has forked and reaps.
 #[derive(Debug)]
 pub(super) struct Process {
     pid: Pid,
+    /// The handle of one that somebody else reaps: its id may be another's already.
+    handle: Option<OwnedFd>,
     life: Mutex<Life>,
     exit: watch::Sender<Option<Exit>>,
 }
@@ -83,11 +85,13 @@ impl Process {
         let missing = || io::Error::other("the child's output is no pipe");
         let stdout = child.stdout.take().ok_or_else(missing)?;
         let stderr = child.stderr.take().ok_or_else(missing)?;
-        let process = Arc::new(Self {
-            pid: Pid::from_child(&child),
-            life: Mutex::default(),
-            exit: watch::Sender::new(None),
-        });
+        let process = Self::watch(child)?;
+        Ok(Spawned { process, socket, stdout, stderr })
+    }
+
+    /// A child of this process, which is the leader of its own group, and is reaped here.
+    pub(super) fn watch(child: Child) -> io::Result<Arc<Self>> {
+        let process = Arc::new(Self::new(Pid::from_child(&child), None));
         let watched = Arc::clone(&process);
         let waiter = std::thread::Builder::new()
             .name("child waiter".to_owned())
@@ -98,7 +102,44 @@ impl Process {
             process.kill(Killed::Aborted);
             return Err(error);
         }
-        Ok(Spawned { process, socket, stdout, stderr })
+        Ok(process)
+    }
+
+    /// A child of a child of this process, the leader of its own group, of whose end
+    /// [`Process::ended`] is told.
+    pub(super) fn adopted(pid: Pid, handle: OwnedFd) -> Arc<Self> {
+        Arc::new(Self::new(pid, Some(handle)))
+    }
+
+    fn new(pid: Pid, handle: Option<OwnedFd>) -> Self {
+        Self { pid, handle, life: Mutex::default(), exit: watch::Sender::new(None) }
+    }
+
+    /// An adopted child was reaped.
+    pub(super) fn ended(&self, exit: Exit) {
+        let killed = {
+            let mut life = self.life();
+            life.reaped = true;
+            life.killed.clone()
+        };
+        self.exit.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(Exit { killed, ..exit });
+            }
+            first
+        });
+    }
+
+    /// Sends a signal to the process alone. Nothing happens to one that has ended.
+    pub(super) fn signal(&self, signal: Signal) {
+        let life = self.life();
+        if !life.reaped {
+            let _gone = match &self.handle {
+                Some(handle) => rustix::process::pidfd_send_signal(handle, signal),
+                None => rustix::process::kill_process(self.pid, signal),
+            };
+        }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -120,6 +161,12 @@ impl Process {
     }
 
     fn kill_group(&self) {
+        if let Some(handle) = &self.handle
+            && rustix::process::pidfd_send_signal(handle, Signal::KILL).is_err()
+        {
+            // It was reaped already, with its group: its id may be another's by now.
+            return;
+        }
         if rustix::process::kill_process_group(self.pid, Signal::KILL).is_err() {
             // No group yet, or only the dead leader in it.
             let _gone = rustix::process::kill_process(self.pid, Signal::KILL);

@@ -1,12 +1,11 @@
 //! Keeps a crew complete: one attendant per child from its start to its end, and a look at the busy
 //! ones now and then.
 
-use super::channel::Channel;
 use super::crew::{Crew, Fault};
-use super::frame::{self, FromChild, Hello, ToChild};
+use super::kind::{Born, Greeting, Kind};
 use super::output::{DRAIN, Output};
 use super::policy::{Exit, Killed};
-use super::process::{Process, Spawned};
+use super::process::Process;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -22,17 +21,17 @@ const EXAMINE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs until it is dropped, which ends the attendants and kills their children.
-pub(super) async fn supervise(crew: Arc<Crew>) {
-    let limited = crew.options.memory_max.is_some() || crew.options.memory_recycle.is_some();
+pub(super) async fn supervise<K: Kind>(crew: Arc<Crew<K>>) {
+    let limited = crew.bounds.memory_max.is_some() || crew.bounds.memory_recycle.is_some();
     let every = if limited { EXAMINE_MEMORY } else { EXAMINE };
     let mut attendants = JoinSet::new();
     loop {
         let deeds = crew.deeds();
-        for number in deeds.start {
-            attendants.spawn(attend(Arc::clone(&crew), number));
+        for (number, place) in deeds.start {
+            attendants.spawn(attend(Arc::clone(&crew), number, place));
         }
         for (process, channel) in deeds.end {
-            attendants.spawn(end(process, channel));
+            attendants.spawn(end(Arc::clone(&crew), process, channel));
         }
         let wait = deeds.wait.unwrap_or(LOOK_AGAIN);
         let wait = if deeds.busy { wait.min(every) } else { wait };
@@ -58,14 +57,11 @@ impl Drop for Guard {
 }
 
 /// One child from its start to its end.
-async fn attend(crew: Arc<Crew>, number: u64) {
-    let (process, output, mut channel) = match begin(&crew) {
-        Ok(begun) => begun,
+async fn attend<K: Kind>(crew: Arc<Crew<K>>, number: u64, place: usize) {
+    let Born { process, output, mut channel } = match crew.kind.start(place).await {
+        Ok(born) => born,
         Err(error) => {
-            let text = format!(
-                "cannot start {} as a child: {error}",
-                crew.options.launch.program.display()
-            );
+            let text = format!("cannot start {} as a child: {error}", crew.kind.program());
             crew.gone(number, Some(Fault { text, exit: None, stderr: String::new() }));
             return;
         }
@@ -75,7 +71,7 @@ async fn attend(crew: Arc<Crew>, number: u64) {
         process.kill(Killed::Aborted);
     }
     let life = async {
-        let greeted = tokio::time::timeout(START_PATIENCE, greet(&crew, &mut channel)).await;
+        let greeted = tokio::time::timeout(START_PATIENCE, crew.kind.greet(&mut channel)).await;
         let fault = match greeted {
             Ok(Greeting::Ready) => {
                 tracing::debug!(child = process.pid(), "a child is ready");
@@ -131,66 +127,11 @@ async fn listen<T>(output: &Output, life: impl Future<Output = T>) -> T {
     ended
 }
 
-fn begin(crew: &Crew) -> std::io::Result<(Arc<Process>, Arc<Output>, Channel)> {
-    let Spawned { process, socket, stdout, stderr } = Process::spawn(&crew.options.launch)?;
-    let taken = Output::new(process.pid(), stdout, stderr)
-        .and_then(|output| Ok((output, Channel::new(socket, crew.options.frame_bytes_max)?)));
-    match taken {
-        Ok((output, channel)) => Ok((process, Arc::new(output), channel)),
-        Err(error) => {
-            process.kill(Killed::Aborted);
-            Err(error)
-        }
-    }
-}
-
-/// What a child answers to a hello.
-enum Greeting {
-    Ready,
-    /// It cannot run tasks, and says why.
-    Refused(String),
-    /// It has closed its end.
-    Ended,
-}
-
-/// Says hello and waits until the child is ready.
-async fn greet(crew: &Crew, channel: &mut Channel) -> Greeting {
-    let options = &crew.options;
-    let hello = Hello {
-        protocol: frame::PROTOCOL,
-        version: frame::VERSION.to_owned(),
-        broker_url: options.broker_url.clone(),
-        node: options.node.clone(),
-        tasks: options.tasks.clone(),
-        oom_score_adj: options.oom_score_adj,
-        frame_bytes_max: options.frame_bytes_max,
-    };
-    // A failed write means that it has ended already; the read finds what it said before.
-    let _closed = channel.send(&ToChild::Hello(hello), &[]).await;
-    match channel.next().await {
-        Ok(Some(FromChild::Ready { protocol, version })) => {
-            if (protocol, version.as_str()) == (frame::PROTOCOL, frame::VERSION) {
-                return Greeting::Ready;
-            }
-            Greeting::Refused(format!(
-                "the child is celeriac {version} (protocol {protocol}), its worker is {} (protocol \
-                 {}): the program was replaced while it ran; restart the worker",
-                frame::VERSION,
-                frame::PROTOCOL
-            ))
-        }
-        Ok(Some(FromChild::Failed { text })) => Greeting::Refused(text),
-        Ok(Some(other)) => Greeting::Refused(format!("it said {other:?} before it was ready")),
-        Ok(None) => Greeting::Ended,
-        Err(error) => Greeting::Refused(format!("it cannot be understood: {error}")),
-    }
-}
-
 /// Asks an idle child to end, and kills one that does not.
-async fn end(process: Arc<Process>, mut channel: Channel) {
+async fn end<K: Kind>(crew: Arc<Crew<K>>, process: Arc<Process>, mut channel: K::Channel) {
     process.ask();
     let quit = async {
-        if channel.send(&ToChild::Quit, &[]).await.is_ok() {
+        if crew.kind.dismiss(&mut channel).await.is_ok() {
             let Exit { .. } = process.exited().await;
         }
     };

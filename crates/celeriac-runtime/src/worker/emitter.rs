@@ -10,7 +10,7 @@ use celeriac_core::event::{hours_west, task_sent};
 use celeriac_core::store::{Delivery, Outgoing, Store};
 use celeriac_core::{Clock, Lamport};
 use celeriac_wire::event::{TaskReceived, TaskRevoked, WorkerStatus};
-use celeriac_wire::{Event, EventBase, Map, Value, value_repr};
+use celeriac_wire::{Event, EventBase, Map, Value};
 use jiff::tz::TimeZone;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -187,7 +187,7 @@ impl Emitter {
     pub(super) fn ended(&self, id: &str, verdict: &Verdict, runtime: Duration) {
         match verdict {
             Verdict::Succeeded(value) => self.emit(|base| {
-                let text: String = value_repr(value).chars().take(RESULT_CHARS_MAX).collect();
+                let text: String = value.repr().chars().take(RESULT_CHARS_MAX).collect();
                 Event::task_succeeded(base, id, &text, runtime.as_secs_f64())
             }),
             Verdict::Failed(failure) => self.emit(|base| {

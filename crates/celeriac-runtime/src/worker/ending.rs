@@ -16,13 +16,19 @@ use celeriac_core::retry::RetryPolicy;
 use celeriac_core::store::{ChordFinisher, Delivery, Fate, Plan, Settlement};
 use celeriac_core::trail::Trail;
 use celeriac_core::workflow::{self, Sender};
-use celeriac_wire::{Embed, ExceptionInfo, Value};
+use celeriac_wire::codec::{self, Accept};
+use celeriac_wire::{Embed, ExceptionInfo, Message, Value};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
+
+/// What hangs on a message, as far as it can be read.
+pub(super) fn embed_of(message: &Message) -> Embed {
+    codec::read(message, Accept::default()).map(|read| read.body.embed).unwrap_or_default()
+}
 
 /// What every settlement needs.
 pub(super) struct Shared {
@@ -114,6 +120,7 @@ impl Shared {
             delivery,
             embed,
             retry: policy.map_or(&never, |policy| &policy.retry),
+            acks: policy.map(|policy| policy.acks).unwrap_or_default(),
             ignore_result: headers.ignore_result().unwrap_or(false)
                 || policy.is_some_and(|policy| policy.ignore_result),
             recorder: &recorder,

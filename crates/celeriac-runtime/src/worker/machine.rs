@@ -268,7 +268,7 @@ impl Machine {
         }
         let outcome = match (&outcome, run.aborted, run.cancelled) {
             // It beat the abort: what it made counts.
-            (Outcome::Success(_), ..) => outcome,
+            (Outcome::Success(_) | Outcome::Traced(_), ..) => outcome,
             (_, Some(Aborted::TimedOut), _) => {
                 let limit = run.hard.unwrap_or_default();
                 let exception = ExceptionInfo::time_limit_exceeded(limit);

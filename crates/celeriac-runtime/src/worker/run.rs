@@ -10,7 +10,7 @@ use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
 use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions};
-use super::ending::{Held, Ran, Shared, finisher, log_end, outcome_of_join_error};
+use super::ending::{Held, Ran, Shared, embed_of, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
 use super::machine::{Action, Event, Machine, Start};
 use super::orders::Orders;
@@ -22,7 +22,7 @@ use super::watchdog::{Watchdog, Watched};
 use super::{Background, Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
-use crate::pool::{ProcessOptions, ProcessPool};
+use crate::pool::{Children, TaskPool};
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::{DeadReason, worker_lost};
@@ -77,7 +77,7 @@ struct Loop {
     settler: mpsc::Sender<Request>,
     heartbeat: HeartbeatHandle,
     /// Child processes, or none: tasks run as futures here.
-    pool: Option<ProcessPool>,
+    pool: Option<Box<dyn TaskPool>>,
     /// Made for the first task of the async pool with a hard limit.
     watchdog: Option<Watchdog>,
     stuck: watch::Sender<Option<String>>,
@@ -154,7 +154,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         biased;
         // Children that start are killed when the future is dropped.
         Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => return Ok(WorkerReport::default()),
-        started = children(options.processes.as_ref()) => started?,
+        started = start_children(options.children.as_ref()) => started?,
     };
     let info = node_info(&worker, pool.is_some());
     let bindings = bindings_of(&worker.router, &options.queues);
@@ -247,10 +247,12 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
     looping.finish(background).await
 }
 
-/// The process pool, if tasks run in one.
-async fn children(processes: Option<&ProcessOptions>) -> Result<Option<ProcessPool>, WorkerError> {
-    let Some(processes) = processes else { return Ok(None) };
-    ProcessPool::start(processes.clone()).await.map(Some).map_err(WorkerError::Children)
+/// The children that run tasks, if any do.
+async fn start_children(
+    children: Option<&Children>,
+) -> Result<Option<Box<dyn TaskPool>>, WorkerError> {
+    let Some(children) = children else { return Ok(None) };
+    children.clone().start().await.map(Some).map_err(WorkerError::Children)
 }
 
 async fn newest_revoke(store: &dyn Store) -> Result<i64, StoreError> {
@@ -276,7 +278,7 @@ impl Loop {
         let mut known = self.known.clone();
         let store = Arc::clone(&self.worker().store);
         let (_always, endless) = watch::channel(usize::MAX);
-        let mut children = self.pool.as_ref().map_or(endless, ProcessPool::ready);
+        let mut children = self.pool.as_ref().map_or(endless, |pool| pool.ready());
         let mut look = Look::Now;
         let mut revokes_at = tokio::time::Instant::now();
         loop {
@@ -618,12 +620,16 @@ impl Loop {
     async fn conclude(&mut self, lease: Lease, outcome: Outcome) {
         let Some(task) = self.in_flight.remove(&lease) else { return };
         let delivery = Arc::clone(&task.delivery);
+        // What Celery's tracer did not follow up is followed up here.
+        let unread = self.worker().registry.takes_bytes(&delivery.message)
+            && !matches!(outcome, Outcome::Traced(_));
+        let embed = if unread { embed_of(&delivery.message) } else { task.embed };
         let conclusion =
-            self.shared.conclusion(&delivery, &task.embed, Some(&task.ran), |run, sender| {
+            self.shared.conclusion(&delivery, &embed, Some(&task.ran), |run, sender| {
                 conclude::conclude(run, outcome, sender)
             });
         let runtime = self.worker().clock.boot().saturating_sub(task.began);
-        self.settle(delivery, task.embed, conclusion, runtime).await;
+        self.settle(delivery, embed, conclusion, runtime).await;
     }
 
     async fn refuse(&mut self, mut delivery: Delivery, body: &Body, refusal: Refusal) {
@@ -637,6 +643,9 @@ impl Loop {
                     }
                     Err(_) => Embed::default(),
                 }
+            }
+            _ if self.worker().registry.takes_bytes(&delivery.message) => {
+                embed_of(&delivery.message)
             }
             _ => body.embed.clone(),
         };

@@ -1,13 +1,11 @@
 //! Clauses of early acknowledgement: what its worker leaves behind is set aside and never runs again.
 
-use super::fixture::{
-    Fixture, Harness, attempt, ids, queue, request, settlement, sorted, the_queue,
-};
+use super::fixture::{Fixture, Harness, attempt, ids, queue, request, sorted, the_queue};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::Lease;
 use celeriac_core::store::{
-    Begun, DeadFilter, Delivery, Fate, FetchRequest, NodeId, Page, Phase, Place, Plan, Replay,
-    Settled, TaskCap,
+    Begun, DeadFilter, Delivery, Fate, FetchRequest, Page, Phase, Place, Plan, Replay, Settled,
+    TaskCap,
 };
 use celeriac_core::throttle::{KEY_HEADER, LimitRule, RuleOrigin, Target};
 use celeriac_core::unique::{UNIQUE_HEADER, Unique};

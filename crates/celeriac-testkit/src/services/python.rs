@@ -87,6 +87,12 @@ impl App {
     /// `python` in the folder and with the environment of the app; it dies with the test.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.python.program);
+        self.prepare(&mut command);
+        command
+    }
+
+    /// Has a program run in the folder and with the environment of the app.
+    fn prepare(&self, command: &mut Command) {
         command.current_dir(self.folder.path()).envs(self.environment.iter().cloned());
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONPATH", self.folder.path());
         // What the caller has set must not reach the app.
@@ -95,8 +101,7 @@ impl App {
                 command.env_remove(name);
             }
         }
-        bind_to_us(&mut command);
-        command
+        bind_to_us(command);
     }
 
     /// Runs `python` with arguments to its end.
@@ -138,9 +143,31 @@ impl App {
     /// # Panics
     /// If it ends before, or takes too long; with its log.
     pub async fn worker(&self, name: &str, arguments: &[&str]) -> CeleryWorker {
-        let node = format!("{name}@test");
         let mut command = self.command();
-        command.args(["-m", "celery", "-A", "proj", "worker", "-l", "INFO", "-n", &node]);
+        command.args(["-m", "celery"]);
+        self.start_worker(command, name, arguments).await
+    }
+
+    /// Starts `<program> -A proj worker -n <name>@test …`, celeriac in the place of Celery, and waits
+    /// until it is ready.
+    ///
+    /// # Panics
+    /// As [`App::worker`].
+    pub async fn worker_of(&self, program: &Path, name: &str, arguments: &[&str]) -> CeleryWorker {
+        let mut command = Command::new(program);
+        self.prepare(&mut command);
+        command.arg("--python").arg(&self.python.program);
+        self.start_worker(command, name, arguments).await
+    }
+
+    async fn start_worker(
+        &self,
+        mut command: Command,
+        name: &str,
+        arguments: &[&str],
+    ) -> CeleryWorker {
+        let node = format!("{name}@test");
+        command.args(["-A", "proj", "worker", "-l", "INFO", "-n", &node]);
         // A group of its own, so that its children can be killed with it.
         command.args(arguments).stdin(Stdio::null()).process_group(0);
         let log = self.folder.path().join(format!("{name}.log"));

@@ -41,6 +41,11 @@ impl Failed {
         Self::new(USAGE, message)
     }
 
+    /// What was configured cannot be used.
+    pub(crate) fn configuration(message: impl Into<String>) -> Self {
+        Self::new(CONFIG, message)
+    }
+
     /// The store is not there or does not answer.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(UNAVAILABLE, message)

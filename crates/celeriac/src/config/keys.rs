@@ -57,6 +57,8 @@ keys! {
         "after this time a task without its own limit is stopped and fails"
     "pool" [] "async";
         "where tasks run: async, or process (Celery's prefork)"
+    "python" [] "";
+        "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv`, or the first on the `PATH`"
     "max_tasks_per_child" [] "";
         "a child of the process pool ends after so many tasks"
     "max_memory_per_child" [] "";

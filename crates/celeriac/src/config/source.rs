@@ -20,6 +20,11 @@ pub enum Source {
         /// Its line.
         line: usize,
     },
+    /// The Python application.
+    App {
+        /// Celery's name of the setting.
+        name: String,
+    },
     /// The `.env` file.
     DotEnv {
         /// The variable.
@@ -52,6 +57,7 @@ impl fmt::Display for Source {
             Self::Default => formatter.write_str("default"),
             Self::Program => formatter.write_str("the program"),
             Self::File { path, line } => write!(formatter, "{}, line {line}", path.display()),
+            Self::App { name } => write!(formatter, "the application's {name}"),
             Self::DotEnv { name, path } => write!(formatter, "{} {name}", path.display()),
             Self::Env { name } => write!(formatter, "environment {name}"),
             Self::Override { path, line } => {

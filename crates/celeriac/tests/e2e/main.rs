@@ -10,6 +10,8 @@ mod kit;
 mod library;
 mod pool;
 mod process;
+#[cfg(target_os = "linux")]
+mod python;
 mod redis;
 mod running;
 mod ui;

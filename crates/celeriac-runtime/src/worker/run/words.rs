@@ -67,7 +67,7 @@ impl Loop {
     fn snapshot(&self) -> Snapshot {
         let worker = self.worker();
         let pool = self.pool_view();
-        let by_task = self.pool.as_ref().map(crate::pool::ProcessPool::busy).unwrap_or_default();
+        let by_task = self.pool.as_ref().map(|pool| pool.busy()).unwrap_or_default();
         let running = self.in_flight.values().map(|task| {
             let id = task.delivery.message.headers.id().unwrap_or_default();
             let pid = match &self.pool {

@@ -31,7 +31,7 @@ async fn a_worker_comes_and_goes(store: &dyn Store) {
     store.deregister(node).await.unwrap();
 }
 
-async fn failure<R: std::fmt::Debug>(job: &Job<R>) -> String {
+async fn failure<R: std::fmt::Debug + serde::de::DeserializeOwned>(job: &Job<R>) -> String {
     match job.get(PATIENCE).await {
         Err(JobError::Failed { exception, .. }) => exception,
         other => panic!("{other:?}"),
@@ -94,8 +94,8 @@ async fn a_pause_does_not_keep_a_loss_from_being_told() {
         let waits = client.send(add::call(1, 1)).await.unwrap();
         let running = start(&of.app).await;
         assert!(failure(&lost).await.contains("WorkerLostError"));
-        let letters = store.dead_list(&DeadFilter::default(), Page { after: 0, count_max: 9 });
-        assert_eq!(letters.await.unwrap().len(), 1);
+        let (all, page) = (DeadFilter::default(), Page { after: 0, count_max: 9 });
+        assert_eq!(store.dead_list(&all, page).await.unwrap().len(), 1);
         assert!(matches!(waits.view().await.unwrap().phase, Phase::Queued { paused: true, .. }));
         running.stop().await;
     }

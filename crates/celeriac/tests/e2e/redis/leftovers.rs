@@ -102,3 +102,70 @@ async fn a_killed_celery_worker_loses_nothing_beside_celeriac() {
     assert_eq!(redis.cli(&["HLEN", "unacked"]).await.int(), 0);
     running.stop().await;
 }
+
+/// A real worker of Celery gives back what a dead one left, by its own rule, in a transaction that
+/// watches `unacked`: what celeriac does meanwhile must never touch that key (2.14, L2).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stock_worker_restores_while_celeriac_works_at_full_speed() {
+    const TAGS: usize = 1000;
+    let redis = redis_or_skip!();
+    let python = celery_or_skip!();
+    let url = redis.url();
+    let source = "import os\nfrom celery import Celery\n\
+        app = Celery('proj', broker=os.environ['URL'], backend=os.environ['URL'])\n\
+        app.conf.broker_transport_options = {'visibility_timeout': 1}\n\
+        @app.task(name='py.note', ignore_result=True)\n\
+        def note(n):\n    app.backend.client.rpush('ran', n)\n";
+    let proj = python.app(source, &[("URL", &url)]);
+    // Late for a timeout of a second, not for our default of an hour.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let score = (now.as_secs() - 60).to_string();
+    let mut connection = redis.connect().await;
+    let script = "import json\nfrom proj import app\n\
+        with app.connection() as connection:\n\
+        \x20   for n in range(1000):\n\
+        \x20       app.send_task('py.note', [n], queue='py', connection=connection)\n";
+    proj.script(script).await;
+    for n in 0..TAGS {
+        let message = connection.call(&["RPOP", "py"]).await.unwrap().text();
+        let tag = format!("tag-{n}");
+        let held = format!(r#"[{message}, "", "py"]"#);
+        connection.call(&["ZADD", "unacked_index", &score, &tag]).await.unwrap();
+        connection.call(&["HSET", "unacked", &tag, &held]).await.unwrap();
+    }
+    let diary = Arc::new(Diary::default());
+    let app = app(&redis).tasks(tasks![note]).state(Arc::clone(&diary));
+    let running = start_with(&app, app.worker().concurrency(64).task_events(false)).await;
+    let feeding = async {
+        let mut sent: u64 = 0;
+        loop {
+            let jobs = running.client.send_all((sent..sent + 500).map(note::call)).await.unwrap();
+            sent += 500;
+            for job in &jobs {
+                job.get(PATIENCE).await.unwrap();
+            }
+        }
+    };
+    let restoring = async {
+        let arguments = ["-P", "solo", "-Q", "py", "--without-mingle", "--without-gossip"];
+        let _stock = proj.worker("stock", &arguments).await;
+        until("the stock worker has restored and run them", PATIENCE, async || {
+            (redis.cli(&["LLEN", "ran"]).await.int() == TAGS as i64).then_some(())
+        })
+        .await;
+    };
+    let before = diary.read().len();
+    tokio::select! {
+        () = feeding => {}
+        () = restoring => {}
+    }
+    let meanwhile = diary.read().len() - before;
+    assert!(meanwhile > TAGS, "celeriac ran only {meanwhile} tasks meanwhile");
+    println!("{TAGS} tags restored while celeriac ran {meanwhile} tasks");
+    let mut ran = redis.cli(&["LRANGE", "ran", "0", "-1"]).await.texts();
+    ran.sort();
+    ran.dedup();
+    assert_eq!(ran.len(), TAGS);
+    assert_eq!(redis.cli(&["HLEN", "unacked"]).await.int(), 0);
+    running.stop().await;
+}

@@ -1,24 +1,32 @@
 //! One task in one child: from the delivery to the outcome.
 
+use super::Native;
 use super::channel::Channel;
-use super::crew::{Crew, Held};
 use super::frame::{self, FromChild, ToChild};
-use super::output::{DRAIN, Speaker};
-use super::policy::Killed;
 use crate::handler::RunContext;
+use crate::pool::crew::Crew;
+use crate::pool::kind::{Break, lost};
+use crate::pool::output::Speaker;
+use crate::pool::policy::Killed;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_wire::{ExceptionInfo, Value};
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// A child that does not begin a task within this time is replaced.
 const START_PATIENCE: Duration = Duration::from_secs(5);
-/// A killed process is gone by then, or the kernel is in trouble.
-const DEATH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs a delivery in a child. Dropping the future kills the child.
-pub(super) async fn run(crew: Arc<Crew>, context: RunContext) -> Outcome {
+pub(in crate::pool) fn run(
+    crew: Arc<Crew<Native>>,
+    context: RunContext,
+) -> BoxFuture<'static, Outcome> {
+    Box::pin(run_in(crew, context))
+}
+
+async fn run_in(crew: Arc<Crew<Native>>, context: RunContext) -> Outcome {
     let headers = &context.delivery.message.headers;
     let speaker = Speaker {
         task_id: headers.id().unwrap_or_default().to_owned(),
@@ -27,7 +35,7 @@ pub(super) async fn run(crew: Arc<Crew>, context: RunContext) -> Outcome {
     let Some(mut held) = crew.take(&speaker).await else {
         return Outcome::Returned { reason: "no child was ready to run it".to_owned() };
     };
-    let bytes = match delivery(&context, held.run, crew.options.frame_bytes_max) {
+    let bytes = match delivery(&context, held.run, crew.kind.options.frame_bytes_max) {
         Ok(bytes) => bytes,
         Err(failure) => {
             held.give_back();
@@ -58,20 +66,6 @@ fn delivery(context: &RunContext, run: u64, bytes_max: usize) -> Result<Vec<u8>,
             ExceptionInfo::new("celeriac.exceptions", "TaskFailed", vec![Value::from(text)]);
         Failure::permanent(exception)
     })
-}
-
-/// Why a conversation broke off.
-enum Break {
-    /// The child closed its end: it is dead or about to be.
-    Closed,
-    /// It must be killed for this.
-    Kill(Killed),
-}
-
-impl Break {
-    fn broken(what: &dyn std::fmt::Display) -> Self {
-        Self::Kill(Killed::Broken(format!("it cannot be understood: {what}")))
-    }
 }
 
 async fn converse(
@@ -113,25 +107,4 @@ async fn converse(
             }
         }
     }
-}
-
-/// The child is lost: how it ended says what that means.
-async fn lost(held: Held, speaker: &Speaker, why: Break) -> Outcome {
-    let process = &held.process;
-    match why {
-        Break::Kill(killed) => process.kill(killed),
-        Break::Closed => {
-            if tokio::time::timeout(DRAIN, process.exited()).await.is_err() {
-                let what = "it closed its connection to the worker while the task ran";
-                process.kill(Killed::Broken(what.to_owned()));
-            }
-        }
-    }
-    let Ok(exit) = tokio::time::timeout(DEATH_PATIENCE, process.exited()).await else {
-        return Outcome::Returned { reason: "its child does not die".to_owned() };
-    };
-    let (task_id, task) = (&speaker.task_id, &speaker.task);
-    let (child, reason) = (process.pid(), exit.reason());
-    tracing::warn!(task_id, task, child, reason, "a child was lost while it ran a task");
-    exit.outcome(held.output.last_words().await)
 }

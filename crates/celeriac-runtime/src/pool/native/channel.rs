@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 /// A connection to a child; whoever has it speaks with the child.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(in crate::pool) struct Channel {
     stream: UnixStream,
     read: BytesMut,
     bytes_max: usize,

@@ -77,7 +77,7 @@ impl fmt::Debug for ChildTasks {
 pub type Prepare = Box<dyn FnOnce(Offer) -> BoxFuture<'static, Result<ChildTasks, String>> + Send>;
 
 /// Whether this process was started as a child by the process `worker`, whose number came in
-/// [`super::CHILD_VARIABLE`].
+/// [`crate::pool::CHILD_VARIABLE`].
 ///
 /// Programs that a task starts inherit the variable; they have another parent and no socket as
 /// standard input. A child whose worker has died meanwhile is still one: it ends at once.

@@ -1,0 +1,165 @@
+//! One task in one Python child: from the delivery to the outcome.
+
+use super::Python;
+use super::frame::{self, FromChild, Order};
+use super::job::Job;
+use crate::cancel::CancelReason;
+use crate::handler::RunContext;
+use crate::pool::crew::Crew;
+use crate::pool::kind::{Break, lost};
+use crate::pool::output::Speaker;
+use crate::pool::policy::Killed;
+use crate::pool::process::Process;
+use celeriac_core::outcome::{ChildDeath, Failure, Outcome};
+use celeriac_wire::{ExceptionInfo, ResultMeta, State, Value};
+use futures::future::BoxFuture;
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A child that does not begin a task within this time is replaced.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs a delivery in a child. Dropping the future kills the child.
+pub(in crate::pool) fn run(
+    crew: Arc<Crew<Python>>,
+    context: RunContext,
+) -> BoxFuture<'static, Outcome> {
+    Box::pin(run_in(crew, context))
+}
+
+async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
+    let headers = &context.delivery.message.headers;
+    let speaker = Speaker {
+        task_id: headers.id().unwrap_or_default().to_owned(),
+        task: headers.task().unwrap_or_default().to_owned(),
+    };
+    let Some(mut held) = crew.take(&speaker).await else {
+        return Outcome::Returned { reason: "no child was ready to run it".to_owned() };
+    };
+    let (tag, process) = (held.run, Arc::clone(&held.process));
+    let Some(job) = held.channel.as_mut() else { return Outcome::Interrupted };
+    match converse(job, &process, &context, tag).await {
+        Ok((outcome, leaves)) => {
+            if leaves {
+                held.let_go();
+            } else {
+                held.give_back();
+            }
+            outcome
+        }
+        Err(Stop::Unsent(text)) => {
+            held.give_back();
+            let exception =
+                ExceptionInfo::new("celeriac.exceptions", "TaskFailed", vec![Value::from(text)]);
+            Outcome::Failure(Failure::permanent(exception))
+        }
+        Err(Stop::Terminated) => {
+            drop(held);
+            Outcome::Cancelled
+        }
+        Err(Stop::Broken(why)) => {
+            let stood_still = |outcome| match outcome {
+                // A child that takes no task has not begun it. One that was stopped by a signal has.
+                Outcome::Returned { reason } if reason.contains("stood still") => {
+                    Outcome::ChildLost(ChildDeath { reason, ..ChildDeath::default() })
+                }
+                other => other,
+            };
+            stood_still(lost(held, &speaker, why).await)
+        }
+    }
+}
+
+/// Why a conversation ended without an outcome.
+enum Stop {
+    /// The message cannot be handed over.
+    Unsent(String),
+    /// It was revoked while it ran, or the worker stops.
+    Terminated,
+    /// The child is lost.
+    Broken(Break),
+}
+
+impl From<Break> for Stop {
+    fn from(broken: Break) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+async fn converse(
+    job: &mut Job,
+    process: &Process,
+    context: &RunContext,
+    tag: u64,
+) -> Result<(Outcome, bool), Stop> {
+    let begin_by = Instant::now() + START_PATIENCE;
+    let meta = frame::run_meta(&context.delivery);
+    let sending = job.send(Order::Run, tag, &meta, &context.delivery.message.body);
+    match tokio::time::timeout_at(begin_by, sending).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::Other => {
+            return Err(Stop::Unsent(format!("the message cannot be handed to a child: {error}")));
+        }
+        Ok(Err(_closed)) => return Err(Break::Closed.into()),
+        Err(_elapsed) => return Err(Break::Kill(Killed::Deaf).into()),
+    }
+    let (mut begun, mut told) = (false, false);
+    let mut result: Option<ResultMeta> = None;
+    loop {
+        tokio::select! {
+            biased;
+            // Cancel safe: the job keeps what it read, the rest are events and times.
+            said = job.next() => match said {
+                Ok(Some(FromChild::Store { tag: of, meta })) if of == tag => {
+                    begun = true;
+                    take_result(context, &mut result, meta).await;
+                }
+                Ok(Some(FromChild::Done { tag: of, done })) if of == tag => {
+                    let leaves = done.leaves;
+                    let traced = done.into_traced(result.take()).map_err(|error| Break::broken(&error))?;
+                    return Ok((Outcome::Traced(Box::new(traced)), leaves));
+                }
+                Ok(Some(other)) => return Err(Break::broken(&format!("{other:?}")).into()),
+                Ok(None) => return Err(Break::Closed.into()),
+                Err(error) => return Err(Break::broken(&error).into()),
+            },
+            reason = context.cancellation.cancelled(), if !told => {
+                told = true;
+                match reason {
+                    CancelReason::SoftLimit => {
+                        if let Err(error) = job.page.aim(tag) {
+                            tracing::error!(%error, "a soft limit cannot be told");
+                        }
+                        process.signal(Signal::USR1);
+                    }
+                    // Celery's workers kill a task that is terminated, and those of a cold shutdown.
+                    _ => return Err(Stop::Terminated),
+                }
+            }
+            () = tokio::time::sleep_until(begin_by), if !begun => {
+                begun = job.page.read().is_ok_and(|status| status.running == tag || status.done >= tag);
+                if !begun {
+                    return Err(Break::Kill(Killed::Deaf).into());
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the result of an end for its settlement; a state on the way, or of another task, is stored at
+/// once.
+async fn take_result(context: &RunContext, result: &mut Option<ResultMeta>, meta: ResultMeta) {
+    let state = meta.state();
+    let own = meta.task_id() == context.delivery.message.headers.id();
+    if own && (state.is_ready() || state == State::Retry) {
+        *result = Some(meta);
+        return;
+    }
+    match context.store_traced(meta).await {
+        Ok(true) => {}
+        Ok(false) => tracing::debug!("a state was not stored: the lease is lost"),
+        Err(error) => tracing::warn!(%error, "a state of a running task cannot be stored"),
+    }
+}

@@ -1,0 +1,251 @@
+//! The template: a Python process that has loaded the app and forks children.
+
+use super::control::Control;
+use super::hello::{Hello, LoadError};
+use crate::pool::policy::Exit;
+use crate::pool::process::Process;
+use celeriac_wire::{Map, Value};
+use rustix::process::Pid;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// An app is loaded by then; large ones take many seconds.
+const LOAD_PATIENCE: Duration = Duration::from_mins(2);
+/// A fork is answered by then.
+const FORK_PATIENCE: Duration = Duration::from_secs(20);
+/// Forks that wait for their turn.
+const FORKS_MAX: usize = 64;
+/// The version of the protocol.
+pub(super) const PROTOCOL: u64 = 1;
+
+/// How a template is started.
+#[derive(Clone, Debug)]
+pub struct Interpreter {
+    /// The Python that has Celery and the app's packages.
+    pub program: PathBuf,
+    /// The folder in which it runs, which is where the app's modules are.
+    pub folder: PathBuf,
+    /// Environment variables on top of this process's.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The text of `boot.py`.
+    pub boot: &'static str,
+    /// The other sources of the shim, by path.
+    pub files: &'static [(&'static str, &'static str)],
+}
+
+/// A child that is to be forked.
+struct Fork {
+    place: usize,
+    store: bool,
+    descriptors: [OwnedFd; 4],
+    answer: oneshot::Sender<io::Result<Arc<Process>>>,
+}
+
+/// A template that has loaded the app. It ends with this value, and so do its children.
+#[derive(Debug)]
+pub(super) struct Template {
+    forks: mpsc::Sender<Fork>,
+    process: Arc<Process>,
+}
+
+impl Template {
+    /// Starts an interpreter and has it load the app; `start` are the members of the first frame
+    /// beside `op`, `protocol` and `files`.
+    ///
+    /// # Errors
+    /// What the template says, or how it ended.
+    pub(super) async fn start(
+        interpreter: &Interpreter,
+        start: &Map,
+    ) -> Result<(Self, Hello), LoadError> {
+        let (process, mut control) = spawn(interpreter).map_err(|error| {
+            LoadError::new(format!("cannot start {}: {error}", interpreter.program.display()))
+                .hint("name the Python of the app's environment with --python")
+        })?;
+        // Whoever gives up on the way must not leave it behind.
+        let mut guard = Guard(Some(Arc::clone(&process)));
+        let files = interpreter.files.iter().map(|(path, text)| (*path, Value::from(*text)));
+        let mut frame = Map::from([
+            ("op", Value::from("start")),
+            ("protocol", Value::from(PROTOCOL)),
+            ("files", Value::Object(files.collect())),
+        ]);
+        for (key, value) in start.iter() {
+            frame.insert(key, value.clone());
+        }
+        let loading = async {
+            // A failed write means that it has ended already; the read finds what it said before.
+            let _closed = control.send(&Value::Object(frame), &[]).await;
+            control.next().await
+        };
+        let answer = match tokio::time::timeout(LOAD_PATIENCE, loading).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => {
+                let limit = LOAD_PATIENCE.as_secs();
+                return Err(LoadError::new(format!("the app was not loaded within {limit} s"))
+                    .hint("look for work that is done while its modules are imported"));
+            }
+        };
+        let hello = match answer {
+            Ok(Some(frame)) => Hello::read(frame)?,
+            Ok(None) => {
+                let exit = process.exited().await;
+                let text = format!("Python ended while it loaded the app: {}", exit.reason());
+                return Err(LoadError::new(text));
+            }
+            Err(error) => {
+                return Err(LoadError::new(format!("Python cannot be understood: {error}")));
+            }
+        };
+        guard.0 = None;
+        let (forks, requests) = mpsc::channel(FORKS_MAX);
+        let template = Self { forks, process: Arc::clone(&process) };
+        tokio::spawn(serve(control, requests, process));
+        Ok((template, hello))
+    }
+
+    /// Whether it has ended: nothing can be forked from it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.forks.is_closed() || self.process.is_over()
+    }
+
+    /// Forks a child: `descriptors` are its job socket, its page, its standard output and error.
+    pub(super) async fn fork(
+        &self,
+        place: usize,
+        store: bool,
+        descriptors: [OwnedFd; 4],
+    ) -> io::Result<Arc<Process>> {
+        let (answer, forked) = oneshot::channel();
+        let over = || io::Error::other("the template has ended");
+        self.forks
+            .send(Fork { place, store, descriptors, answer })
+            .await
+            .map_err(|_closed| over())?;
+        match tokio::time::timeout(FORK_PATIENCE, forked).await {
+            Ok(answered) => answered.unwrap_or_else(|_closed| Err(over())),
+            Err(_elapsed) => Err(io::Error::other("the template does not answer")),
+        }
+    }
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        self.process.kill(crate::pool::policy::Killed::Aborted);
+    }
+}
+
+/// Kills a template that nobody waits for any more.
+struct Guard(Option<Arc<Process>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            process.kill(crate::pool::policy::Killed::Aborted);
+        }
+    }
+}
+
+fn spawn(interpreter: &Interpreter) -> io::Result<(Arc<Process>, Control)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let control = Control::new(ours)?;
+    #[expect(clippy::disallowed_methods, reason = "the one place where Python is started")]
+    let mut command = Command::new(&interpreter.program);
+    command
+        .arg("-c")
+        .arg(interpreter.boot)
+        .current_dir(&interpreter.folder)
+        .envs(interpreter.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        // A terminal's Ctrl-C is the worker's to act on.
+        .process_group(0);
+    Ok((Process::watch(command.spawn()?)?, control))
+}
+
+/// The worker's side of a template, until either ends.
+async fn serve(mut control: Control, mut requests: mpsc::Receiver<Fork>, process: Arc<Process>) {
+    let mut waiting: BTreeMap<usize, oneshot::Sender<io::Result<Arc<Process>>>> = BTreeMap::new();
+    let mut children: BTreeMap<i64, Arc<Process>> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            // Cancel safe: the channel and the socket keep what they have; a frame is sent outside.
+            request = requests.recv() => {
+                let Some(Fork { place, store, descriptors, answer }) = request else { break };
+                let frame = Value::Object(Map::from([
+                    ("op", Value::from("fork")),
+                    ("slot", Value::from(place as u64)),
+                    ("role", Value::from("worker")),
+                    ("store", Value::from(store)),
+                ]));
+                let borrowed = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
+                match control.send(&frame, &borrowed).await {
+                    Ok(()) => drop(waiting.insert(place, answer)),
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+            }
+            said = control.next() => {
+                let told = match said {
+                    Ok(Some(frame)) => hear(&frame, &mut control, &mut waiting, &mut children),
+                    Ok(None) => break,
+                    Err(error) => Err(error.to_string()),
+                };
+                if let Err(text) = told {
+                    tracing::error!(template = process.pid(), "the template cannot be understood: {text}");
+                    process.kill(crate::pool::policy::Killed::Broken(text));
+                    break;
+                }
+            }
+        }
+    }
+    // Its children were killed by the kernel when it died, or are now.
+    for child in children.into_values() {
+        child.kill(crate::pool::policy::Killed::Broken("its template has ended".to_owned()));
+        child.ended(Exit::default());
+    }
+}
+
+/// Acts on a frame; an error is what is wrong with it.
+fn hear(
+    frame: &Value,
+    control: &mut Control,
+    waiting: &mut BTreeMap<usize, oneshot::Sender<io::Result<Arc<Process>>>>,
+    children: &mut BTreeMap<i64, Arc<Process>>,
+) -> Result<(), String> {
+    let number = |name: &str| frame.get(name).and_then(Value::as_i64);
+    let pid = number("pid").ok_or("a frame without a pid")?;
+    match frame.get("op").and_then(Value::as_str) {
+        Some("forked") => {
+            let handle = control.descriptor().ok_or("a fork without a pidfd")?;
+            let raw =
+                i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("a fork without a pid")?;
+            let place = number("slot").and_then(|slot| usize::try_from(slot).ok());
+            let process = Process::adopted(raw, handle);
+            children.insert(pid, Arc::clone(&process));
+            let answer = place.and_then(|place| waiting.remove(&place));
+            let taken = answer.is_some_and(|answer| answer.send(Ok(Arc::clone(&process))).is_ok());
+            if !taken {
+                process.kill(crate::pool::policy::Killed::Aborted);
+            }
+            Ok(())
+        }
+        Some("exit") => {
+            if let Some(child) = children.remove(&pid) {
+                let small = |name| number(name).and_then(|number| i32::try_from(number).ok());
+                let memory_peak = number("memory_peak").and_then(|bytes| u64::try_from(bytes).ok());
+                let (signal, code) = (small("signal"), small("code"));
+                child.ended(Exit { signal, code, memory_peak, killed: None });
+            }
+            Ok(())
+        }
+        other => Err(format!("a frame of the kind {other:?}")),
+    }
+}

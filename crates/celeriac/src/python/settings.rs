@@ -1,0 +1,55 @@
+//! What the settings of a Celery app mean for its worker.
+
+use celeriac_runtime::pool::python::Hello;
+use celeriac_wire::Value;
+
+/// Celery's names of the settings that the worker itself acts on, and ours.
+const SETTINGS: [(&str, &str); 12] = [
+    ("task_default_queue", "default_queue"),
+    ("worker_concurrency", "concurrency"),
+    ("task_soft_time_limit", "soft_time_limit"),
+    ("task_time_limit", "time_limit"),
+    ("worker_max_tasks_per_child", "max_tasks_per_child"),
+    ("worker_max_memory_per_child", "max_memory_per_child"),
+    ("task_send_sent_event", "sent_events"),
+    ("worker_enable_remote_control", "remote_control"),
+    ("result_expires", "result_expires"),
+    ("result_extended", "result_extended"),
+    ("worker_soft_shutdown_timeout", "grace"),
+    ("worker_hijack_root_logger", ""),
+];
+
+/// The app's own settings by our names, with Celery's.
+pub(crate) fn app_settings(hello: &Hello) -> Vec<(&'static str, String, String)> {
+    let mut found = Vec::new();
+    if let Some(url) = &hello.broker_url {
+        found.push(("broker_url", url.clone(), "broker_url".to_owned()));
+    }
+    for (theirs, ours) in SETTINGS {
+        if ours.is_empty() || !hello.changed.iter().any(|name| name == theirs) {
+            continue;
+        }
+        let Some(text) = hello.settings.get(theirs).and_then(|value| text_of(theirs, value)) else {
+            continue;
+        };
+        found.push((ours, text, theirs.to_owned()));
+    }
+    found
+}
+
+/// A value as our settings write it; `None` leaves the default.
+fn text_of(name: &str, value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Bool(on) => on.to_string(),
+        Value::String(text) => text.clone(),
+        Value::Number(_) => value.as_f64()?.to_string(),
+        _ => return None,
+    };
+    match name {
+        // Celery counts in KiB.
+        "worker_max_memory_per_child" => Some(format!("{text}KiB")),
+        // No time at all is Celery's default: it waits for ever.
+        "worker_soft_shutdown_timeout" if text == "0" => None,
+        _ => Some(text),
+    }
+}

@@ -1,0 +1,47 @@
+//! The Python half of the worker, `python/celeriac_child`, inside this program.
+
+/// What Python is started with.
+pub(super) const BOOT: &str = include_str!("../../python/boot.py");
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$((concat!("celeriac_child/", $name), include_str!(concat!("../../python/", $name)))),*]
+    };
+}
+
+/// The modules of the package.
+pub(super) const FILES: &[(&str, &str)] = files![
+    "__init__.py",
+    "app.py",
+    "child.py",
+    "describe.py",
+    "failures.py",
+    "frames.py",
+    "limits.py",
+    "logs.py",
+    "outcomes.py",
+    "page.py",
+    "request.py",
+    "results.py",
+    "sources.py",
+    "template.py",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_is_inside() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/python");
+        let mut there: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".py") && name != "boot.py")
+            .map(|name| format!("celeriac_child/{name}"))
+            .collect();
+        there.sort();
+        let inside: Vec<&str> = FILES.iter().map(|(path, _)| *path).collect();
+        assert_eq!(inside, there);
+    }
+}

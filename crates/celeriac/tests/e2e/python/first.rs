@@ -1,0 +1,87 @@
+//! The headline: an app that knows nothing of celeriac, and all that its callers see.
+
+use super::Scene;
+use celeriac_testkit::{celery_or_skip, redis_or_skip};
+
+const APP: &str = r"
+import time
+from celery import chain, chord, group
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+@app.task(name='add')
+def add(x, y):
+    return x + y
+
+@app.task(name='total')
+def total(numbers):
+    return sum(numbers)
+
+@app.task(name='who', bind=True)
+def who(self):
+    return [self.request.hostname, self.request.id, self.request.delivery_info['routing_key']]
+
+@app.task(name='fails')
+def fails(text):
+    raise ValueError(text)
+
+@app.task(name='again', bind=True, max_retries=3)
+def again(self):
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.05)
+    return self.request.retries
+
+@app.task(name='steps', bind=True)
+def steps(self):
+    self.update_state(state='HALF', meta={'percent': 50})
+    return 'done'
+
+@app.task(name='ignores')
+def ignores():
+    raise Ignore()
+
+@app.task(name='soft', soft_time_limit=0.5)
+def soft():
+    try:
+        time.sleep(30)
+    except SoftTimeLimitExceeded:
+        return 'stopped'
+
+@app.task(name='hard', time_limit=0.5)
+def hard():
+    time.sleep(30)
+";
+
+/// Every way a task can end, as its caller sees it.
+const CALLS: &str = r"
+from celery import chain, chord, group
+from proj import app, add, total, who, fails, again, steps, soft, hard
+print(add.delay(2, 3).get(timeout=20))
+name, id, key = who.delay().get(timeout=20)
+print(name, key)
+try:
+    fails.delay('no rows').get(timeout=20)
+except ValueError as error:
+    print('failed', error)
+print(again.delay().get(timeout=20))
+print(steps.delay().get(timeout=20))
+print(soft.delay().get(timeout=20))
+try:
+    hard.delay().get(timeout=20)
+except Exception as error:
+    print(type(error).__name__, error)
+print(chain(add.s(1, 2), add.s(10))().get(timeout=20))
+print(group(add.s(n, n) for n in range(5))().get(timeout=20))
+print(chord([add.s(n, n) for n in range(5)], total.s())().get(timeout=20))
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_knows_nothing_of_celeriac_runs() {
+    let redis = redis_or_skip!();
+    let python = celery_or_skip!();
+    let scene = Scene::new(redis, &python, APP);
+    let worker = scene.worker("ours", &["-c", "2"]).await;
+    let said = scene.app.script(CALLS).await;
+    let expected = "5\nours@test celery\nfailed no rows\n2\ndone\nstopped\n\
+                    TimeLimitExceeded TimeLimitExceeded(0.5,)\n13\n[0, 2, 4, 6, 8]\n20\n";
+    assert_eq!(said, expected, "its log:\n{}", worker.log());
+}

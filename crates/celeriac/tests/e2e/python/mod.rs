@@ -1,0 +1,31 @@
+//! Existing Celery apps, run by `celeriac -A proj worker`: real Celery sends and reads.
+
+mod first;
+
+use celeriac_testkit::services::python::{App as Celery, CeleryWorker, Python};
+use celeriac_testkit::services::redis::Redis;
+use std::path::Path;
+
+/// A Redis, and an app that uses it for messages and results.
+struct Scene {
+    redis: Redis,
+    app: Celery,
+}
+
+impl Scene {
+    /// The lines of an app after those that make it.
+    fn new(redis: Redis, python: &Python, more: &str) -> Self {
+        let source = format!(
+            "import os\nfrom celery import Celery\n\
+             app = Celery('proj', broker=os.environ['URL'], backend=os.environ['URL'])\n{more}\n"
+        );
+        let app = python.app(&source, &[("URL", &redis.url())]);
+        Self { redis, app }
+    }
+
+    /// Starts `celeriac -A proj worker` with more arguments.
+    async fn worker(&self, name: &str, arguments: &[&str]) -> CeleryWorker {
+        let program = Path::new(env!("CARGO_BIN_EXE_celeriac"));
+        self.app.worker_of(program, name, arguments).await
+    }
+}

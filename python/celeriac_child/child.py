@@ -1,0 +1,265 @@
+"""A forked child: billiard's worker loop over the job socket."""
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from time import monotonic, time
+
+import billiard
+from billiard import pool as billiard_pool
+from billiard.einfo import ExceptionInfo
+from celery.app import trace
+from celery.concurrency.prefork import process_destructor, process_initializer
+from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
+from celery.platforms import set_pdeathsig
+from celery.worker.consumer.consumer import Consumer
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from . import logs, outcomes, results
+from .frames import DONE, EXIT, READY, RUN, Closed, JobSocket, ProtocolError, adopt, encode_json
+from .limits import SoftLimit
+from .outcomes import Run, as_main_process
+from .page import Page
+from .request import Delivery, has_own_request
+
+EX_PROTOCOL = 70
+
+#: The kinds of messages between billiard's pool and its workers (pool.py, 3.6 to 4.3).
+_ACK, _READY, _TASK = billiard_pool.ACK, billiard_pool.READY, billiard_pool.TASK
+
+
+class ForkPoolWorker(billiard.get_context("fork").Process):
+    """The process object, named and numbered as those of Celery's prefork pool: `ForkPoolWorker-3`."""
+
+    def __init__(self, slot: int):
+        super().__init__()
+        self.daemon = True
+        self.index = slot
+        self.body = None
+
+    def run(self):
+        self.body()
+
+
+class Receiver:
+    """Stands for the consumer in those of its methods that refuse a message."""
+
+    connection_errors = ()
+    event_dispatcher = None
+
+    def __init__(self, app, hostname):
+        self.app = app
+        self.hostname = hostname
+        self.no_ack_consumers = None
+
+    def basic_ack(self, *_args, **_options) -> None:
+        """The channel's half: the worker settles the message."""
+
+    def basic_reject(self, *_args, **_options) -> None:
+        """The channel's half: the worker settles the message."""
+
+
+class TaskWorker(billiard_pool.Worker):
+    """`billiard.pool.Worker` whose queues are the job socket.
+
+    `workloop` itself is billiard's, so that its rules for exits hold and libraries that wrap it (sentry
+    flushes there) keep working. It takes jobs from `wait_for_job` and puts answers into `outq`.
+    """
+
+    def __init__(self, app, hostname: str, job: JobSocket, page: Page, store: bool):
+        self.app = app
+        self.hostname = hostname
+        self.job = job
+        self.page = page
+        self.store = store
+        self.limit = SoftLimit(page)
+        self.results = None
+        self.run = None
+        self.tag = 0
+        self.tasks = app.tasks
+        self.with_own_request = {}
+        self.receiver = Receiver(app, hostname)
+        super().__init__(
+            None, self, initializer=process_initializer, initargs=(app, hostname), on_exit=process_destructor,
+        )
+
+    def contribute_to_object(self, obj):
+        obj.inqW_fd = obj.synqW_fd = None
+        return obj
+
+    def _make_child_methods(self, *_args, **_options):
+        self.wait_for_job = self.next_job
+        self.wait_for_syn = None
+
+    def after_fork(self):
+        super().after_fork()
+        self.limit.install()
+
+    def on_loop_start(self, pid):
+        backend = self.app.backend
+        if self.store and not results.is_own(backend):
+            self.results = results.DeferredResults(backend, self.job, self.limit)
+        self.log = logs.TaskLog(self.app)
+        self.job.send(READY, 0, encode_json({"pid": pid}))
+
+    def _do_exit(self, pid, exitcode, exc=None):
+        """billiard also tells the pool and waits a second for it to read; here the template sees the end."""
+        if exitcode is None:
+            exitcode = billiard_pool.EX_FAILURE if exc else billiard_pool.EX_OK
+        try:
+            if self.on_exit is not None:
+                self.on_exit(pid, exitcode)
+            logging.shutdown()
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+                stream.flush()
+        finally:
+            os._exit(exitcode if isinstance(exitcode, int) else billiard_pool.EX_FAILURE)
+
+    def next_job(self):
+        """The next run as billiard's `TASK`, or None when it was refused at once."""
+        try:
+            op, tag, meta, body = self.job.receive()
+        except Closed:
+            raise SystemExit(billiard_pool.EX_FAILURE)
+        except ProtocolError as error:
+            self._end_by_protocol(error)
+        if op == EXIT:
+            raise SystemExit(billiard_pool.EX_OK)
+        if op != RUN or not tag or not isinstance(meta, dict):
+            self._end_by_protocol(f"op {op}, tag {tag}")
+        self.tag = tag
+        if self.results is not None:
+            self.results.begin(tag)
+        delivery = None
+        try:
+            delivery = Delivery(tag, meta, body, self.app)
+            return _TASK, (tag, None, *self._job(delivery), {})
+        except TaskRevokedError:
+            self._send(outcomes.done(outcomes.REVOKED, outcomes.ACK, 0.0))
+        except Exception as error:
+            self._refuse(meta, body, delivery, error)
+        return None
+
+    def _job(self, delivery) -> tuple:
+        name = delivery.headers["task"]
+        task = self.tasks[name]
+        run = self.run = Run(delivery, task)
+        arguments = delivery.traced(self.hostname)
+        if self.log.info:
+            self.log.received(run)
+        try:
+            own = self.with_own_request[name]
+        except KeyError:
+            own = self.with_own_request[name] = has_own_request(task)
+        if own:
+            run.prepare_own(self.app, self.hostname)
+            return run.settlement.trace
+        return trace.fast_trace_task, arguments
+
+    def put(self, item) -> None:
+        """Stands for billiard's `outq`."""
+        kind, arguments = item
+        if kind == _ACK:
+            run = self.run
+            self.page.begin(self.tag, time())
+            run.started = monotonic()
+            if run.request is not None:
+                run.settlement.callbacks["accept_callback"](os.getpid(), run.started)
+            elif self.log.debug:
+                self.log.accepted(run)
+            self.limit.arm(self.tag)
+        elif kind == _READY:
+            self.limit.disarm()
+            ok, value = arguments[2]
+            self._settle(ok, value)
+
+    def _settle(self, ok: bool, value) -> None:
+        run = self.run
+        if self.limit.raised:
+            self.log.soft_limit(run)
+        try:
+            meta = run.settle(ok, value, self.app, self.hostname)
+        except Exception as error:
+            meta = self._unsettled(run, ok, value, error)
+        self._send(meta)
+        self.page.end()
+
+    def _unsettled(self, run, ok: bool, value, error) -> bytes:
+        """The outcome could not be told through a `Request`: the body does not decode, or the backend fails."""
+        if isinstance(error, (InvalidTaskError, ContentDisallowed, DecodeError)) and not ok:
+            self._log_refusal(run.delivery, error)
+            return outcomes.done(
+                outcomes.FAILURE, outcomes.REJECT, monotonic() - run.started, outcomes.describe(error),
+            )
+        logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
+        info = ExceptionInfo()
+        late = run.task.acks_late
+        return outcomes.done(
+            outcomes.FAILURE, outcomes.REQUEUE if late else outcomes.ACK, monotonic() - run.started,
+            outcomes.describe(error), info.traceback,
+        )
+
+    def _refuse(self, meta: dict, body: bytes, delivery, error) -> None:
+        """The run cannot start: as `Consumer.on_task_received` refuses a message."""
+        with as_main_process():
+            self._log_refusal(delivery, error)
+        trace_text = None
+        if not isinstance(error, (NotRegistered, InvalidTaskError, ContentDisallowed, DecodeError)):
+            trace_text = ExceptionInfo().traceback
+            logs.error("Cannot start a task: %r", error, exc_info=True)
+        self._send(outcomes.done(
+            outcomes.FAILURE, outcomes.REJECT, 0.0, outcomes.describe(error), trace_text,
+        ))
+
+    def _log_refusal(self, delivery, error) -> None:
+        """worker/consumer/consumer.py: on_unknown_task, on_invalid_task and on_decode_error, 5.2 to 5.7.
+
+        The last acknowledges; by the protocol the worker rejects, so that the message can be dead-lettered.
+        """
+        if delivery is None:
+            logs.error("Received a message that cannot be read: %r", error)
+            return
+        message = delivery.message(self.app, channel=self.receiver)
+        if isinstance(error, NotRegistered):
+            Consumer.on_unknown_task(self.receiver, None, message, error)
+        elif isinstance(error, (InvalidTaskError, ContentDisallowed)):
+            Consumer.on_invalid_task(self.receiver, None, message, error)
+        elif isinstance(error, DecodeError):
+            Consumer.on_decode_error(self.receiver, message, error)
+
+    def _send(self, meta: bytes) -> None:
+        self.job.send(DONE, self.tag, meta)
+        if self.results is not None:
+            self.results.end()
+
+    def _end_by_protocol(self, error) -> None:
+        logs.error("The worker broke the protocol: %s", error)
+        sys.exit(EX_PROTOCOL)
+
+
+def prepare(slot: int) -> ForkPoolWorker:
+    """The process object of the next child; made in the template, which counts them."""
+    return ForkPoolWorker(slot)
+
+
+def start(process, app, hostname: str, frame: dict, descriptors: list, parent: int) -> None:
+    """What a fresh child does, from its fork to its end. Does not return."""
+    code = billiard_pool.EX_FAILURE
+    try:
+        job, page, output, errors = descriptors
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        set_pdeathsig("SIGKILL")
+        if os.getppid() != parent:
+            os._exit(code)
+        adopt(output, 1)
+        adopt(errors, 2)
+        shared = Page(page)
+        os.close(page)
+        socket = JobSocket.from_descriptor(job)
+        process.body = TaskWorker(app, hostname, socket, shared, bool(frame.get("store")))
+        code = process._bootstrap()
+    finally:
+        os._exit(code)

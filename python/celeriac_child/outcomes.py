@@ -1,0 +1,197 @@
+"""What becomes of a message once its task has ended.
+
+A success is reported by three rules of our own. Every other outcome goes through the `Request` of the
+installed Celery, whose acknowledgements and events are caught: so `acks_late`, `Reject`, `Retry`, lost
+workers and the rest mean what that version means by them.
+"""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from json.encoder import encode_basestring
+from time import monotonic
+
+from billiard.process import current_process
+from celery.exceptions import Ignore, Reject, Retry
+from billiard.exceptions import Terminated
+from kombu.utils.encoding import safe_repr, safe_str
+
+from . import request as requests
+from .frames import encode_json
+
+ACK = "ack"
+REJECT = "reject"
+REQUEUE = "requeue"
+
+SUCCESS = "success"
+FAILURE = "failure"
+IGNORED = "ignored"
+REJECTED = "rejected"
+RETRIED = "retry"
+REVOKED = "revoked"
+
+_SUCCESS_END = b',"exception":null,"traceback":null,"leaves":false}'
+
+
+class Settlement:
+    """Stands for the consumer, the pool and the event sender of a `Request`, and remembers what it wants."""
+
+    enabled = True
+
+    def __init__(self):
+        self.disposition = None
+        self.events = {}
+        self.trace = None
+        self.callbacks = {}
+
+    def on_ack(self, _logger, _errors) -> None:
+        self.disposition = self.disposition or ACK
+
+    def on_reject(self, _logger, _errors, requeue) -> None:
+        self.disposition = self.disposition or (REQUEUE if requeue else REJECT)
+
+    def send(self, kind: str, **fields) -> None:
+        """`EventDispatcher.send`."""
+        self.events[kind] = fields
+
+    def apply_async(self, target, args=(), kwargs=None, **callbacks) -> None:
+        """`BasePool.apply_async`: keeps the call, which the child's own loop makes."""
+        self.trace = (target, args)
+        self.callbacks = callbacks
+
+
+def success(runtime: float, result: str | None, disposition: str = ACK) -> bytes:
+    """The meta of a success, written without an encoder because most runs end so."""
+    text = "null" if result is None else encode_basestring(result)
+    head = f'{{"state":"success","disposition":"{disposition}","runtime":{runtime!r},"result":{text}'
+    return head.encode("utf-8", "backslashreplace") + _SUCCESS_END
+
+
+def done(state, disposition, runtime, exception=None, traceback=None, leaves=False) -> bytes:
+    """The meta of any other outcome."""
+    return encode_json({
+        "state": state,
+        "disposition": disposition,
+        "runtime": runtime,
+        "result": None,
+        "exception": exception,
+        "traceback": traceback,
+        "leaves": leaves,
+    })
+
+
+def describe(error) -> dict | None:
+    """An exception for the worker, however badly it behaves."""
+    if error is None:
+        return None
+    try:
+        message = safe_str(str(error))
+    except Exception:
+        message = safe_repr(error)
+    return {
+        "type": type(error).__name__,
+        "module": type(error).__module__,
+        "message": message,
+        "repr": safe_repr(error),
+    }
+
+
+def unwrap(error):
+    """The exception itself, which billiard 4 wraps to carry its traceback through a pickle (einfo.py)."""
+    return getattr(error, "exc", error) if type(error).__name__ == "ExceptionWithTraceback" else error
+
+
+@contextmanager
+def as_main_process():
+    """Lines that Celery's main process would write carry its name."""
+    process = current_process()
+    name, process._name = process._name, "MainProcess"
+    try:
+        yield
+    finally:
+        process._name = name
+
+
+class Run:
+    """One run: a delivery, its task and how it is settled."""
+
+    __slots__ = ("delivery", "task", "settlement", "request", "started")
+
+    def __init__(self, delivery, task):
+        self.delivery = delivery
+        self.task = task
+        self.settlement = None
+        self.request = None
+        self.started = 0.0
+
+    def prepare_own(self, app, hostname: str) -> None:
+        """Lets the task's own `Request` class start the run."""
+        self.settlement = Settlement()
+        self.request = requests.build_own(self.delivery, self.task, app, hostname, self.settlement)
+        self.request.execute_using_pool(self.settlement)
+
+    def settle(self, ok: bool, value, app, hostname: str) -> bytes:
+        """The meta of `D`. `ok` and `value` are billiard's: a tracer's answer, or an `ExceptionInfo`."""
+        runtime = monotonic() - self.started
+        if ok and not value[0] and self.request is None:
+            return success(runtime if value[2] is None else value[2], value[1])
+        with as_main_process():
+            if self.request is None:
+                self._accept_late(app, hostname)
+            return self._settle_by_request(ok, value, runtime)
+
+    def _accept_late(self, app, hostname: str) -> None:
+        """Puts a fresh request where `Request.on_accepted` would have left it."""
+        self.settlement = Settlement()
+        self.request = requests.build(
+            requests.CeleryRequest, self.delivery, self.task, app, hostname, self.settlement,
+        )
+        if not self.task.acks_late:
+            self.request.acknowledged = True
+            self.settlement.disposition = ACK
+
+    def _settle_by_request(self, ok: bool, value, runtime: float) -> bytes:
+        settlement, request = self.settlement, self.request
+        if ok and not value[0]:
+            request.on_success(value)
+            return success(runtime if value[2] is None else value[2], value[1], settlement.disposition or ACK)
+        info = value[1] if ok else value
+        error = unwrap(info.exception)
+        leaves = not ok and isinstance(error, (SystemExit, KeyboardInterrupt))
+        if leaves and hasattr(request, "_worker_lost_info"):
+            # worker/request.py:on_failure of 5.7 puts the same in the place of the exit.
+            info = request._worker_lost_info(error)
+            error = unwrap(info.exception)
+        try:
+            if ok:
+                request.on_success(value)
+            else:
+                request.on_failure(info)
+        except MemoryError:
+            # worker/request.py:on_failure raises it, which ends Celery's main process.
+            acks = getattr(self.task, "acks_on_failure", self.task.acks_on_failure_or_timeout)
+            settlement.disposition = settlement.disposition or (ACK if acks else REJECT)
+            leaves = True
+        state = _state_of(error)
+        disposition = settlement.disposition or REQUEUE
+        cause, trace = self._told(state, error, info)
+        return done(state, disposition, runtime, cause, trace, leaves)
+
+    def _told(self, state: str, error, info) -> tuple:
+        """The exception and traceback that Celery's events of this outcome would hold."""
+        if state == RETRIED:
+            return describe(error.exc), safe_str(info.traceback)
+        if state == IGNORED or (state == REJECTED and "task-failed" not in self.settlement.events):
+            return None, None
+        return describe(error), safe_str(info.traceback)
+
+
+def _state_of(error) -> str:
+    if isinstance(error, Retry):
+        return RETRIED
+    if isinstance(error, Reject):
+        return REJECTED
+    if isinstance(error, Ignore):
+        return IGNORED
+    if isinstance(error, Terminated):
+        return REVOKED
+    return FAILURE

@@ -1,0 +1,109 @@
+"""Results that the worker stores for the child, see rule 1.4 of the protocol: frames `S`."""
+from __future__ import annotations
+
+import threading
+
+from celery import states
+from celery.backends.base import BaseKeyValueStoreBackend
+
+from .frames import PAYLOAD_BYTES_MAX, STORE, encode_json
+
+#: Methods through which a result reaches its key. When one of them is not Celery's, only the class itself
+#: knows how a result is stored.
+_STORING = (
+    "store_result", "_store_result", "_get_result_meta", "_set_with_state", "set", "_set", "encode", "_encode",
+    "encode_result", "prepare_value", "prepare_exception", "get_key_for_task", "_get_task_meta_for",
+    "mark_as_done", "mark_as_failure", "mark_as_retry",
+)
+#: Room for the meta of a frame beside a result.
+_META_BYTES_MAX = 1024 * 1024
+
+
+def is_own(backend) -> bool:
+    """Whether a backend stores results in another way than Celery's key and value backends."""
+    if not isinstance(backend, BaseKeyValueStoreBackend):
+        return True
+    if type(backend)._store_result is not BaseKeyValueStoreBackend._store_result:
+        return True
+    for name in _STORING:
+        if name in vars(backend):
+            return True
+        method = getattr(type(backend), name, None)
+        module = getattr(method, "__module__", None) or ""
+        if method is not None and not module.startswith("celery.backends."):
+            return True
+    return False
+
+
+class DeferredResults:
+    """Sends what the app's backend would write to the worker, which writes it.
+
+    Celery still builds and encodes the document: its `_store_result` (backends/base.py, 5.2 to 5.7, class
+    `BaseKeyValueStoreBackend`) runs unchanged on an instance whose `_set_with_state` sends a frame and whose
+    `_get_task_meta_for` answers "pending" meanwhile. That a stored `SUCCESS` stays is the worker's rule.
+
+    Left to the backend itself: members of a chord, whose counting may read what was stored; writes from
+    other threads and outside a run; documents too large for a frame.
+    """
+
+    def __init__(self, backend, job, shield):
+        self._backend = backend
+        self._job = job
+        self._shield = shield
+        self._thread = threading.get_ident()
+        self._tag = 0
+        self._id = None
+        self._current = {}
+        self._previous = {}
+        self._store_directly = backend._store_result
+        self._set_directly = backend._set_with_state
+        self._read_directly = backend._get_task_meta_for
+        backend._store_result = self.store
+        backend._set_with_state = self.set_with_state
+        backend._get_task_meta_for = self.read
+
+    def begin(self, tag: int) -> None:
+        self._tag = tag
+
+    def end(self) -> None:
+        """The run is over. What it stored may not be written yet when the next one begins."""
+        self._tag = 0
+        if self._current or self._previous:
+            self._previous, self._current = self._current, {}
+
+    def store(self, task_id, result, state, traceback=None, request=None, **options):
+        """Stands for `_store_result` of the backend."""
+        deferred = self._tag and threading.get_ident() == self._thread and not getattr(request, "chord", None)
+        if not deferred:
+            return self._store_directly(task_id, result, state, traceback=traceback, request=request, **options)
+        self._id = task_id
+        try:
+            return self._store_directly(task_id, result, state, traceback=traceback, request=request, **options)
+        finally:
+            self._id = None
+
+    def set_with_state(self, key, value, state):
+        """Stands for `_set_with_state` of the backend."""
+        task_id = self._id
+        if task_id is None or threading.get_ident() != self._thread:
+            return self._set_directly(key, value, state)
+        document = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
+        if len(document) > PAYLOAD_BYTES_MAX - _META_BYTES_MAX:
+            return self._set_directly(key, value, state)
+        task_id = task_id if isinstance(task_id, str) else task_id.decode("utf-8", "replace")
+        with self._shield:
+            self._job.send(STORE, self._tag, encode_json({"id": task_id, "state": state}), document)
+        self._current[task_id] = value
+
+    def read(self, task_id):
+        """Stands for `_get_task_meta_for` of the backend: sees what the worker may not have written yet."""
+        if threading.get_ident() != self._thread:
+            return self._read_directly(task_id)
+        if self._id is not None:
+            return {"status": states.PENDING, "result": None}
+        if task_id in self._current:
+            return self._backend.decode_result(self._current[task_id])
+        meta = self._read_directly(task_id)
+        if meta["status"] == states.PENDING and task_id in self._previous:
+            return self._backend.decode_result(self._previous[task_id])
+        return meta

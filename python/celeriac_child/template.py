@@ -1,0 +1,157 @@
+"""The template: loads the app once, then forks a child whenever the worker asks for one."""
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+from . import CELERY_BELOW, CELERY_FROM, PROTOCOL, failures
+from .failures import LoadFailure
+from .frames import Closed, ControlSocket, ProtocolError
+
+EX_FAILURE = 1
+EX_PROTOCOL = 70
+
+
+def main(descriptor: int, start: dict) -> None:
+    """Answers `start` with `hello` or `failed`, then serves forks. Does not return."""
+    diagnostics = os.dup(2)
+    control = ControlSocket(socket.socket(fileno=descriptor))
+    os.set_inheritable(descriptor, False)
+    code = EX_FAILURE
+    try:
+        try:
+            template = Template(control, start)
+        except BaseException as error:
+            failure = error if isinstance(error, LoadFailure) else failures.of_shim(error)
+            control.send(failure.frame())
+            return
+        code = template.serve()
+    except (Closed, BrokenPipeError, ConnectionResetError):
+        pass
+    except BaseException:
+        os.write(diagnostics, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    finally:
+        os._exit(code)
+
+
+class Template:
+    """The app in memory, and the children forked from it."""
+
+    def __init__(self, control: ControlSocket, start: dict):
+        self.control = control
+        self.pid = os.getpid()
+        self.children = {}
+        if start.get("protocol") != PROTOCOL:
+            raise LoadFailure(
+                "error", f"The worker speaks protocol {start.get('protocol')}, its Python part {PROTOCOL}.",
+            )
+        self._import_celery(start)
+        from . import app, child, describe
+
+        self.child = child
+        app.enter_environment(start)
+        self.app = app.load(start)
+        doing = f"starting a worker of {start['app']}"
+        try:
+            self.worker = app.make_worker(self.app, start)
+            frame = describe.hello(self.app, self.worker, app.banner(self.worker), self.pid)
+        except BaseException as error:
+            raise failures.of_app(error, doing) from error
+        self.hostname = self.worker.hostname
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        control.send(frame)
+        gc.collect()
+        gc.freeze()
+
+    def _import_celery(self, start: dict) -> None:
+        # celery/utils/threads.py reads it when it is imported: a stack per thread, not per greenlet.
+        fast = "USE_FAST_LOCALS" not in os.environ and start.get("pool") in (None, "prefork")
+        if fast:
+            os.environ["USE_FAST_LOCALS"] = "1"
+        try:
+            import celery
+
+            version = celery.VERSION
+        except ImportError as error:
+            if error.name not in ("celery", None):
+                raise failures.of_app(error, "importing Celery") from error
+            raise LoadFailure(
+                "celery", f"Celery is not installed for {sys.executable}.",
+                "Start the worker with the Python of the app's own virtual environment, or install Celery there.",
+            ) from error
+        except AttributeError as error:
+            raise LoadFailure(
+                "celery", f"{celery.__file__} is not Celery, but has its name.", "Rename it.",
+            ) from error
+        if not CELERY_FROM <= (version.major, version.minor) < CELERY_BELOW:
+            raise LoadFailure(
+                "celery", f"Celery {celery.__version__} is installed; celeriac runs apps of Celery 5.2 to 5.7.",
+                "Install one of these versions for the app.",
+            )
+        import celery.apps.worker  # noqa: F401
+        import celery.utils.threads  # noqa: F401
+
+        if fast:
+            del os.environ["USE_FAST_LOCALS"]
+
+    def serve(self) -> int:
+        """Forks and reaps until the worker says `exit`. Raises `Closed` when it is gone."""
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor in self.children:
+                    poll.unregister(descriptor)
+                    self._reap(descriptor)
+                    continue
+                try:
+                    frame, descriptors = self.control.receive()
+                    if frame["op"] == "exit":
+                        return 0
+                    if frame["op"] != "fork" or len(descriptors) != 4 or frame.get("role") != "worker":
+                        raise ProtocolError(f"unknown frame {frame['op']!r}")
+                except ProtocolError as error:
+                    sys.__stderr__.write(f"celeriac: the worker broke the protocol: {error}\n")
+                    return EX_PROTOCOL
+                poll.register(self._fork(frame, descriptors), select.POLLIN)
+
+    def _fork(self, frame: dict, descriptors: list) -> int:
+        slot = frame["slot"]
+        process = self.child.prepare(slot)
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            stream.flush()
+        pid = os.fork()
+        if not pid:
+            os.setpgid(0, 0)
+            self.control.close()
+            for descriptor in self.children:
+                os.close(descriptor)
+            self.child.start(process, self.app, self.hostname, frame, descriptors, self.pid)
+        try:
+            os.setpgid(pid, pid)
+        except OSError:
+            pass
+        for descriptor in descriptors:
+            os.close(descriptor)
+        watch = os.pidfd_open(pid)
+        self.children[watch] = slot, pid
+        self.control.send({"op": "forked", "slot": slot, "pid": pid}, [watch])
+        return watch
+
+    def _reap(self, watch: int) -> None:
+        slot, pid = self.children.pop(watch)
+        os.close(watch)
+        _, status, usage = os.wait4(pid, 0)
+        ended = os.WIFEXITED(status)
+        self.control.send({
+            "op": "exit", "slot": slot, "pid": pid,
+            "code": os.WEXITSTATUS(status) if ended else None,
+            "signal": None if ended else os.WTERMSIG(status),
+            "memory_peak": usage.ru_maxrss * 1024,
+        })
