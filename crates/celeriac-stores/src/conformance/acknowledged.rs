@@ -51,10 +51,9 @@ pub async fn what_a_dead_node_acknowledged_does_not_run_again(harness: &Harness)
     let (lost, next) = (fixture.node("celery@a").await, fixture.node("celery@b").await);
     fixture.send(&["early", "late", "unbegun"]).await;
     let held = fixture.fetch(lost, 3).await;
-    let began = fixture.now();
-    let begun =
-        |index: usize, acknowledged| Begun { lease: held[index].lease, at: began, acknowledged };
-    fixture.store.mark_started(vec![begun(0, true), begun(1, false)]).await.unwrap();
+    let at = fixture.now();
+    let run = |index: usize, acknowledged| Begun { lease: held[index].lease, at, acknowledged };
+    fixture.store.mark_started(vec![run(0, true), run(1, false)]).await.unwrap();
     assert_eq!(marks(&held), [false; 3]);
     let swept = fixture.lapse(&[next]).await;
     assert_eq!((swept.requeued, swept.lost, swept.poisoned), (3, 1, 0));
@@ -64,7 +63,7 @@ pub async fn what_a_dead_node_acknowledged_does_not_run_again(harness: &Harness)
     assert_eq!((ids(&again)[0], &marks(&again)[..]), ("early", &[true, false, false][..]));
     let run = &again[0].history[0];
     assert_eq!((run.worker.as_str(), run.outcome.as_str()), ("celery@a", "worker-lost"));
-    assert_eq!(run.started_at, Some(began));
+    assert_eq!(run.started_at, Some(at));
     assert!(run.detail.contains("acknowledged"), "{}", run.detail);
     assert!(!again[1].history[0].detail.contains("acknowledged"));
     assert!(again[0].redelivered);
