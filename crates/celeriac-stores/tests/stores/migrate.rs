@@ -9,6 +9,7 @@ use celeriac_core::store::{
 };
 use celeriac_core::throttle::Target;
 use rusqlite::Connection;
+use std::time::Duration;
 use tokio::time::Instant;
 
 const FIRST_FORMAT: &str = include_str!("../../src/sqlite/migrations/001_initial.sql");
@@ -72,18 +73,19 @@ async fn a_store_of_an_older_program_is_migrated_with_everything_in_it() {
     let given = std::env::var_os("CELERIAC_ROWS");
     let rows: u32 = given.map_or(20_000, |rows| rows.to_str().unwrap().parse().unwrap());
     for write in [format_1, format_2] {
-        is_migrated(write, rows).await;
+        println!("{rows} rows migrated in {:?}", is_migrated(write, rows).await);
     }
 }
 
-async fn is_migrated(write: fn(&std::path::Path, u32), rows: u32) {
+/// How long the migration took.
+async fn is_migrated(write: fn(&std::path::Path, u32), rows: u32) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("queue.db");
     write(&path, rows);
 
     let begun = Instant::now();
     let (store, _clock) = open(&path, 1);
-    println!("{rows} rows migrated in {:?}", begun.elapsed());
+    let took = begun.elapsed();
 
     let queues = store.queues().await.unwrap();
     let of = |name: &str| -> &QueueView { queues.iter().find(|one| one.name == name).unwrap() };
@@ -104,4 +106,5 @@ async fn is_migrated(write: fn(&std::path::Path, u32), rows: u32) {
     let ids: Vec<_> = taken.iter().map(|one| one.message.headers.id().unwrap()).collect();
     assert_eq!(ids, ["1", "2", "3", "4", "5", "6", "7", "9", "10", "11"], "in their old order");
     assert_eq!(store.check(false).await.unwrap(), [], "no damage, all counters right");
+    took
 }
