@@ -62,6 +62,9 @@ def _refuse_shadowed(name: str) -> None:
 def _not_found(name: str, error: ModuleNotFoundError) -> LoadFailure:
     module = name.partition(":")[0]
     missing = error.name or ""
+    if ":" in missing:
+        # find_app tries the whole name as a module when the attribute is missing.
+        return _without_app(name, AttributeError())
     if module == missing or module.startswith(missing + "."):
         return LoadFailure(
             "app", f"The module {missing}, named by -A {name}, was not found from {os.getcwd()}.",
@@ -72,7 +75,7 @@ def _not_found(name: str, error: ModuleNotFoundError) -> LoadFailure:
 
 def _without_app(name: str, error: AttributeError) -> LoadFailure:
     place = failures.place_of(error)
-    if place is not None and not failures._is_library(place.partition(",")[0]):
+    if place is not None and not failures.is_library(place.partition(",")[0]):
         return failures.of_app(error, f"importing {name}")
     module, _, attribute = name.partition(":")
     if attribute:

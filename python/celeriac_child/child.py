@@ -1,6 +1,7 @@
 """A forked child: billiard's worker loop over the job socket."""
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -12,17 +13,17 @@ from billiard import pool as billiard_pool
 from billiard.einfo import ExceptionInfo
 from celery.app import trace
 from celery.concurrency.prefork import process_destructor, process_initializer
-from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
+from celery.exceptions import TaskRevokedError
 from celery.platforms import set_pdeathsig
-from celery.worker.consumer.consumer import Consumer
-from kombu.exceptions import ContentDisallowed, DecodeError
 
 from . import logs, outcomes, results
 from .frames import DONE, EXIT, READY, RUN, Closed, JobSocket, ProtocolError, adopt, encode_json
 from .limits import SoftLimit
 from .outcomes import Run, as_main_process
 from .page import Page
+from .refusals import Refuser
 from .request import Delivery, has_own_request
+from .steward import MainProcess, Steward
 
 EX_PROTOCOL = 70
 
@@ -33,32 +34,16 @@ _ACK, _READY, _TASK = billiard_pool.ACK, billiard_pool.READY, billiard_pool.TASK
 class ForkPoolWorker(billiard.get_context("fork").Process):
     """The process object, named and numbered as those of Celery's prefork pool: `ForkPoolWorker-3`."""
 
+    _numbers = itertools.count(1)
+
     def __init__(self, slot: int):
-        super().__init__()
+        super().__init__(name=f"ForkPoolWorker-{next(self._numbers)}")
         self.daemon = True
         self.index = slot
         self.body = None
 
     def run(self):
         self.body()
-
-
-class Receiver:
-    """Stands for the consumer in those of its methods that refuse a message."""
-
-    connection_errors = ()
-    event_dispatcher = None
-
-    def __init__(self, app, hostname):
-        self.app = app
-        self.hostname = hostname
-        self.no_ack_consumers = None
-
-    def basic_ack(self, *_args, **_options) -> None:
-        """The channel's half: the worker settles the message."""
-
-    def basic_reject(self, *_args, **_options) -> None:
-        """The channel's half: the worker settles the message."""
 
 
 class TaskWorker(billiard_pool.Worker):
@@ -68,9 +53,9 @@ class TaskWorker(billiard_pool.Worker):
     flushes there) keep working. It takes jobs from `wait_for_job` and puts answers into `outq`.
     """
 
-    def __init__(self, app, hostname: str, job: JobSocket, page: Page, store: bool):
-        self.app = app
-        self.hostname = hostname
+    def __init__(self, worker, job: JobSocket, page: Page, store: bool):
+        self.app = app = worker.app
+        self.hostname = hostname = worker.hostname
         self.job = job
         self.page = page
         self.store = store
@@ -80,7 +65,7 @@ class TaskWorker(billiard_pool.Worker):
         self.tag = 0
         self.tasks = app.tasks
         self.with_own_request = {}
-        self.receiver = Receiver(app, hostname)
+        self.refuser = Refuser(app, hostname)
         super().__init__(
             None, self, initializer=process_initializer, initargs=(app, hostname), on_exit=process_destructor,
         )
@@ -112,8 +97,7 @@ class TaskWorker(billiard_pool.Worker):
             if self.on_exit is not None:
                 self.on_exit(pid, exitcode)
             logging.shutdown()
-            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-                stream.flush()
+            flush()
         finally:
             os._exit(exitcode if isinstance(exitcode, int) else billiard_pool.EX_FAILURE)
 
@@ -122,11 +106,11 @@ class TaskWorker(billiard_pool.Worker):
         try:
             op, tag, meta, body = self.job.receive()
         except Closed:
-            raise SystemExit(billiard_pool.EX_FAILURE)
+            sys.exit(billiard_pool.EX_FAILURE)
         except ProtocolError as error:
             self._end_by_protocol(error)
         if op == EXIT:
-            raise SystemExit(billiard_pool.EX_OK)
+            sys.exit(billiard_pool.EX_OK)
         if op != RUN or not tag or not isinstance(meta, dict):
             self._end_by_protocol(f"op {op}, tag {tag}")
         self.tag = tag
@@ -139,7 +123,8 @@ class TaskWorker(billiard_pool.Worker):
         except TaskRevokedError:
             self._send(outcomes.done(outcomes.REVOKED, outcomes.ACK, 0.0))
         except Exception as error:
-            self._refuse(meta, body, delivery, error)
+            with as_main_process():
+                self._send(self.refuser.refuse(delivery, error))
         return None
 
     def _job(self, delivery) -> tuple:
@@ -182,55 +167,26 @@ class TaskWorker(billiard_pool.Worker):
         try:
             meta = run.settle(ok, value, self.app, self.hostname)
         except Exception as error:
-            meta = self._unsettled(run, ok, value, error)
+            with as_main_process():
+                meta = self._unsettled(run, error)
         self._send(meta)
-        self.page.end()
 
-    def _unsettled(self, run, ok: bool, value, error) -> bytes:
-        """The outcome could not be told through a `Request`: the body does not decode, or the backend fails."""
-        if isinstance(error, (InvalidTaskError, ContentDisallowed, DecodeError)) and not ok:
-            self._log_refusal(run.delivery, error)
-            return outcomes.done(
-                outcomes.FAILURE, outcomes.REJECT, monotonic() - run.started, outcomes.describe(error),
-            )
-        logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
-        info = ExceptionInfo()
-        late = run.task.acks_late
-        return outcomes.done(
-            outcomes.FAILURE, outcomes.REQUEUE if late else outcomes.ACK, monotonic() - run.started,
-            outcomes.describe(error), info.traceback,
-        )
+    def _unsettled(self, run, error) -> bytes:
+        """No `Request` could tell the outcome: the message cannot be read, or its result cannot be stored.
 
-    def _refuse(self, meta: dict, body: bytes, delivery, error) -> None:
-        """The run cannot start: as `Consumer.on_task_received` refuses a message."""
-        with as_main_process():
-            self._log_refusal(delivery, error)
-        trace_text = None
-        if not isinstance(error, (NotRegistered, InvalidTaskError, ContentDisallowed, DecodeError)):
-            trace_text = ExceptionInfo().traceback
-            logs.error("Cannot start a task: %r", error, exc_info=True)
-        self._send(outcomes.done(
-            outcomes.FAILURE, outcomes.REJECT, 0.0, outcomes.describe(error), trace_text,
-        ))
-
-    def _log_refusal(self, delivery, error) -> None:
-        """worker/consumer/consumer.py: on_unknown_task, on_invalid_task and on_decode_error, 5.2 to 5.7.
-
-        The last acknowledges; by the protocol the worker rejects, so that the message can be dead-lettered.
+        Celery's main process logs the latter and leaves the message unacknowledged, so it comes back.
         """
-        if delivery is None:
-            logs.error("Received a message that cannot be read: %r", error)
-            return
-        message = delivery.message(self.app, channel=self.receiver)
-        if isinstance(error, NotRegistered):
-            Consumer.on_unknown_task(self.receiver, None, message, error)
-        elif isinstance(error, (InvalidTaskError, ContentDisallowed)):
-            Consumer.on_invalid_task(self.receiver, None, message, error)
-        elif isinstance(error, DecodeError):
-            Consumer.on_decode_error(self.receiver, message, error)
+        if run.request is None:
+            return self.refuser.refuse(run.delivery, error)
+        logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
+        fate = run.settlement.disposition or (outcomes.REQUEUE if run.task.acks_late else outcomes.ACK)
+        trace_text = ExceptionInfo().traceback
+        runtime = monotonic() - run.started
+        return outcomes.done(outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves)
 
     def _send(self, meta: bytes) -> None:
         self.job.send(DONE, self.tag, meta)
+        self.page.end()
         if self.results is not None:
             self.results.end()
 
@@ -239,12 +195,21 @@ class TaskWorker(billiard_pool.Worker):
         sys.exit(EX_PROTOCOL)
 
 
-def prepare(slot: int) -> ForkPoolWorker:
-    """The process object of the next child; made in the template, which counts them."""
-    return ForkPoolWorker(slot)
+def flush() -> None:
+    """Writes out what the standard streams hold."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
 
 
-def start(process, app, hostname: str, frame: dict, descriptors: list, parent: int) -> None:
+def prepare(frame: dict):
+    """The process object of the next child; made in the template, which counts those that run tasks."""
+    return MainProcess() if frame["role"] == "steward" else ForkPoolWorker(frame["slot"])
+
+
+def start(process, worker, frame: dict, descriptors: list, parent: int) -> None:
     """What a fresh child does, from its fork to its end. Does not return."""
     code = billiard_pool.EX_FAILURE
     try:
@@ -258,8 +223,8 @@ def start(process, app, hostname: str, frame: dict, descriptors: list, parent: i
         adopt(errors, 2)
         shared = Page(page)
         os.close(page)
-        socket = JobSocket.from_descriptor(job)
-        process.body = TaskWorker(app, hostname, socket, shared, bool(frame.get("store")))
+        kind = Steward if frame["role"] == "steward" else TaskWorker
+        process.body = kind(worker, JobSocket.from_descriptor(job), shared, bool(frame.get("store")))
         code = process._bootstrap()
     finally:
         os._exit(code)

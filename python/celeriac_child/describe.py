@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import platform
 import sys
 import threading
@@ -30,12 +31,12 @@ _CELERY_STRATEGY = "celery.worker.strategy:default"
 _DEPTH_MAX = 12
 
 
-def hello(app, worker, banner: list[str], pid: int) -> dict:
+def hello(app, worker, banner: list[str], changed_first: list[str]) -> dict:
     """The frame `hello`."""
     return {
         "op": "hello",
         "protocol": PROTOCOL,
-        "pid": pid,
+        "pid": os.getpid(),
         "python": platform.python_version(),
         "celery": celery.__version__,
         "kombu": kombu.__version__,
@@ -49,7 +50,8 @@ def hello(app, worker, banner: list[str], pid: int) -> dict:
         "backend": _backend(app),
         "queues": _queues(app),
         "settings": {name: plain(_setting(app, name)) for name in _setting_names(app)},
-        "changed": changed(app),
+        # The worker itself lists every task's module in this setting, worker/worker.py:setup_includes.
+        "changed": [name for name in changed(app) if name != "include" or name in changed_first],
         "tasks": {name: _task(task) for name, task in sorted(app.tasks.items())},
         "receivers": [name for name in _MAIN_SIGNALS if getattr(signals, name).receivers],
         "steps": sorted(_dotted(step) for kind in ("worker", "consumer") for step in app.steps[kind]),
@@ -78,25 +80,31 @@ def plain(value, depth: int = 0):
 
 
 def changed(app) -> list[str]:
-    """Names of the settings that do not come from Celery's defaults."""
-    own = app.conf.without_defaults()
-    names = set()
-    for name in _setting_names(app):
-        if name not in DEFAULTS or name in own or _setting(app, name) != DEFAULTS[name]:
-            names.add(name)
+    """Names of the settings that do not come from Celery's defaults, under whatever name they were given."""
+    conf = app.conf
+    # As app/utils.py:Settings.value_set_for of 5.7.
+    own = type(conf)({}, conf.maps[:-1], conf._keys, conf.prefix)
+    names = [name for name in _setting_names(app) if name in own]
+    for name in ("broker_url", "result_backend"):
+        if name not in names and os.environ.get(f"CELERY_{name.upper()}"):
+            names.append(name)
     return sorted(names)
 
 
 def _setting_names(app) -> list[str]:
-    names = set(DEFAULTS)
-    names.update(name for name in app.conf.without_defaults() if isinstance(name, str) and name.islower())
-    return sorted(name for name in names if not name.startswith("_"))
+    names = {name for name in app.conf.without_defaults() if isinstance(name, str) and name.islower()}
+    names.discard("deprecated_settings")
+    prefix = app.conf.prefix
+    if prefix:
+        names = {name[len(prefix):] if name.startswith(prefix.lower()) else name for name in names}
+    return sorted(name for name in names | set(DEFAULTS) if not name.startswith("_"))
 
 
 def _setting(app, name: str):
     """Some settings are properties (the broker's URL, the time zone), which look at the environment too."""
     if name == "timezone":
-        return str(app.conf.timezone)
+        zone = app.conf.timezone
+        return zone if zone is None else str(zone)
     if isinstance(getattr(type(app.conf), name, None), property):
         return getattr(app.conf, name)
     return app.conf.get(name)
@@ -114,9 +122,9 @@ def _backend(app) -> dict:
     prefix = getattr(backend, "task_keyprefix", None)
     return {
         "class": qualname(backend),
-        "serializer": getattr(backend, "serializer", None),
+        "serializer": getattr(backend, "serializer", None) or "",
         "expires": plain(getattr(backend, "expires", None)),
-        "prefix": prefix.decode("utf-8", "replace") if isinstance(prefix, bytes) else prefix,
+        "prefix": prefix.decode("utf-8", "replace") if isinstance(prefix, bytes) else prefix or "",
         "own": results.is_own(backend),
     }
 
@@ -165,7 +173,8 @@ def _dotted(thing) -> str:
     if isinstance(thing, str):
         return thing.replace(":", ".")
     thing = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
-    return f"{thing.__module__}.{thing.__qualname__}"
+    # bootsteps.py:StepType puts the module into the qualified name.
+    return f"{thing.__module__}.{thing.__qualname__.replace(thing.__module__ + '.', '', 1)}"
 
 
 def _plain(value) -> str | None:

@@ -60,7 +60,7 @@ def place_of(error: BaseException) -> str | None:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}, line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_hidden(frame.filename)]
-    own = [frame for frame in frames if not _is_library(frame.filename)]
+    own = [frame for frame in frames if not is_library(frame.filename)]
     for frame in reversed(own or frames):
         return f"{_short(frame.filename)}, line {frame.lineno}"
     return None
@@ -108,11 +108,10 @@ def of_shim(error: BaseException) -> LoadFailure:
 def shadowed(name: str) -> str | None:
     """The file or folder in the app's folder whose name another module already has."""
     folder = os.getcwd()
-    standard = getattr(sys, "stdlib_module_names", sys.builtin_module_names)
     for path in (os.path.join(folder, name + ".py"), os.path.join(folder, name)):
         if not os.path.exists(path) or (os.path.isdir(path) and not _holds_python(path)):
             continue
-        if name in standard:
+        if name in _standard_names():
             return path
         module = sys.modules.get(name)
         origin = getattr(module, "__file__", None)
@@ -123,9 +122,18 @@ def shadowed(name: str) -> str | None:
 
 def owner_of(name: str) -> str:
     """Who has a module name already."""
-    if name in getattr(sys, "stdlib_module_names", sys.builtin_module_names):
+    if name in _standard_names() or _is_standard(getattr(sys.modules.get(name), "__file__", None)):
         return "a module of Python's standard library"
     return "an installed package"
+
+
+def _standard_names():
+    # Python 3.9 knows only those without a file.
+    return getattr(sys, "stdlib_module_names", sys.builtin_module_names)
+
+
+def _is_standard(path: str | None) -> bool:
+    return bool(path) and path.startswith(os.path.dirname(os.__file__)) and "site-packages" not in path
 
 
 def _shadow_hint(name: str) -> str | None:
@@ -143,7 +151,10 @@ def _holds_python(path: str) -> bool:
         return False
 
 
-def _is_library(filename: str) -> bool:
+def is_library(filename: str) -> bool:
+    """Whether a file belongs to an installed package or the standard library."""
+    if filename.startswith("<frozen"):
+        return True
     path = os.path.abspath(filename)
     return "site-packages" in path or "dist-packages" in path or path.startswith(os.path.dirname(os.__file__))
 

@@ -26,6 +26,8 @@ RUN = ord("R")
 STORE = ord("S")
 DONE = ord("D")
 EXIT = ord("X")
+POST_MORTEM = ord("P")
+TELL = ord("Y")
 
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33

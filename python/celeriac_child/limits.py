@@ -14,7 +14,8 @@ class SoftLimit:
     """Raises `SoftTimeLimitExceeded` in the task that the worker meant, and nowhere else.
 
     billiard's own handler (pool.py:soft_timeout_sighandler) raises wherever the child happens to be, so a
-    late signal can meet the next task, or the child between two tasks.
+    late signal can meet the next task, or the child between two tasks. It raises once a run, so that the
+    worker may repeat the signal: Python notes a signal that comes just before a system call only after it.
     """
 
     def __init__(self, page):
@@ -34,14 +35,15 @@ class SoftLimit:
 
     def disarm(self) -> None:
         self._running = 0
+        self._waiting = False
 
     def _on_signal(self, _signum: int, frame: FrameType | None) -> None:
-        if not self._running or self._page.soft_target != self._running or not _is_traced(frame):
+        if self.raised or not self._running or self._page.soft_target != self._running or not _is_traced(frame):
             return
+        self.raised = True
         if self._shielded:
             self._waiting = True
             return
-        self.raised = True
         raise SoftTimeLimitExceeded()
 
     def __enter__(self) -> None:
@@ -52,8 +54,17 @@ class SoftLimit:
         self._shielded = False
         if self._waiting:
             self._waiting = False
-            self.raised = True
             raise SoftTimeLimitExceeded()
+
+
+class NoLimit:
+    """For processes that run no tasks: nothing to hold back."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_exception) -> None:
+        pass
 
 
 def _is_traced(frame: FrameType | None) -> bool:

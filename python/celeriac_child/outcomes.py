@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from json.encoder import encode_basestring
 from time import monotonic
 
-from billiard.process import current_process
-from celery.exceptions import Ignore, Reject, Retry
+from billiard.common import human_status
+from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated
+from billiard.process import current_process
+from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
+from celery.utils.serialization import get_pickled_exception
 from kombu.utils.encoding import safe_repr, safe_str
 
 from . import request as requests
@@ -83,6 +86,7 @@ def describe(error) -> dict | None:
     """An exception for the worker, however badly it behaves."""
     if error is None:
         return None
+    error = get_pickled_exception(error)
     try:
         message = safe_str(str(error))
     except Exception:
@@ -114,7 +118,7 @@ def as_main_process():
 class Run:
     """One run: a delivery, its task and how it is settled."""
 
-    __slots__ = ("delivery", "task", "settlement", "request", "started")
+    __slots__ = ("delivery", "task", "settlement", "request", "started", "leaves")
 
     def __init__(self, delivery, task):
         self.delivery = delivery
@@ -122,6 +126,7 @@ class Run:
         self.settlement = None
         self.request = None
         self.started = 0.0
+        self.leaves = False
 
     def prepare_own(self, app, hostname: str) -> None:
         """Lets the task's own `Request` class start the run."""
@@ -156,10 +161,9 @@ class Run:
             return success(runtime if value[2] is None else value[2], value[1], settlement.disposition or ACK)
         info = value[1] if ok else value
         error = unwrap(info.exception)
-        leaves = not ok and isinstance(error, (SystemExit, KeyboardInterrupt))
-        if leaves and hasattr(request, "_worker_lost_info"):
-            # worker/request.py:on_failure of 5.7 puts the same in the place of the exit.
-            info = request._worker_lost_info(error)
+        self.leaves = not ok and isinstance(error, (SystemExit, KeyboardInterrupt))
+        if self.leaves:
+            info = _lost(error)
             error = unwrap(info.exception)
         try:
             if ok:
@@ -170,11 +174,13 @@ class Run:
             # worker/request.py:on_failure raises it, which ends Celery's main process.
             acks = getattr(self.task, "acks_on_failure", self.task.acks_on_failure_or_timeout)
             settlement.disposition = settlement.disposition or (ACK if acks else REJECT)
-            leaves = True
         state = _state_of(error)
         disposition = settlement.disposition or REQUEUE
+        if state == FAILURE and disposition == REQUEUE and "task-failed" not in settlement.events:
+            # worker/request.py:on_failure with reject_on_worker_lost: the task runs again, nothing failed.
+            state = REJECTED
         cause, trace = self._told(state, error, info)
-        return done(state, disposition, runtime, cause, trace, leaves)
+        return done(state, disposition, runtime, cause, trace, self.leaves)
 
     def _told(self, state: str, error, info) -> tuple:
         """The exception and traceback that Celery's events of this outcome would hold."""
@@ -183,6 +189,24 @@ class Run:
         if state == IGNORED or (state == REJECTED and "task-failed" not in self.settlement.events):
             return None, None
         return describe(error), safe_str(info.traceback)
+
+
+def _lost(error) -> ExceptionInfo:
+    """What a task that exits counts as, worker/request.py:_worker_lost_info of 5.7.
+
+    With billiard before 4.3 the process was gone before it could report, so every Celery called it that.
+    Celery before 5.7 with billiard 4.3 fails to encode the exit and loses the task.
+    """
+    code = getattr(error, "code", None)
+    if isinstance(error, SystemExit):
+        code = 0 if code is None else code if isinstance(code, int) else 1
+        status = human_status(code)
+    else:
+        status = type(error).__name__
+    try:
+        raise WorkerLostError(f"Worker exited prematurely: {status}.")
+    except WorkerLostError:
+        return ExceptionInfo()
 
 
 def _state_of(error) -> str:

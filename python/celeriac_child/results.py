@@ -25,6 +25,9 @@ def is_own(backend) -> bool:
         return True
     if type(backend)._store_result is not BaseKeyValueStoreBackend._store_result:
         return True
+    # backends/base.py:encode of 5.7; the worker stores documents as they are.
+    if getattr(backend, "compression", None):
+        return True
     for name in _STORING:
         if name in vars(backend):
             return True

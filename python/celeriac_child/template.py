@@ -15,6 +15,7 @@ from .frames import Closed, ControlSocket, ProtocolError
 
 EX_FAILURE = 1
 EX_PROTOCOL = 70
+ROLES = ("worker", "steward")
 
 
 def main(descriptor: int, start: dict) -> None:
@@ -56,13 +57,13 @@ class Template:
         self.child = child
         app.enter_environment(start)
         self.app = app.load(start)
+        changed = describe.changed(self.app)
         doing = f"starting a worker of {start['app']}"
         try:
             self.worker = app.make_worker(self.app, start)
-            frame = describe.hello(self.app, self.worker, app.banner(self.worker), self.pid)
+            frame = describe.hello(self.app, self.worker, app.banner(self.worker), changed)
         except BaseException as error:
             raise failures.of_app(error, doing) from error
-        self.hostname = self.worker.hostname
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         control.send(frame)
@@ -114,7 +115,7 @@ class Template:
                     frame, descriptors = self.control.receive()
                     if frame["op"] == "exit":
                         return 0
-                    if frame["op"] != "fork" or len(descriptors) != 4 or frame.get("role") != "worker":
+                    if frame["op"] != "fork" or len(descriptors) != 4 or frame.get("role") not in ROLES:
                         raise ProtocolError(f"unknown frame {frame['op']!r}")
                 except ProtocolError as error:
                     sys.__stderr__.write(f"celeriac: the worker broke the protocol: {error}\n")
@@ -123,16 +124,15 @@ class Template:
 
     def _fork(self, frame: dict, descriptors: list) -> int:
         slot = frame["slot"]
-        process = self.child.prepare(slot)
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            stream.flush()
+        process = self.child.prepare(frame)
+        self.child.flush()
         pid = os.fork()
         if not pid:
             os.setpgid(0, 0)
             self.control.close()
             for descriptor in self.children:
                 os.close(descriptor)
-            self.child.start(process, self.app, self.hostname, frame, descriptors, self.pid)
+            self.child.start(process, self.worker, frame, descriptors, self.pid)
         try:
             os.setpgid(pid, pid)
         except OSError:

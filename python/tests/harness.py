@@ -81,6 +81,28 @@ class Redis:
             found.append((message["headers"], body, message["properties"]))
         return found
 
+    def take(self, queue: str = "celery"):
+        """Takes the oldest message: meta and body of its run; None when there is none."""
+        raw = self.client.rpop(queue)
+        if raw is None:
+            return None
+        message = json.loads(raw)
+        properties = message["properties"]
+        info = {**properties.pop("delivery_info"), "priority": properties.get("priority"), "redelivered": False}
+        meta = {
+            "headers": message["headers"], "properties": properties, "delivery_info": info,
+            "content_type": message["content-type"], "content_encoding": message["content-encoding"],
+        }
+        return meta, base64.b64decode(message["body"])
+
+    def store(self, done) -> None:
+        """Writes what a child sent to be stored, never over a success."""
+        for meta, body in done.raw_stores:
+            known = self.meta(meta["id"])
+            if not known or known["status"] != "SUCCESS":
+                self.client.set(f"celery-task-meta-{meta['id']}", body)
+                self.client.publish(f"celery-task-meta-{meta['id']}", body)
+
     def meta(self, task_id: str):
         raw = self.client.get(f"celery-task-meta-{task_id}")
         return raw and json.loads(raw)
@@ -171,10 +193,13 @@ class Template:
         while child.exit is None:
             frame = self.receive()
             assert frame["op"] == "exit", frame
-            for one in self.children:
-                if one.pid == frame["pid"]:
-                    one.exit = frame
+            self.note(frame)
         return child.exit
+
+    def note(self, frame: dict) -> None:
+        for child in self.children:
+            if child.pid == frame["pid"]:
+                child.exit = frame
 
     def printed(self) -> str:
         self.output.seek(0)
@@ -215,6 +240,9 @@ class Child:
         theirs.close()
         os.close(page)
         forked = template.receive()
+        while forked["op"] == "exit":
+            template.note(forked)
+            forked = template.receive()
         assert forked["op"] == "forked" and forked["slot"] == slot, forked
         self.pid = forked["pid"]
         (self.pidfd,) = forked["descriptors"]
@@ -224,15 +252,16 @@ class Child:
         assert op == "H" and meta["pid"] == self.pid, (op, meta)
 
     def receive(self):
-        payload = b""
+        pieces = []
         while True:
             datagram = self.job.recv(HEAD.size + PIECE)
             if not datagram:
                 raise Ended(self.printed())
             op, flags, tag, meta_bytes = HEAD.unpack_from(datagram)
-            payload += datagram[HEAD.size:]
+            pieces.append(datagram[HEAD.size:])
             if not flags & 1:
                 break
+        payload = b"".join(pieces)
         return chr(op), tag, json.loads(payload[:meta_bytes]), payload[meta_bytes:]
 
     def send(self, op: str, tag: int, meta: dict, body: bytes = b"") -> None:
@@ -266,6 +295,19 @@ class Child:
         self.run(name, *args, **options)
         return self.done()
 
+    def drain(self, redis) -> list:
+        """Runs what waits in the queue until it is empty, as a worker would; outcomes by task name."""
+        outcomes = []
+        while True:
+            taken = redis.take()
+            if taken is None:
+                return outcomes
+            self.tag += 1
+            self.send("R", self.tag, *taken)
+            done = self.done()
+            redis.store(done)
+            outcomes.append((taken[0]["headers"]["task"], done.state))
+
     def shown(self):
         """The page: running tag, when it began, how many ended."""
         return struct.unpack_from("<QdQ", self.page, 0)
@@ -273,6 +315,13 @@ class Child:
     def soft_limit(self, tag: int) -> None:
         struct.pack_into("<Q", self.page, 24, tag)
         os.kill(self.pid, signal.SIGUSR1)
+
+    def done_after_soft_limit(self, tag: int):
+        """Repeats the signal until the run ends, as the protocol lets the worker do."""
+        self.soft_limit(tag)
+        while not select.select([self.job], [], [], 0.5)[0]:
+            self.soft_limit(tag)
+        return self.done()
 
     def kill(self, number=signal.SIGKILL) -> None:
         signal.pidfd_send_signal(self.pidfd, number)

@@ -112,14 +112,6 @@ impl App {
         self
     }
 
-    /// The same application with other settings, which may name another store.
-    #[cfg(all(feature = "cli", target_os = "linux"))]
-    pub(crate) fn on_store_of(mut self, settings: Settings) -> Self {
-        self.settings = Arc::new(settings);
-        self.store = Arc::default();
-        self
-    }
-
     pub(crate) fn with_launch(mut self, launch: Launch) -> Self {
         self.launch = Some(launch);
         self

@@ -9,6 +9,7 @@ mod events;
 mod exit;
 mod jsonl;
 mod limit;
+mod loaded;
 mod logging;
 mod output;
 mod pause;
@@ -25,6 +26,7 @@ use crate::app::App;
 use crate::config::Settings;
 use clap::{Parser, Subcommand};
 use exit::Failed;
+use logging::Dress;
 use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -161,15 +163,8 @@ impl Command {
 struct Session {
     app: App,
     output: Output,
-    asked: Asked,
-}
-
-/// What the command line says, for settings that are read again once a Python application is loaded.
-struct Asked {
-    /// The Python application.
-    app: Option<String>,
-    flags: Vec<(&'static str, String)>,
-    config: Option<PathBuf>,
+    /// The Python application that `-A` names.
+    python: Option<loaded::Loaded>,
 }
 
 impl Session {
@@ -209,39 +204,40 @@ impl App {
 }
 
 fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
-    let runs_app = matches!(cli.command, Command::Worker(_)) && cli.app.is_some();
-    if let (Some(python), false) = (&cli.app, runs_app) {
-        return Err(Failed::usage(format!(
-            "-A {python}: of a Python application this version runs the worker only"
-        ))
-        .hint("leave -A out and name the broker with -b, or use `celery` for this command"));
-    }
-    let settings = Settings::load(app.program_settings(), flags(&cli), cli.config.as_deref())?;
-    // The demo tells itself what happens; other commands speak up when something is wrong.
-    logging::start(
-        &settings,
-        match cli.command {
-            Command::Worker(_) => LevelFilter::INFO,
-            Command::Demo(_) => LevelFilter::OFF,
-            _ => LevelFilter::WARN,
-        },
-    );
+    let flags = flags(&cli);
+    let config = cli.config.as_deref();
+    let settings = Settings::load(app.program_settings(), flags.clone(), config)?;
+    let runs_app = cli.app.is_some() && matches!(cli.command, Command::Worker(_));
+    let quiet = match cli.command {
+        // Celery's worker is silent unless it is asked to speak.
+        Command::Worker(_) if !runs_app => LevelFilter::INFO,
+        // The demo tells itself what happens; other commands speak up when something is wrong.
+        Command::Demo(_) => LevelFilter::OFF,
+        _ => LevelFilter::WARN,
+    };
+    logging::start(&settings, quiet, if runs_app { Dress::Celery } else { Dress::Plain });
     let mut app = app.replace_settings(settings);
     if matches!(cli.command, Command::Worker(_)) && !runs_app {
         app = app.enter_child_of_program();
-    }
-    for warning in app.settings().warnings() {
-        output.warn(warning);
-    }
-    let asked = Asked { app: cli.app.clone(), flags: flags(&cli), config: cli.config.clone() };
-    let session = Session { app, output, asked };
-    if cli.command.only_looks() {
-        session.expect_store()?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::internal(format!("start the async runtime: {error}")))?;
+    let mut python = None;
+    if let Some(name) = &cli.app {
+        let loaded = runtime.block_on(loaded::load(name, app.settings()))?;
+        let settings = loaded.settings(app.program_settings(), flags, config)?;
+        app = app.replace_settings(settings);
+        python = Some(loaded);
+    }
+    for warning in app.settings().warnings() {
+        output.warn(warning);
+    }
+    let session = Session { app, output, python };
+    if cli.command.only_looks() {
+        session.expect_store()?;
+    }
     let code = runtime.block_on(dispatch(session, cli.command));
     // A task that blocks its thread must not keep the process alive after its lease was returned.
     runtime.shutdown_background();

@@ -116,16 +116,16 @@ impl Process {
     }
 
     /// An adopted child was reaped.
-    pub(super) fn ended(&self, exit: Exit) {
-        let killed = {
+    pub(super) fn ended(&self, mut exit: Exit) {
+        {
             let mut life = self.life();
             life.reaped = true;
-            life.killed.clone()
-        };
+            exit.killed.clone_from(&life.killed);
+        }
         self.exit.send_if_modified(|known| {
             let first = known.is_none();
             if first {
-                *known = Some(Exit { killed, ..exit });
+                *known = Some(exit);
             }
             first
         });

@@ -677,7 +677,16 @@ impl Loop {
         runtime: Duration,
     ) {
         self.count(&conclusion.verdict);
-        log_end(&delivery, &conclusion.verdict, runtime);
+        let shown = if self.worker().registry.takes_bytes(&delivery.message) {
+            matches!(conclusion.verdict, Verdict::ChildLost(_))
+                || matches!(conclusion.fate, Fate::Dead { .. })
+        } else {
+            true
+        };
+        // Celery's own lines tell the rest.
+        if shown {
+            log_end(&delivery, &conclusion.verdict, runtime);
+        }
         reach(Step::Concluded);
         let sent = self.shared.emitter.to_be_sent(&conclusion.plan.publish);
         let settlement = self.shared.settlement(delivery.lease, conclusion.fate, conclusion.plan);

@@ -44,6 +44,11 @@ impl Python {
         None
     }
 
+    /// The interpreter.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// An app in a folder of its own: `source` is its module `proj`, and the pairs are put into the
     /// environment of all that runs there.
     ///

@@ -46,7 +46,7 @@ impl RedisOptions {
 
     /// Adds a user with rules as in `ACL SETUSER`, for example `~* &* +@all`.
     pub fn user(self, name: &str, password: &str, rules: &str) -> Self {
-        self.config(format!("user {name} on >{password} {rules}"))
+        self.config(format!("user {name} on >{password} resetchannels {rules}"))
     }
 
     /// Writes each change into a file, so that [`Redis::restart`] finds it again after a kill.

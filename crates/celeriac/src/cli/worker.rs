@@ -2,9 +2,9 @@
 
 use super::Session;
 use super::exit::Failed;
+use super::loaded::Loaded;
 use super::output::span;
 use crate::app::App;
-use crate::config::Settings;
 use crate::worker::WorkerBuilder;
 #[cfg(target_os = "linux")]
 use celeriac_runtime::pool::python::Hello;
@@ -143,8 +143,8 @@ fn kib(text: &str) -> String {
 }
 
 pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode, Failed> {
-    if let Some(name) = &session.asked.app {
-        return run_app(session, args, name).await;
+    if let Some(loaded) = &session.python {
+        return run_app(session, args, loaded).await;
     }
     if session.app.task_defs().is_empty() {
         return Err(Failed::usage("this program has no tasks to run").hint(
@@ -183,67 +183,43 @@ async fn serve(worker: Worker) -> Result<ExitCode, Failed> {
 
 /// Runs the worker of a Python application.
 #[cfg(target_os = "linux")]
-async fn run_app(session: &Session, args: WorkerArgs, name: &str) -> Result<ExitCode, Failed> {
-    use crate::python;
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let loaded = python::load(name, session.app.settings(), arguments).await;
-    let python = loaded.map_err(|error| {
-        let traceback =
-            error.traceback.as_deref().map_or_else(String::new, |text| format!("\n{text}"));
-        let failed = Failed::configuration(format!("{}{traceback}", error.text));
-        match error.hint {
-            Some(hint) => failed.hint(hint),
-            None => failed,
-        }
-    })?;
-    let hello = python.hello();
-    let asked = &session.asked;
-    let settings = Settings::load_with_app(
-        session.app.program_settings(),
-        python::app_settings(hello),
-        asked.flags.clone(),
-        asked.config.as_deref(),
-    )?
-    .with_task_queues(python::bindings(hello)?);
-    let app = session.app.clone().on_store_of(settings);
-    let worker = builder(&app, &args).python(python.clone()).build().await?;
-    app_banner(session, &app, hello);
+async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
+    let worker = builder(&session.app, &args).python(loaded.0.clone()).build().await?;
+    app_banner(session, loaded.0.hello());
     serve(worker).await
 }
 
 #[cfg(not(target_os = "linux"))]
-async fn run_app(_session: &Session, _args: WorkerArgs, name: &str) -> Result<ExitCode, Failed> {
-    Err(Failed::usage(format!("-A {name}: Python applications run on Linux only"))
-        .hint("use `celery` here, and celeriac where the application is deployed"))
+async fn run_app(
+    _session: &Session,
+    _args: WorkerArgs,
+    loaded: &Loaded,
+) -> Result<ExitCode, Failed> {
+    match *loaded {}
 }
 
-/// What runs where, before the first task of a Python application does.
+/// What Celery's worker shows before its first task, and whose worker this is.
 #[cfg(target_os = "linux")]
-fn app_banner(session: &Session, app: &App, hello: &Hello) {
-    let settings = app.settings();
-    let note = |text: String| session.output.note(text);
-    let queues: Vec<&str> = hello.queues.iter().map(|queue| queue.name.as_str()).collect();
-    let own = hello.tasks.keys().filter(|name| !name.starts_with("celery."));
-    let tasks: Vec<&str> = own.map(String::as_str).collect();
-    note(format!(
-        "celeriac {} · {} · Celery {} on Python {}",
-        env!("CARGO_PKG_VERSION"),
-        hello.hostname,
-        hello.celery,
-        hello.python
-    ));
-    note(format!("  app          {}", hello.app));
-    note(format!("  store        {}", celeriac_stores::redacted(&settings.broker_url.value)));
-    note(format!("  concurrency  {} (prefork)", settings.concurrency.value));
-    note(format!("  queues       {}", queues.join(", ")));
-    note(format!("  tasks        {}", tasks.join(", ")));
-    if !hello.threads.is_empty() {
-        session.output.warn(&format!(
-            "the app has threads before its children are forked, which they will not have: {}",
-            hello.threads.join(", ")
-        ));
+fn app_banner(session: &Session, hello: &Hello) {
+    for line in &hello.banner {
+        session.output.line(line);
     }
-    note(format!("{} ready.", hello.hostname));
+    if !hello.threads.is_empty() {
+        tracing::warn!(
+            threads = hello.threads.join(", "),
+            "the app has threads before its children are forked: they will not have them"
+        );
+    }
+    let settings = session.app.settings();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        python = hello.python,
+        celery = hello.celery,
+        lease = span(settings.lease_expiry.value),
+        "celeriac runs this worker"
+    );
+    tracing::info!("Connected to {}", celeriac_stores::redacted(&settings.broker_url.value));
+    tracing::info!("{} ready.", hello.hostname);
 }
 
 /// Replaces this process by a fresh one with the same arguments and the same process id: whoever

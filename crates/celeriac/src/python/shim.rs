@@ -21,9 +21,11 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "logs.py",
     "outcomes.py",
     "page.py",
+    "refusals.py",
     "request.py",
     "results.py",
     "sources.py",
+    "steward.py",
     "template.py",
 ];
 
@@ -37,7 +39,7 @@ mod tests {
         let mut there: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.ends_with(".py") && name != "boot.py")
+            .filter(|name| name != "boot.py" && name != "__pycache__")
             .map(|name| format!("celeriac_child/{name}"))
             .collect();
         there.sort();

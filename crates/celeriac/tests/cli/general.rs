@@ -53,7 +53,11 @@ async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
 async fn what_is_not_here_is_refused_with_a_sentence() {
     let place = store().await;
     for (args, code, expected) in [
-        (vec!["-A", "proj.celery_app", "worker"], 2, "does not run Python applications yet"),
+        (
+            vec!["-A", "proj", "--python", "/nowhere/python", "worker"],
+            3,
+            "cannot start /nowhere/python",
+        ),
         (vec!["-b", "redis://user:secret@h/0?odd=1", "status"], 2, "unknown option \"odd\""),
         (vec!["-b", "amqp://h", "status"], 2, "cannot use amqp:// yet"),
         (vec!["-b", "ftp://h", "status"], 2, "unknown store scheme"),

@@ -19,7 +19,7 @@ const FRAME_BYTES_MAX: usize = 64 << 20;
 /// The most descriptors that travel with a frame.
 const DESCRIPTORS_MAX: usize = 4;
 const LENGTH: usize = 4;
-const READ: usize = 64 << 10;
+const READ: usize = 16 << 10;
 
 /// The worker's end.
 #[derive(Debug)]

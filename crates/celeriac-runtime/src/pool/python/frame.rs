@@ -139,7 +139,7 @@ impl Assembler {
                 bytes.freeze()
             }
         };
-        FromChild::read(head, payload).map(Some)
+        FromChild::read(head, &payload).map(Some)
     }
 }
 
@@ -184,7 +184,7 @@ struct Raised {
 }
 
 impl FromChild {
-    fn read(head: Head, payload: Bytes) -> Result<Self, FrameError> {
+    fn read(head: Head, payload: &[u8]) -> Result<Self, FrameError> {
         if head.meta_bytes > payload.len() {
             return Err(FrameError::new("the meta of a frame is longer than the frame"));
         }

@@ -72,6 +72,9 @@ pub struct Hello {
     pub receivers: Vec<String>,
     /// The app's bootsteps.
     pub steps: Vec<String>,
+    /// What Celery's worker would show when it starts, by lines.
+    #[serde(default)]
+    pub banner: Vec<String>,
 }
 
 /// How an app keeps its results.

@@ -1,6 +1,8 @@
 //! Existing Celery apps, run by `celeriac -A proj worker`: real Celery sends and reads.
 
+mod deaths;
 mod first;
+mod loading;
 
 use celeriac_testkit::services::python::{App as Celery, CeleryWorker, Python};
 use celeriac_testkit::services::redis::Redis;

@@ -1,0 +1,71 @@
+//! The Python application of a command: `-A`.
+
+use super::exit::Failed;
+use crate::config::Settings;
+use std::path::Path;
+
+#[cfg(target_os = "linux")]
+pub(super) use on_linux::{Loaded, load};
+
+/// What a program gives itself, or a flag says: a key and its value.
+type Given = Vec<(&'static str, String)>;
+
+#[cfg(target_os = "linux")]
+mod on_linux {
+    use super::{Failed, Given, Path, Settings};
+    use crate::python;
+    use celeriac_runtime::pool::python::PythonApp;
+
+    /// A Python application that was imported.
+    pub(in crate::cli) struct Loaded(pub(in crate::cli) PythonApp);
+
+    /// Has Python import the application.
+    pub(in crate::cli) async fn load(name: &str, settings: &Settings) -> Result<Loaded, Failed> {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        python::load(name, settings, arguments).await.map(Loaded).map_err(|error| {
+            let traceback = error.traceback.map_or_else(String::new, |text| format!("\n{text}"));
+            let failed = Failed::configuration(format!("{}{traceback}", error.text));
+            match error.hint {
+                Some(hint) => failed.hint(hint),
+                None => failed,
+            }
+        })
+    }
+
+    impl Loaded {
+        /// The settings in force, with the application's.
+        pub(in crate::cli) fn settings(
+            &self,
+            program: Given,
+            flags: Given,
+            config: Option<&Path>,
+        ) -> Result<Settings, Failed> {
+            let hello = self.0.hello();
+            let own = python::app_settings(hello);
+            let settings = Settings::load_with_app(program, own, flags, config)?;
+            Ok(settings.with_task_queues(python::bindings(hello)?))
+        }
+    }
+}
+
+/// There are no Python applications here.
+#[cfg(not(target_os = "linux"))]
+pub(super) enum Loaded {}
+
+#[cfg(not(target_os = "linux"))]
+impl Loaded {
+    pub(super) fn settings(
+        &self,
+        _program: Given,
+        _flags: Given,
+        _config: Option<&Path>,
+    ) -> Result<Settings, Failed> {
+        match *self {}
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) async fn load(name: &str, _settings: &Settings) -> Result<Loaded, Failed> {
+    Err(Failed::usage(format!("-A {name}: Python applications run on Linux only"))
+        .hint("use `celery` here, and celeriac where the application is deployed"))
+}

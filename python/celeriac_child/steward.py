@@ -1,0 +1,265 @@
+"""The steward: the child that stands for Celery's main process.
+
+It tells the app what only that process knows: that a task was revoked, ran out of time or died with its
+child, and that the worker started or stops. It runs no tasks and serves one frame at a time.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+import billiard
+from billiard.common import human_status, reset_signals
+from billiard.exceptions import WorkerLostError
+from celery import signals
+from celery._state import set_default_app
+from celery.app import trace
+from celery.worker import request as celery_request
+from celery.worker import state as worker_state
+from celery.worker.heartbeat import Heart
+from kombu.utils.imports import symbol_by_name
+
+from . import logs, outcomes, results
+from .frames import DONE, EXIT, POST_MORTEM, READY, TELL, Closed, ProtocolError, encode_json
+from .limits import NoLimit
+from .outcomes import Settlement
+from .refusals import Refuser
+from .request import Delivery, build
+
+EX_OK = 0
+EX_FAILURE = 1
+EX_PROTOCOL = 70
+
+
+class MainProcess(billiard.get_context("fork").Process):
+    """A process whose lines in the log carry the name of Celery's main process."""
+
+    def __init__(self, body=None):
+        super().__init__(name="MainProcess")
+        self.body = body
+
+    def run(self):
+        self.body()
+
+
+class Steward:
+    """Serves `P` and `Y` over a job socket."""
+
+    def __init__(self, worker, job, page, store: bool):
+        self.worker = worker
+        self.app = worker.app
+        self.hostname = worker.hostname
+        self.job = job
+        self.page = page
+        self.store = store
+        self.results = None
+        self.refuser = Refuser(self.app, self.hostname)
+        self.senders = Senders(worker)
+
+    def __call__(self) -> None:
+        """Serves until `X` or the end of the worker. Does not return."""
+        code = EX_FAILURE
+        try:
+            self._begin()
+            while True:
+                self._serve(*self.job.receive())
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else EX_FAILURE
+        except Closed:
+            pass
+        except ProtocolError as error:
+            logs.error("The worker broke the protocol: %s", error)
+            code = EX_PROTOCOL
+        except BaseException as error:
+            logs.error("The steward failed: %r", error, exc_info=True)
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+    def _begin(self) -> None:
+        """As main processes are: `worker_process_init` is for those that run tasks."""
+        reset_signals(full=True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.app.set_current()
+        set_default_app(self.app)
+        trace.setup_worker_optimizations(self.app, self.hostname)
+        worker_state.reset_state()
+        backend = self.app.backend
+        if self.store and not results.is_own(backend):
+            self.results = results.DeferredResults(backend, self.job, NoLimit())
+        self.job.send(READY, 0, encode_json({"pid": os.getpid()}))
+
+    def _serve(self, op: int, tag: int, meta: dict, body: bytes) -> None:
+        if op == EXIT:
+            sys.exit(EX_OK)
+        if not tag or not isinstance(meta, dict) or op not in (POST_MORTEM, TELL):
+            raise ProtocolError(f"op {op}, tag {tag}")
+        self.page.begin(tag, time.time())
+        if self.results is not None:
+            self.results.begin(tag)
+        answer = self._tell(meta) if op == TELL else self._examine(tag, meta, body)
+        self.job.send(DONE, tag, answer)
+        self.page.end()
+        if self.results is not None:
+            self.results.end()
+
+    def _tell(self, meta: dict) -> bytes:
+        kind = meta.get("signal")
+        try:
+            self.senders.send(kind, meta)
+        except KeyError as error:
+            raise ProtocolError(f"unknown signal {kind!r}") from error
+        return outcomes.success(0.0, None)
+
+    def _examine(self, tag: int, meta: dict, body: bytes) -> bytes:
+        kind = meta.get("kind")
+        if kind not in Examination.kinds:
+            raise ProtocolError(f"unknown post-mortem {kind!r}")
+        delivery = None
+        try:
+            delivery = Delivery(tag, meta, body, self.app)
+            task = self.app.tasks[delivery.headers["task"]]
+            examination = Examination(delivery, task, self.app, self.hostname, meta)
+        except Exception as error:
+            return self.refuser.refuse(delivery, error)
+        return examination.answer(kind)
+
+
+class Examination:
+    """What Celery's `Request` makes of a task that ended without a word.
+
+    worker/request.py of 5.2 to 5.7: on_timeout, on_failure with a lost worker, revoked and terminate.
+    """
+
+    def __init__(self, delivery, task, app, hostname: str, meta: dict):
+        self.meta = meta
+        self.task = task
+        self.settlement = Settlement()
+        self.request = build(
+            symbol_by_name(task.Request), delivery, task, app, hostname, self.settlement,
+        )
+        if meta.get("started"):
+            self.request.time_start = meta["started"]
+            self.request.worker_pid = meta.get("pid")
+            if not task.acks_late:
+                self.request.acknowledged = True
+                self.settlement.disposition = outcomes.ACK
+
+    def answer(self, kind: str) -> bytes:
+        """The meta of `D`."""
+        error = None
+        try:
+            error = self.kinds[kind](self)
+        except Exception as failure:
+            logs.error("Cannot settle task %s: %r", self.task.name, failure, exc_info=True)
+            error = failure
+        state = self._state(error)
+        fate = self.settlement.disposition or (outcomes.REQUEUE if state == outcomes.FAILURE else outcomes.ACK)
+        event = self.settlement.events.get("task-failed") or self.settlement.events.get("task-retried") or {}
+        told = error if state in (outcomes.FAILURE, outcomes.RETRIED) else None
+        return outcomes.done(state, fate, 0.0, outcomes.describe(told), event.get("traceback") or None)
+
+    def _state(self, error) -> str:
+        events = self.settlement.events
+        if "task-revoked" in events:
+            return outcomes.REVOKED
+        if "task-retried" in events:
+            return outcomes.RETRIED
+        if "task-succeeded" in events:
+            return outcomes.SUCCESS
+        if "task-rejected" in events and "task-failed" not in events:
+            return outcomes.REJECTED
+        return outcomes.FAILURE if error is not None else outcomes.IGNORED
+
+    def _timeout(self):
+        limit = self.meta.get("limit")
+        self.request.on_timeout(False, limit)
+        return billiard.exceptions.TimeLimitExceeded(limit)
+
+    def _lost(self):
+        number = self.meta.get("signal")
+        status = human_status(self.meta.get("code") if number is None else -number)
+        try:
+            raise WorkerLostError(f"Worker exited prematurely: {status}.")
+        except WorkerLostError as error:
+            lost = error
+            info = billiard.einfo.ExceptionInfo()
+        self.request.on_failure(info)
+        return lost
+
+    def _terminated(self):
+        self.request._announce_revoked("terminated", True, self.meta.get("signal"), False)
+
+    def _revoked(self):
+        worker_state.revoked.add(self.request.id)
+        try:
+            self.request.revoked()
+        finally:
+            worker_state.revoked.discard(self.request.id)
+
+    def _expired(self):
+        try:
+            if not self.request.revoked():
+                # The clock of the worker is ahead of this one.
+                celery_request.logger.info("Discarding revoked task: %s[%s]", self.request.name, self.request.id)
+                self.request._announce_revoked("expired", False, None, True)
+        finally:
+            worker_state.revoked.discard(self.request.id)
+
+    kinds = {
+        "timeout": _timeout, "lost": _lost, "terminated": _terminated, "revoked": _revoked, "expired": _expired,
+    }
+
+
+class ConsumerStandIn:
+    """What receivers of `worker_ready` may look at: the sender is Celery's consumer there."""
+
+    pool = timer = connection = event_dispatcher = None
+    initial_prefetch_count = 0
+
+    def __init__(self, worker):
+        self.app = worker.app
+        self.hostname = worker.hostname
+        self.controller = worker
+
+
+class Senders:
+    """Sends the signals of Celery's main process, with stand-ins for the parts that send them there."""
+
+    def __init__(self, worker):
+        self.worker = worker
+        self.consumer = ConsumerStandIn(worker)
+        eventer = SimpleNamespace(on_enabled=set(), on_disabled=set(), enabled=False, hostname=worker.hostname)
+        self.heart = Heart(None, eventer)
+
+    def send(self, kind: str, meta: dict) -> None:
+        """Sends one. Raises `KeyError` for a signal that is not one of these."""
+        self._known[kind](self, meta)
+
+    def _ready(self, _meta: dict) -> None:
+        """apps/worker.py:on_consumer_ready; the worker writes that it is ready."""
+        signals.worker_ready.send(sender=self.consumer)
+
+    def _shutting_down(self, meta: dict) -> None:
+        """apps/worker.py:_shutdown_handler."""
+        signals.worker_shutting_down.send(
+            sender=self.worker.hostname, sig=meta.get("sig", "SIGTERM"), how=meta.get("how", "Warm"),
+            exitcode=meta.get("exitcode", 0),
+        )
+
+    def _shutdown(self, _meta: dict) -> None:
+        """worker/worker.py:_send_worker_shutdown."""
+        signals.worker_shutdown.send(sender=self.worker)
+
+    def _heartbeat(self, _meta: dict) -> None:
+        """worker/heartbeat.py:_send."""
+        signals.heartbeat_sent.send(sender=self.heart)
+
+    _known = {
+        "worker_ready": _ready, "worker_shutting_down": _shutting_down, "worker_shutdown": _shutdown,
+        "heartbeat_sent": _heartbeat,
+    }

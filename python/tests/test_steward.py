@@ -1,0 +1,191 @@
+"""The steward: post-mortems (`P`) and signals of Celery's main process (`Y`)."""
+import sys
+import unittest
+
+import apps
+import celery
+from harness import Folder, Redis, Template, message
+
+VERSION = (celery.VERSION.major, celery.VERSION.minor)
+
+SIGNALS = """
+
+def note(name):
+    def receiver(sender=None, **kwargs):
+        told = {key: value for key, value in kwargs.items() if key in ("sig", "how", "exitcode", "terminated",
+                "signum", "expired")}
+        print(f"signal {name} {type(sender).__name__} {getattr(sender, 'hostname', sender)} {sorted(told.items())}")
+    return receiver
+
+
+for each in ("worker_ready", "worker_shutting_down", "worker_shutdown", "heartbeat_sent", "task_revoked",
+             "task_failure", "task_retry"):
+    getattr(signals, each).connect(note(each), weak=False)
+
+
+@app.task(bind=True, acks_late=True, acks_on_failure_or_timeout=False)
+def strict(self):
+    pass
+
+
+@app.task(acks_late=True)
+def lenient():
+    pass
+
+
+if hasattr(app.Task, "retry_on_worker_lost"):
+    @app.task(acks_late=True, retry_on_worker_lost=True, default_retry_delay=0)
+    def again():
+        pass
+"""
+
+
+class StewardChild(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.redis = Redis()
+        cls.folder = Folder({"proj.py": apps.SCENES + SIGNALS})
+        cls.template = Template(cls.folder, env={"TEST_REDIS": cls.redis.url})
+        cls.hello = cls.template.hello()
+        cls.steward = cls.template.fork(store=True, role="steward")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.template.stop()
+        cls.folder.remove()
+        cls.redis.stop()
+
+    def setUp(self):
+        self.redis.client.flushall()
+
+    def examine(self, kind, name, *args, started=1.5, task_id="gone", embed=None, headers=None, **details):
+        meta, body = message(name, *args, task_id=task_id, embed=embed, headers=headers)
+        self.steward.tag += 1
+        self.steward.send("P", self.steward.tag, {**meta, "kind": kind, "started": started, "pid": 1, **details}, body)
+        return self.steward.done()
+
+    def tell(self, **meta):
+        self.steward.tag += 1
+        self.steward.send("Y", self.steward.tag, meta)
+        return self.steward.done()
+
+    def states(self, done):
+        return [(task_id, state) for task_id, state, _ in done.stores]
+
+    def test_it_is_the_main_process_in_the_log(self):
+        self.examine("timeout", "proj.add", limit=3)
+        self.assertIn("ERROR/MainProcess] Hard time limit (3s) exceeded for proj.add[gone]", self.steward.log())
+        self.assertNotIn("process init", self.steward.log())
+
+    def test_a_hard_limit(self):
+        for name, fate in (("proj.add", "ack"), ("proj.lenient", "ack"), ("proj.strict", "requeue")):
+            with self.subTest(name=name):
+                done = self.examine("timeout", name, limit=3)
+                self.assertEqual(self.states(done), [("gone", "FAILURE")])
+                self.assertEqual(done.exception["repr"], "TimeLimitExceeded(3)")
+                self.assertEqual(done.outcome, ("failure", fate))
+
+    def test_a_lost_child(self):
+        for name, state, fate in (
+            ("proj.add", "failure", "ack"), ("proj.lenient", "failure", "ack"), ("proj.strict", "failure", "reject"),
+            ("proj.leaves", "rejected", "requeue"),
+        ):
+            with self.subTest(name=name):
+                done = self.examine("lost", name, signal=9)
+                self.assertEqual(done.outcome, (state, fate))
+                if state == "failure":
+                    self.assertEqual(self.states(done), [("gone", "FAILURE")])
+                    self.assertEqual(done.exception["message"], "Worker exited prematurely: signal 9 (SIGKILL).")
+                    self.assertIn("WorkerLostError", done.traceback)
+                else:
+                    self.assertEqual(done.stores, [])
+        done = self.examine("lost", "proj.add", code=7)
+        self.assertEqual(done.exception["message"], "Worker exited prematurely: exitcode 7.")
+
+    @unittest.skipIf(VERSION < (5, 7), "since 5.7")
+    def test_a_lost_child_after_its_success(self):
+        self.redis.client.set(
+            "celery-task-meta-gone", '{"status": "SUCCESS", "result": 3, "traceback": null, "children": []}',
+        )
+        done = self.examine("lost", "proj.lenient", signal=9)
+        self.assertEqual((done.outcome, done.stores), (("success", "ack"), []))
+
+    @unittest.skipIf(VERSION < (5, 7), "since 5.7")
+    def test_a_lost_child_whose_task_is_to_be_retried(self):
+        done = self.examine("lost", "proj.again", signal=9)
+        self.assertEqual((done.outcome, self.states(done)), (("retry", "ack"), [("gone", "RETRY")]))
+        ((headers, _, _),) = self.redis.messages()
+        self.assertEqual((headers["id"], headers["retries"]), ("gone", 1))
+
+    def test_revocations(self):
+        for kind, started, details, line in (
+            ("revoked", None, {}, "[('expired', False), ('signum', None), ('terminated', False)]"),
+            ("expired", None, {}, "[('expired', True), ('signum', None), ('terminated', False)]"),
+            ("terminated", 2.5, {"signal": 15}, "('expired', False), ('signum', 15), ('terminated', True)"),
+        ):
+            with self.subTest(kind=kind):
+                done = self.examine(kind, "proj.add", started=started, task_id=kind, **details)
+                self.assertEqual((done.outcome, self.states(done)), (("revoked", "ack"), [(kind, "REVOKED")]))
+                self.assertIn(line, self.steward.log())
+        self.assertIn("INFO/MainProcess] Discarding revoked task: proj.add[revoked]", self.steward.log())
+        self.assertIn("INFO/MainProcess] Discarding revoked task: proj.add[expired]", self.steward.log())
+        done = self.examine("expired", "proj.add", started=None, headers={"expires": "2001-01-01T00:00:00+00:00"})
+        self.assertEqual(done.outcome, ("revoked", "ack"))
+        self.assertEqual(self.examine("lost", "proj.add", signal=9).state, "failure")
+
+    def test_a_chord_hears_of_a_lost_member(self):
+        chord = {
+            "task": "proj.echo", "args": [], "kwargs": {}, "options": {"task_id": "body"}, "subtask_type": None,
+            "immutable": False, "chord_size": 1,
+        }
+        self.redis.client.set("celery-taskset-meta-g.s", 1)
+        self.examine(
+            "lost", "proj.add", signal=9, embed={"chord": chord}, headers={"group": "g", "group_index": 0},
+        )
+        self.assertEqual(self.redis.meta("gone")["status"], "FAILURE")
+
+    def test_errbacks_are_called(self):
+        errback = {
+            "task": "proj.echo", "args": ["e"], "kwargs": {}, "options": {}, "subtask_type": None,
+            "immutable": True,
+        }
+        self.examine("lost", "proj.add", signal=9, embed={"errbacks": [errback]})
+        self.assertEqual([headers["task"] for headers, _, _ in self.redis.messages()], ["proj.echo"])
+
+    def test_a_message_that_cannot_be_read(self):
+        done = self.examine("lost", "proj.nothing", signal=9)
+        self.assertEqual(done.outcome, ("failure", "reject"))
+
+    def test_signals(self):
+        self.assertEqual(
+            set(self.hello["receivers"]),
+            {"worker_ready", "worker_shutting_down", "worker_shutdown", "heartbeat_sent", "task_revoked"},
+        )
+        for meta, line in (
+            ({"signal": "worker_ready"}, "signal worker_ready ConsumerStandIn w1@here []"),
+            ({"signal": "worker_shutting_down", "sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
+             "signal worker_shutting_down str w1@here [('exitcode', 0), ('how', 'Cold'), ('sig', 'SIGQUIT')]"),
+            ({"signal": "worker_shutdown"}, "signal worker_shutdown Worker w1@here []"),
+            ({"signal": "heartbeat_sent"}, "signal heartbeat_sent Heart"),
+        ):
+            with self.subTest(line=line):
+                self.assertEqual(self.tell(**meta).state, "success")
+                self.assertIn(line, self.steward.log())
+
+    def test_it_ends_when_it_is_told_and_when_the_protocol_is_broken(self):
+        for op, tag, meta, code in (
+            ("X", 0, {}, 0), ("Y", 1, {"signal": "odd"}, 70), ("P", 1, {"kind": "odd"}, 70), ("R", 1, {}, 70),
+        ):
+            with self.subTest(op=op, meta=meta):
+                steward = self.template.fork(role="steward")
+                steward.send(op, tag, meta)
+                self.assertEqual(self.template.exit_of(steward)["code"], code)
+
+    def test_workers_beside_it_keep_their_numbers(self):
+        child = self.template.fork(store=True)
+        said = child.do("proj.shared").stores[0][2]["result"]
+        self.assertEqual(said["name"], "ForkPoolWorker-1")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv)
