@@ -31,7 +31,8 @@ pub enum DeadReason {
     TimedOut,
     /// It was started, acknowledged early, and the worker shut down.
     Shutdown,
-    /// It was started, and whoever ran it died; its task does not want it to run again.
+    /// It was started, and whoever ran it died: it was acknowledged early, or its task does not want it
+    /// to run again.
     WorkerLost,
 }
 
@@ -100,6 +101,15 @@ pub struct Attempt {
     pub outcome: String,
     /// The error, cut to [`crate::limits::DETAIL_BYTES_MAX`].
     pub detail: String,
+}
+
+/// What a history says of a run whose worker is lost.
+pub fn worker_lost(acknowledged: bool) -> &'static str {
+    if acknowledged {
+        "the worker that ran it is gone and had acknowledged the message"
+    } else {
+        "the worker that held it died"
+    }
 }
 
 /// Appends to a history that keeps its first entry and the latest [`crate::limits::HISTORY_MAX`].

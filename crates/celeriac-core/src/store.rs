@@ -15,7 +15,7 @@ mod view;
 
 pub use admin::{DeadFilter, DeadLetters, Page, Queues, Released, Replay, Stored};
 pub use broker::{
-    Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
+    Begun, Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
     FetchRequest, Outgoing, Place, Plan, Published, Routed, Settled, Settlement, TaskCap,
 };
 pub use control::{

@@ -20,6 +20,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a clause fails by panicking, as every test does")]
 
+pub mod acknowledged;
 pub mod admin;
 pub mod chord;
 pub mod control;
@@ -140,6 +141,18 @@ macro_rules! conformance_suite {
             suspects_come_one_at_a_time
             three_counted_deaths_make_the_poison_flag
             a_dead_node_is_remembered_for_a_day
+        });
+        $crate::conformance_theme!($harness, acknowledged {
+            what_a_dead_node_acknowledged_does_not_run_again
+            every_way_back_keeps_the_mark
+            nothing_holds_what_is_lost
+            its_own_worker_may_give_it_back
+            what_is_lost_stays_lost
+            a_mark_is_its_owners_and_stays
+            a_replayed_letter_runs_without_the_mark
+            an_acknowledged_task_is_seen_in_every_phase
+            a_lost_message_holds_its_key
+            a_lost_message_wakes_a_worker
         });
         $crate::conformance_theme!($harness, results {
             a_result_keeps_every_field

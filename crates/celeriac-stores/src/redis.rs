@@ -41,7 +41,7 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
+    Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     EventStream, Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId,
     NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released,
     Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
@@ -259,15 +259,15 @@ impl Broker for RedisStore {
         nodes::return_strays(&self.core, node, &known).await
     }
 
-    async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError> {
+    async fn mark_started(&self, started: Vec<Begun>) -> Result<(), StoreError> {
         reach(Step::MarkBegins);
         let mut argument = Pack::default();
         argument.map(3);
         self.core.pack_head(&mut argument);
         argument.text("rows").array(started.len());
-        for (lease, at) in started {
-            argument.array(3).text(&commit::node_of(lease).to_string());
-            argument.text(&lease.row.to_string()).number(at.as_microsecond());
+        for Begun { lease, at, acknowledged } in started {
+            argument.array(4).text(&commit::node_of(lease).to_string());
+            argument.text(&lease.row.to_string()).number(at.as_microsecond()).truth(acknowledged);
         }
         let what = "note that tasks run";
         self.core.link.script(what, &script::MARK, argument.into_bytes()).await.map(drop)

@@ -33,7 +33,7 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
+    Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo, NodeView,
     Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
     ResultRecord, Results, Revoke, Settled, Settlement, Store, Stored, Sweep, TaskFilter, TaskView,
@@ -336,13 +336,13 @@ impl Broker for SqliteStore {
     }
 
     async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError> {
-        let returned = self.write("return strays", Synced, move |connection, _| {
-            nodes::return_strays(connection, node, &known)
+        let returned = self.write("return strays", Synced, move |connection, context| {
+            nodes::return_strays(connection, context, node, &known)
         });
         returned.await
     }
 
-    async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError> {
+    async fn mark_started(&self, started: Vec<Begun>) -> Result<(), StoreError> {
         reach(Step::MarkBegins);
         self.write("note that tasks run", Relaxed, move |connection, _| {
             fetch::mark_started(connection, &started)

@@ -32,6 +32,7 @@ fn delivery(retries: u32) -> Delivery {
         suspicion: Suspicion::default(),
         history: Vec::new(),
         revoked: false,
+        acknowledged: false,
     }
 }
 

@@ -92,19 +92,23 @@ pub struct Released {
     pub limited: u64,
     /// Messages that others are careful with.
     pub suspects: u64,
+    /// Messages whose worker died after they were acknowledged: they are dead letters with a result, and
+    /// no stock worker gets them.
+    pub lost: u64,
 }
 
 impl Released {
     /// All of them.
     pub fn total(self) -> u64 {
-        self.scheduled + self.limited + self.suspects
+        self.scheduled + self.limited + self.suspects + self.lost
     }
 }
 
 /// What operators do to whole queues.
 #[async_trait]
 pub trait Queues: fmt::Debug + Send + Sync {
-    /// Waiting and scheduled messages of a queue by row; leased ones are not shown.
+    /// Waiting and scheduled messages of a queue by row; leased ones are not shown, nor those that only
+    /// wait to be set aside ([`super::Broker::mark_started`]).
     async fn peek(&self, queue: &QueueName, page: Page) -> Result<Vec<Stored>, StoreError>;
 
     /// Puts everything of a queue that only celeriac's nodes would find into the place and form in

@@ -253,6 +253,20 @@ pub struct Delivery {
     pub history: Vec<Attempt>,
     /// Whether it was revoked before it was fetched.
     pub revoked: bool,
+    /// Its worker died after it was acknowledged: it must not run again.
+    pub acknowledged: bool,
+}
+
+/// A delivery that began to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The proof of ownership.
+    pub lease: Lease,
+    /// When it began.
+    pub at: Timestamp,
+    /// Its message counts as acknowledged (Celery's early acknowledgement): should its worker die, it
+    /// is set aside and never run again.
+    pub acknowledged: bool,
 }
 
 /// Moves messages.
@@ -280,8 +294,14 @@ pub trait Broker: fmt::Debug + Send + Sync {
     /// many. To be called before the next fetch of the node, and only when none is under way.
     async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError>;
 
-    /// Notes that deliveries began to run, so that others can see it. Not durable.
-    async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError>;
+    /// Notes that deliveries began to run, so that others can see it, and which of them count as
+    /// acknowledged from now on. As durable as a lease is.
+    ///
+    /// An acknowledged message that its worker leaves behind, whether it dies, signs off or does not
+    /// know of the lease any more, is never work again. It waits where no stock worker takes it, limits
+    /// and pauses do not hold it, and whoever fetches it gets it with [`Delivery::acknowledged`], to set
+    /// it aside. A settlement of its own worker takes the mark away; a later note does not.
+    async fn mark_started(&self, started: Vec<Begun>) -> Result<(), StoreError>;
 
     /// Settles deliveries, each on its own: answers in the order of the requests.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError>;

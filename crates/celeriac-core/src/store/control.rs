@@ -67,6 +67,8 @@ pub struct Sweep {
     pub requeued: u64,
     /// How many of these are poison; the worker that fetches one sets it aside.
     pub poisoned: u64,
+    /// How many of these were acknowledged; the worker that fetches one sets it aside.
+    pub lost: u64,
 }
 
 /// Keeps track of who is alive.
@@ -92,7 +94,7 @@ pub trait Nodes: fmt::Debug + Send + Sync {
     async fn stands(&self, node: NodeId) -> Result<bool, StoreError>;
 
     /// Signs a node off; what it still holds goes back to the queues and is redelivered from there:
-    /// it may have begun.
+    /// it may have begun. What is acknowledged is not run again ([`super::Broker::mark_started`]).
     async fn deregister(&self, node: NodeId) -> Result<u64, StoreError>;
 
     /// Finds dead nodes and returns what they held, by the rules of [`crate::lease`]. The caller

@@ -39,6 +39,8 @@ pub enum Refusal {
     Early,
     /// It killed its worker too often.
     Poison,
+    /// Its worker died after it was acknowledged.
+    Lost,
     /// It can never run here: it becomes a dead letter.
     Dead(DeadReason, Failure),
 }

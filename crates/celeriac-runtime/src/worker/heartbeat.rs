@@ -381,6 +381,7 @@ impl Keeper {
                     dead = swept.dead_nodes.join(", "),
                     requeued = swept.requeued,
                     poisoned = swept.poisoned,
+                    lost = swept.lost,
                     "messages of dead workers returned"
                 ),
                 Err(error) => tracing::warn!(%error, "cannot look for dead workers"),

@@ -10,7 +10,7 @@ use crate::handler::Registry;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, POISON_AFTER};
 use celeriac_core::outcome::{Failure, Outcome};
-use celeriac_core::store::Delivery;
+use celeriac_core::store::{Begun, Delivery};
 use celeriac_wire::{Body, ExceptionInfo};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +74,7 @@ pub enum Action {
     /// Forget a run whose lease is lost.
     Forget(Lease),
     /// Let others see that these run.
-    MarkStarted(Vec<(Lease, Timestamp)>),
+    MarkStarted(Vec<Begun>),
     /// Give messages back that were fetched but not begun.
     Return(Vec<Lease>),
 }
@@ -227,7 +227,9 @@ impl Machine {
 
     fn begin(&mut self, mut delivery: Delivery, now: Duration, wall: Timestamp) -> Action {
         let was_old = !delivery.message.is_protocol_2();
-        let decision = if delivery.suspicion.counted >= POISON_AFTER {
+        let decision = if delivery.acknowledged {
+            Decision::Refuse(Body::default(), Refusal::Lost)
+        } else if delivery.suspicion.counted >= POISON_AFTER {
             Decision::Refuse(Body::default(), Refusal::Poison)
         } else {
             decide(&mut delivery, &self.registry, &self.orders, wall)
@@ -360,7 +362,8 @@ impl Machine {
         for (lease, run) in &mut self.running {
             if !run.marked && now >= run.since + MARK_AFTER {
                 run.marked = true;
-                marked.push((*lease, run.started_at));
+                let (lease, at) = (*lease, run.started_at);
+                marked.push(Begun { lease, at, acknowledged: false });
             }
             if run.soft_at.is_some_and(|at| now >= at) && run.cancelled.is_none() {
                 run.cancelled = Some(CancelReason::SoftLimit);

@@ -91,12 +91,12 @@ impl OwnRates {
         self.0.iter().map(cap).collect()
     }
 
-    /// Counts what a fetch brought.
+    /// Counts what a fetch brought; what does not run any more takes nothing.
     pub(super) fn count(&mut self, deliveries: &[Delivery], now: Duration) {
         if self.0.is_empty() {
             return;
         }
-        for delivery in deliveries {
+        for delivery in deliveries.iter().filter(|one| !one.acknowledged) {
             let task = delivery.message.headers.task().unwrap_or_default();
             if let Some(own) = self.0.get_mut(task) {
                 own.start(micros(now));

@@ -25,7 +25,7 @@ use crate::handler::RunContext;
 use crate::pool::{Children, TaskPool};
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
-use celeriac_core::dead::DeadReason;
+use celeriac_core::dead::{DeadReason, worker_lost};
 use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
@@ -452,8 +452,10 @@ impl Loop {
             return Look::Now;
         }
         reach(Step::Fetched);
+        // One that is only to be set aside was received by the worker that ran it.
         let known = |one: &&Delivery| {
-            self.worker().registry.find(one.message.headers.task().unwrap_or_default()).is_some()
+            let task = one.message.headers.task().unwrap_or_default();
+            !one.acknowledged && self.worker().registry.find(task).is_some()
         };
         let mut any_known = false;
         for delivery in deliveries.iter().filter(known) {
@@ -631,15 +633,17 @@ impl Loop {
     }
 
     async fn refuse(&mut self, mut delivery: Delivery, body: &Body, refusal: Refusal) {
-        // A poison message was not decoded: what hangs on it must be told all the same.
+        // Such a message was not decoded: what hangs on it must be told all the same.
         let embed = match refusal {
-            Refusal::Poison => match codec::read(&delivery.message, Accept::default()) {
-                Ok(read) => {
-                    delivery.message = read.upgraded.unwrap_or(delivery.message);
-                    read.body.embed
+            Refusal::Poison | Refusal::Lost => {
+                match codec::read(&delivery.message, Accept::default()) {
+                    Ok(read) => {
+                        delivery.message = read.upgraded.unwrap_or(delivery.message);
+                        read.body.embed
+                    }
+                    Err(_) => Embed::default(),
                 }
-                Err(_) => Embed::default(),
-            },
+            }
             _ if self.worker().registry.takes_bytes(&delivery.message) => {
                 embed_of(&delivery.message)
             }
@@ -656,6 +660,10 @@ impl Loop {
                     let text = format!("{deaths} workers died while they ran it");
                     let failure = Failure::permanent(ExceptionInfo::worker_lost(&text));
                     conclude::set_aside(run, DeadReason::Poison, failure, sender)
+                }
+                Refusal::Lost => {
+                    let failure = Failure::permanent(ExceptionInfo::worker_lost(worker_lost(true)));
+                    conclude::set_aside(run, DeadReason::WorkerLost, failure, sender)
                 }
             });
         self.settle(Arc::new(delivery), embed, conclusion, Duration::ZERO).await;

@@ -25,6 +25,7 @@ fn word(change: impl FnOnce(&mut Delivery)) -> String {
         Decision::Refuse(_, Refusal::Revoked) => "revoked".to_owned(),
         Decision::Refuse(_, Refusal::Expired) => "expired".to_owned(),
         Decision::Refuse(_, Refusal::Poison) => "poison".to_owned(),
+        Decision::Refuse(_, Refusal::Lost) => "lost".to_owned(),
         Decision::Refuse(_, Refusal::Early) => "early".to_owned(),
         Decision::Refuse(_, Refusal::Dead(reason, failure)) => {
             assert!(failure.permanent, "no retry mends a message");

@@ -88,7 +88,7 @@ fn word(action: &Action) -> String {
         }
         Action::Forget(lease) => format!("forget {}", lease.row),
         Action::MarkStarted(marked) => {
-            format!("mark {}", rows(marked.iter().map(|(lease, _)| lease)))
+            format!("mark {}", rows(marked.iter().map(|begun| &begun.lease)))
         }
         Action::Return(leases) => format!("return {}", rows(leases)),
     }
@@ -139,8 +139,15 @@ fn what_is_refused_takes_no_slot() {
         }),
         changed(3, |one| one.suspicion = Suspicion { seen: 5, counted: 3 }),
         delivery(4),
+        // Whatever else is true of it, it ran.
+        changed(5, |one| {
+            one.acknowledged = true;
+            one.revoked = true;
+            one.suspicion = Suspicion { seen: 5, counted: 3 };
+            one.message.headers.set_task("t.other");
+        }),
     ];
-    let expected = "refuse 1 revoked, meet 2, refuse 3 poison, start 4";
+    let expected = "refuse 1 revoked, meet 2, refuse 3 poison, start 4, refuse 5 lost";
     assert_eq!(bench.at(0, Event::Fetched(deliveries)), expected);
     assert_eq!(bench.0.free(), 1);
 }

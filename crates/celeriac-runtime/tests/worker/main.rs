@@ -53,5 +53,6 @@ fn delivery(row: i64) -> Delivery {
         suspicion: Suspicion::default(),
         history: Vec::new(),
         revoked: false,
+        acknowledged: false,
     }
 }

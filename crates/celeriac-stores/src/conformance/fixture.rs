@@ -6,8 +6,8 @@ use celeriac_core::dead::{Attempt, DeadReason};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    ChordFinisher, DeadFilter, Delivery, Fate, FetchRequest, Heartbeat, NodeId, NodeInfo, Outgoing,
-    Page, Place, Plan, ResultRecord, Settled, Settlement, Store, Sweep,
+    Begun, ChordFinisher, DeadFilter, Delivery, Fate, FetchRequest, Heartbeat, NodeId, NodeInfo,
+    Outgoing, Page, Place, Plan, ResultRecord, Settled, Settlement, Store, Sweep,
 };
 use celeriac_core::testing::{FixedClock, Seeded};
 use celeriac_core::throttle::Target;
@@ -236,6 +236,11 @@ pub(super) fn attempt(outcome: &str, at: Timestamp) -> Attempt {
         outcome: outcome.to_owned(),
         detail: "as told".to_owned(),
     }
+}
+
+/// A run that began; its message is acknowledged when it ends.
+pub(super) fn begun(lease: Lease, at: Timestamp) -> Begun {
+    Begun { lease, at, acknowledged: false }
 }
 
 /// A result as a worker writes it.

@@ -1,6 +1,6 @@
 //! Who is alive, and what happens to the work of those who are not.
 
-use super::fixture::{EXPIRY, Harness, ids, node_info, queue, request};
+use super::fixture::{EXPIRY, Harness, begun, ids, node_info, queue, request};
 use celeriac_core::ErrorKind;
 use celeriac_core::store::{Fate, FetchRequest, Heartbeat, NodeId, Settled};
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub async fn a_dead_nodes_messages_return_in_order_with_history(harness: &Harnes
     fixture.send(&["a", "b", "c"]).await;
     let held = fixture.fetch(lost, 2).await;
     let began = fixture.now();
-    fixture.store.mark_started(vec![(held[0].lease, began)]).await.unwrap();
+    fixture.store.mark_started(vec![begun(held[0].lease, began)]).await.unwrap();
     fixture.send(&["d"]).await;
     fixture.clock.advance(EXPIRY.checked_sub(Duration::from_millis(1)).unwrap());
     assert_eq!(fixture.store.sweep().await.unwrap().requeued, 0, "not before the expiry");

@@ -1,7 +1,7 @@
 //! What is shown is true, with or without a running worker.
 
 use super::fixture::{
-    Fixture, Harness, dead, message, outgoing, queue, record, results, settlement, the_queue,
+    Fixture, Harness, begun, dead, message, outgoing, queue, record, results, settlement, the_queue,
 };
 use celeriac_core::dead::DeadReason;
 use celeriac_core::limits::StoreLimits;
@@ -49,7 +49,7 @@ pub async fn a_task_view_is_true_in_every_phase(harness: &Harness) {
     let worker = "celery@a".to_owned();
     assert_eq!(phase(&fixture, "a").await, Phase::Reserved { worker: worker.clone() });
     let since = fixture.now();
-    fixture.store.mark_started(vec![(held.lease, since)]).await.unwrap();
+    fixture.store.mark_started(vec![begun(held.lease, since)]).await.unwrap();
     let progress = State::Custom("PROGRESS".to_owned());
     fixture.store.store_state(held.lease, record("a", &progress, since)).await.unwrap();
     let view = fixture.store.task("a").await.unwrap();
@@ -114,7 +114,7 @@ pub async fn tasks_are_listed_by_phase(harness: &Harness) {
     let node = fixture.node("celery@a").await;
     fixture.send(&["reserved", "running", "failed"]).await;
     let held = fixture.fetch(node, 3).await;
-    fixture.store.mark_started(vec![(held[1].lease, fixture.now())]).await.unwrap();
+    fixture.store.mark_started(vec![begun(held[1].lease, fixture.now())]).await.unwrap();
     let failed = results(vec![record("failed", &State::Failure, fixture.now())]);
     let fate = dead(DeadReason::Failed);
     let settled = fixture.settle_with(settlement(held[2].lease, fate, failed)).await;

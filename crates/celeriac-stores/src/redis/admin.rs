@@ -1,14 +1,18 @@
-//! Peek and removal, for purge and move.
+//! Peek and removal, for purge and move; the way back to stock workers.
 
 use super::Core;
+use super::commit::{self, Deed, Unit, Written};
+use super::dead::Letter;
 use super::micros_to_time;
 use super::pack::Pack;
-use super::packet::Packet;
+use super::packet::{Packet, split};
 use super::script::{CHECK, RELEASE, REMOVE};
 use super::walk::{self, Entry};
-use celeriac_core::store::{Finding, Outgoing, Page, Released, Stored};
+use celeriac_core::dead::{DeadReason, worker_lost};
+use celeriac_core::record::Recorder;
+use celeriac_core::store::{Finding, Outgoing, Page, Plan, Released, Stored};
 use celeriac_core::{QueueName, StoreError};
-use celeriac_wire::Message;
+use celeriac_wire::{ExceptionInfo, Message, State};
 use redis::Value as Answer;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -195,7 +199,56 @@ pub(super) async fn release(
         Some(Answer::Int(count)) => count.unsigned_abs(),
         _ => 0,
     };
-    Ok(Released { scheduled: count(0), limited: count(1), suspects: count(2) })
+    let released = Released { scheduled: count(0), limited: count(1), suspects: count(2), lost: 0 };
+    let left = (count_max as u64).saturating_sub(released.total());
+    Ok(Released { lost: bury_lost(core, queue, left).await?, ..released })
+}
+
+/// Sets aside what must not run again, with a result: no stock worker may get it.
+async fn bury_lost(core: &Core, queue: &QueueName, count_max: u64) -> Result<u64, StoreError> {
+    if count_max == 0 {
+        return Ok(0);
+    }
+    let mut range = redis::cmd("LRANGE");
+    let first = i64::try_from(count_max.min(1000)).unwrap_or(1);
+    range.arg(core.keys.own(&format!("lost:{queue}"))).arg(-first).arg(-1);
+    let answer = core.link.call("look for messages of dead workers", &range).await?;
+    let Answer::Array(records) = answer else { return Ok(0) };
+    let unit = |record| match record {
+        Answer::BulkString(record) => lost_unit(core, queue, record),
+        _ => None,
+    };
+    let units: Vec<Unit> = records.into_iter().filter_map(unit).collect();
+    let written = commit::write(core, units, commit::Limits::SizeOnly).await?;
+    Ok(written.iter().filter(|one| **one != Written::Fenced).count() as u64)
+}
+
+fn lost_unit(core: &Core, queue: &QueueName, record: Vec<u8>) -> Option<Unit> {
+    let exception = ExceptionInfo::worker_lost(worker_lost(true));
+    let (_, payload) = split(&record)?;
+    let (reason, now) = (DeadReason::WorkerLost, core.now());
+    let letter = Letter::of_payload(queue.as_str(), payload, reason, &exception.summary(), now);
+    let mut plan = Plan::default();
+    if let Ok(mut packet) = Packet::parse(payload) {
+        let old = packet.upgrade();
+        let headers = old.as_ref().unwrap_or(&packet.message.headers);
+        let recorder = Recorder {
+            worker: "",
+            queue: queue.as_str(),
+            enqueued_at: packet.notes.enqueued.map(micros_to_time),
+            started_at: None,
+            now,
+            children: Vec::new(),
+            arguments: None,
+        };
+        if headers.id().is_some() && !headers.ignore_result().unwrap_or(false) {
+            let result = exception.to_value();
+            plan.results.push(recorder.of(headers, State::Failure, result, None));
+        }
+    }
+    let (task_id, letter) = (letter.task_id().to_owned(), letter.to_bytes());
+    let deed = Deed::DeadLost { record, letter, task_id };
+    Some(Unit { held: None, deed, plan, finisher: None })
 }
 
 /// Compares the counters with what they count. The server does nothing else meanwhile.

@@ -48,6 +48,8 @@ pub(super) enum Deed {
     Back { place: Place, record: Vec<u8> },
     /// It is set aside.
     Dead { letter: Vec<u8>, task_id: String },
+    /// It is not held, but stands among what is lost, and is set aside from there.
+    DeadLost { record: Vec<u8>, letter: Vec<u8>, task_id: String },
     /// It waits for its time, in microseconds.
     Later { due: i64, record: Vec<u8> },
     /// It waits in a lane.
@@ -486,7 +488,7 @@ fn pack(
     let mut depth: BTreeMap<&str, i64> = BTreeMap::new();
     let (mut letters, mut letter_bytes) = (0, 0);
     for (_, attempt) in open {
-        if let Deed::Dead { letter, .. } = &attempt.unit.deed {
+        if let Deed::Dead { letter, .. } | Deed::DeadLost { letter, .. } = &attempt.unit.deed {
             letters += 1;
             letter_bytes += letter.len() as i64;
         }
@@ -541,6 +543,7 @@ fn pack_unit(
         Deed::Later { due, record } => (5, &record[..], *due),
         Deed::Lane { record } => (6, &record[..], 0),
         Deed::CountInLane { record } => (7, &record[..], 0),
+        Deed::DeadLost { record, .. } => (8, &record[..], 0),
     };
     let (key, row) = unit.held.as_ref().map_or(("", 0), |(key, row)| (key.as_str(), *row));
     pack.map(12);
@@ -550,7 +553,7 @@ fn pack_unit(
     pack.text("rec").bytes(record);
     pack.text("due").number(due);
     pack.text("dead").array(3);
-    if let Deed::Dead { letter, task_id } = &unit.deed {
+    if let Deed::Dead { letter, task_id } | Deed::DeadLost { letter, task_id, .. } = &unit.deed {
         pack.bytes(letter).text(task_id).number(letter.len() as i64);
     } else {
         pack.text("").text("").number(0);

@@ -63,7 +63,7 @@ pub(super) async fn fetch(
     for round in 0.. {
         let queues = open_queues(&rules.1, &request.queues, turn);
         let left = request.count_max - deliveries.len();
-        if queues.is_empty() || left == 0 {
+        if left == 0 {
             break;
         }
         if round == ROUNDS_MAX {
@@ -106,7 +106,8 @@ pub(super) async fn fetch(
         for taken in sort.all(&taken) {
             suspected |= taken.head.suspect;
             let task = taken.packet.message.headers.task();
-            if let Some(cap) = caps.iter_mut().find(|cap| Some(cap.task.as_str()) == task) {
+            let runs = !taken.packet.notes.lost;
+            if let Some(cap) = caps.iter_mut().find(|cap| runs && Some(cap.task.as_str()) == task) {
                 cap.count_max = cap.count_max.saturating_sub(1);
             }
             deliveries.push(delivery(core, request, taken));
@@ -163,12 +164,17 @@ async fn ask(
     choice: Option<&Choice>,
 ) -> Result<Option<Reply>, StoreError> {
     let mut argument = Pack::default();
-    argument.map(10);
+    argument.map(11);
     core.pack_head(&mut argument);
     argument.text("node").text(&request.node.0.to_string());
     argument.text("n").number(count.min(4096) as i64);
     argument.text("qs").array(queues.len());
     for queue in queues {
+        argument.text(queue.as_str());
+    }
+    let all: BTreeSet<&QueueName> = request.queues.iter().collect();
+    argument.text("lq").array(all.len());
+    for queue in all {
         argument.text(queue.as_str());
     }
     argument.text("sus").truth(suspects);
@@ -265,6 +271,10 @@ impl Sort<'_> {
         let headers = old.as_ref().unwrap_or(&packet.message.headers);
         let id = headers.id().unwrap_or_default();
         let revoked = self.revoked.contains(id);
+        // It does not run: neither its time nor a lane holds it.
+        if packet.notes.lost {
+            return Sorted::Deliver(Box::new(Taken { row, head, packet, revoked }));
+        }
         let eta = headers.eta().ok().flatten().filter(|eta| *eta > now && !revoked);
         if let Some(eta) = eta {
             let record = packet.record(&head.queue, &head.lane, &*self.core.entropy);
@@ -354,6 +364,7 @@ fn delivery(core: &Core, request: &FetchRequest, taken: Taken) -> Delivery {
         queue: queue.unwrap_or_else(QueueName::celery),
         revoked,
         redelivered: packet.notes.redelivered,
+        acknowledged: packet.notes.lost,
         suspicion: packet.notes.suspicion,
         enqueued_at: packet.notes.enqueued.map_or_else(|| core.now(), micros_to_time),
         history: packet.notes.history,

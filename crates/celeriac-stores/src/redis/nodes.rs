@@ -6,7 +6,7 @@ use super::pack::Pack;
 use super::packet::{Packet, queue_of, split};
 use super::script::NODES;
 use super::{Core, micros_to_time};
-use celeriac_core::dead::{Attempt, remember};
+use celeriac_core::dead::{Attempt, remember, worker_lost};
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::{Lease, LeaseTimes, Recovery};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, NodeView, Place, Plan, Sweep};
@@ -14,6 +14,7 @@ use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::{Map, Value};
 use redis::{Pipeline, Value as Answer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 /// How long a dead node is still listed.
@@ -174,6 +175,7 @@ pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
         let recovered = recover_one(core, node, how).await?;
         swept.requeued += recovered.requeued;
         swept.poisoned += recovered.poisoned;
+        swept.lost += recovered.lost;
     }
     if swept.requeued > 0 {
         reach(Step::SweepCommitted);
@@ -184,9 +186,7 @@ pub(super) async fn sweep(core: &Core) -> Result<Sweep, StoreError> {
     Ok(swept)
 }
 
-/// Returns what a node held; whoever does a part of it, each message goes once.
-async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreError> {
-    let mut swept = Sweep::default();
+async fn name_of(core: &Core, node: &str) -> Result<String, StoreError> {
     let mut named = redis::cmd("HGET");
     named.arg(core.keys.own(&format!("node:{node}"))).arg("info");
     let name = match core.link.call("read a worker", &named).await? {
@@ -194,30 +194,27 @@ async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreE
         _ => None,
     };
     let name = name.and_then(|info| info.get("name")?.as_str().map(str::to_owned));
-    let name = name.unwrap_or_else(|| format!("node {node}"));
+    Ok(name.unwrap_or_else(|| format!("node {node}")))
+}
+
+/// Returns what a node held; whoever does a part of it, each message goes once.
+async fn recover_one(core: &Core, node: &str, how: &str) -> Result<Sweep, StoreError> {
+    let mut swept = Sweep::default();
+    let name = name_of(core, node).await?;
     let hash = format!("orphans:{node}");
     let mut rows = rows_of(core, &hash).await?;
     // The one that was taken last goes to the head first.
     rows.sort_unstable_by(|a, b| b.cmp(a));
     for some in rows.chunks(RETURN_MAX) {
-        let mut read = Pipeline::new();
-        read.cmd("HMGET").arg(core.keys.own(&hash)).arg(some);
-        read.cmd("HMGET").arg(core.keys.own(&format!("started:{node}"))).arg(some);
-        let mut answers = core.link.pipeline("read what a worker held", &read).await?.into_iter();
-        let records = list_of(answers.next());
-        let started = list_of(answers.next());
+        let (records, started) = read_held(core, &hash, node, some).await?;
         let mut units = Vec::new();
         for ((row, record), started) in some.iter().zip(records).zip(started) {
             let Answer::BulkString(record) = record else { continue };
-            let started = match started {
-                Answer::BulkString(at) => String::from_utf8_lossy(&at).parse().ok(),
-                _ => None,
+            let begun = begun(&started);
+            let record = match how {
+                "died" => bereaved(core, &name, *row, &record, begun, &mut swept),
+                _ => redelivered(core, &name, *row, &record, begun),
             };
-            let (record, poison) = match how {
-                "died" => bereaved(core, &name, *row, &record, started),
-                _ => (redelivered(core, *row, &record), false),
-            };
-            swept.poisoned += u64::from(poison);
             units.push(unit(&hash, *row, Deed::Back { place: Place::Head, record }));
         }
         reach(Step::SweepWritten);
@@ -239,6 +236,20 @@ fn list_of(answer: Option<Answer>) -> Vec<Answer> {
     }
 }
 
+/// The records of some rows of a node, and what is noted of their runs.
+async fn read_held(
+    core: &Core,
+    hash: &str,
+    node: impl fmt::Display,
+    rows: &[i64],
+) -> Result<(Vec<Answer>, Vec<Answer>), StoreError> {
+    let mut read = Pipeline::new();
+    read.cmd("HMGET").arg(core.keys.own(hash)).arg(rows);
+    read.cmd("HMGET").arg(core.keys.own(&format!("started:{node}"))).arg(rows);
+    let mut answers = core.link.pipeline("read what is held", &read).await?.into_iter();
+    Ok((list_of(answers.next()), list_of(answers.next())))
+}
+
 fn unit(hash: &str, row: i64, deed: Deed) -> Unit {
     Unit { held: Some((hash.to_owned(), row)), deed, plan: Plan::default(), finisher: None }
 }
@@ -250,42 +261,69 @@ async fn rows_of(core: &Core, hash: &str) -> Result<Vec<i64>, StoreError> {
     Ok(rows.iter().filter_map(|row| row.parse().ok()).collect())
 }
 
-/// A record after the death of the worker that held it, and whether it is poison.
+/// What a node notes of a held message that runs (`lua/mark.lua`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Begun {
+    at: Option<i64>,
+    acknowledged: bool,
+}
+
+fn begun(answer: &Answer) -> Begun {
+    let Answer::BulkString(text) = answer else { return Begun::default() };
+    let text = String::from_utf8_lossy(text);
+    let (time, acknowledged) = match text.strip_suffix('a') {
+        Some(time) => (time, true),
+        None => (&*text, false),
+    };
+    Begun { at: time.parse().ok(), acknowledged }
+}
+
+/// A record after the death of the worker that held it.
 fn bereaved(
     core: &Core,
     node: &str,
     row: i64,
     record: &[u8],
-    started: Option<i64>,
-) -> (Vec<u8>, bool) {
-    let now = core.now();
-    let mut poison = false;
-    let record = commit::rewritten(core, Some(record), |packet| {
+    begun: Begun,
+    swept: &mut Sweep,
+) -> Vec<u8> {
+    commit::rewritten(core, Some(record), |packet| {
         commit::keep_place(packet, Place::Head, row);
+        packet.notes.lost |= begun.acknowledged;
+        let lost = packet.notes.lost;
         let verdict = packet.notes.suspicion.after_worker_death();
-        poison = matches!(verdict, Recovery::Poison(_));
+        swept.lost += u64::from(lost);
+        swept.poisoned += u64::from(!lost && matches!(verdict, Recovery::Poison(_)));
         let (Recovery::Requeue(suspicion)
         | Recovery::Isolate(suspicion)
         | Recovery::Poison(suspicion)) = verdict;
         packet.notes.suspicion = suspicion;
         packet.notes.redelivered = true;
-        let attempt = Attempt {
-            retries: packet.message.headers.retries(),
-            worker: node.to_owned(),
-            started_at: started.map(micros_to_time),
-            ended_at: now,
-            outcome: "worker-lost".to_owned(),
-            detail: "the worker that held it died".to_owned(),
-        };
-        remember(&mut packet.notes.history, attempt);
-    });
-    (record, poison)
+        note_loss(core, packet, node, begun);
+    })
+}
+
+/// Notes the run that a worker did not end.
+fn note_loss(core: &Core, packet: &mut Packet, node: &str, begun: Begun) {
+    let attempt = Attempt {
+        retries: packet.message.headers.retries(),
+        worker: node.to_owned(),
+        started_at: begun.at.map(micros_to_time),
+        ended_at: core.now(),
+        outcome: "worker-lost".to_owned(),
+        detail: worker_lost(packet.notes.lost).to_owned(),
+    };
+    remember(&mut packet.notes.history, attempt);
 }
 
 /// A record that was handed back: it may have begun.
-fn redelivered(core: &Core, row: i64, record: &[u8]) -> Vec<u8> {
+fn redelivered(core: &Core, node: &str, row: i64, record: &[u8], begun: Begun) -> Vec<u8> {
     commit::rewritten(core, Some(record), |packet| {
         commit::keep_place(packet, Place::Head, row);
+        if begun.acknowledged && !packet.notes.lost {
+            packet.notes.lost = true;
+            note_loss(core, packet, node, begun);
+        }
         packet.notes.redelivered = true;
     })
 }
@@ -305,15 +343,17 @@ pub(super) async fn return_strays(
     let mut strays = rows_of(core, &hash).await?;
     strays.retain(|row| !known.contains(row));
     strays.sort_unstable_by(|a, b| b.cmp(a));
+    if strays.is_empty() {
+        return Ok(0);
+    }
+    let name = name_of(core, &node.0.to_string()).await?;
     let mut returned = 0;
     for some in strays.chunks(RETURN_MAX) {
-        let mut read = redis::cmd("HMGET");
-        read.arg(core.keys.own(&hash)).arg(some);
-        let records = list_of(Some(core.link.call("read strays", &read).await?));
+        let (records, started) = read_held(core, &hash, node.0, some).await?;
         let mut units = Vec::new();
-        for (row, record) in some.iter().zip(records) {
+        for ((row, record), started) in some.iter().zip(records).zip(started) {
             if let Answer::BulkString(record) = record {
-                let record = redelivered(core, *row, &record);
+                let record = redelivered(core, &name, *row, &record, begun(&started));
                 units.push(unit(&hash, *row, Deed::Back { place: Place::Head, record }));
             }
         }
@@ -420,19 +460,12 @@ pub(super) async fn held(core: &Core, count_max: usize) -> Result<Vec<HeldRecord
             if found.len() >= count_max {
                 return Ok(found);
             }
-            let mut read = Pipeline::new();
-            read.cmd("HMGET").arg(core.keys.own(&hash)).arg(some);
-            read.cmd("HMGET").arg(core.keys.own(&format!("started:{node}"))).arg(some);
-            let mut answers = core.link.pipeline("read what is held", &read).await?.into_iter();
-            let (records, started) = (list_of(answers.next()), list_of(answers.next()));
+            let (records, started) = read_held(core, &hash, &node, some).await?;
             for (record, started) in records.iter().zip(started) {
                 let Answer::BulkString(record) = record else { continue };
                 let Some((head, payload)) = split(record) else { continue };
                 let Ok(packet) = Packet::parse(payload) else { continue };
-                let started = match started {
-                    Answer::BulkString(at) => String::from_utf8_lossy(&at).parse().ok(),
-                    _ => None,
-                };
+                let started = begun(&started).at;
                 let node = node.parse().unwrap_or(0);
                 found.push(HeldRecord { node, queue: head.queue, packet, started });
             }

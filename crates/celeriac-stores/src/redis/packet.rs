@@ -31,6 +31,8 @@ pub(super) struct Notes {
     pub(super) suspicion: Suspicion,
     /// Whether an owner lost it or gave it back after it had begun.
     pub(super) redelivered: bool,
+    /// Whether an owner left it behind that had acknowledged it: it must not run again.
+    pub(super) lost: bool,
     /// Its runs.
     pub(super) history: Vec<Attempt>,
     /// Properties that were only added for kombu's readers.
@@ -99,7 +101,11 @@ impl Packet {
     /// The record of a message that waits or is held under our keys.
     pub(super) fn record(&self, queue: &str, lane: &str, entropy: &dyn Entropy) -> Vec<u8> {
         let step = priority::step(self.message.properties.priority());
-        let kind = if self.notes.suspicion.is_suspect() { 's' } else { 'r' };
+        let kind = match (self.notes.lost, self.notes.suspicion.is_suspect()) {
+            (true, _) => 'l',
+            (false, true) => 's',
+            (false, false) => 'r',
+        };
         let id = self.message.headers.id().filter(|id| !id.contains('\n')).unwrap_or_default();
         let mut record = format!("{queue}\n{step}\n{kind}\n{lane}\n\n{id}\n").into_bytes();
         record.extend(self.to_payload(queue, entropy));
@@ -160,6 +166,9 @@ fn write_notes(notes: &Notes) -> Value {
     if notes.redelivered {
         map.insert("redelivered", true);
     }
+    if notes.lost {
+        map.insert("lost", true);
+    }
     if !notes.history.is_empty() {
         map.insert("history", to_value(&notes.history).unwrap_or(Value::Null));
     }
@@ -185,6 +194,7 @@ fn read_notes(value: &Value) -> Notes {
             counted: deaths(1).unwrap_or_default(),
         },
         redelivered: value.get("redelivered").and_then(Value::as_bool).unwrap_or_default(),
+        lost: value.get("lost").and_then(Value::as_bool).unwrap_or_default(),
         history: history.unwrap_or_default(),
         added: value
             .get("added")

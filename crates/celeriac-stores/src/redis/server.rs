@@ -9,7 +9,7 @@ use redis::{Pipeline, Value};
 /// The oldest version that has what the scripts and kombu 5.7 need (`ZADD GT`, `RPOP` with a count).
 const OLDEST: (u32, u32) = (6, 2);
 /// The format of our keys. A newer program raises it; an older one refuses what it cannot read.
-pub(super) const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 2;
 
 /// Asks a server what it is.
 ///
@@ -50,8 +50,26 @@ pub(super) async fn check(
             return Err(StoreError::new(ErrorKind::Outdated, text)
                 .hint("use the newer celeriac that wrote them"));
         }
+        if format < FORMAT {
+            raise_format(connection, address).await?;
+        }
     }
     Ok(warnings)
+}
+
+/// Tells older programs that they cannot read everything any more; what they have written stays as it
+/// is. Format 2: messages may be acknowledged while they are held, and lost after that.
+async fn raise_format(
+    connection: &mut MultiplexedConnection,
+    address: &Address,
+) -> Result<(), StoreError> {
+    let mut raise = redis::cmd("SET");
+    raise.arg(address.keys.own("format")).arg(FORMAT);
+    let raised = connection.req_packed_command(&raise).await;
+    raised.map(drop).map_err(|error| {
+        let text = format!("raise the format of celeriac's keys at {address}: {error}");
+        StoreError::new(ErrorKind::Unavailable, text).because(error)
+    })
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

@@ -151,7 +151,7 @@ async fn waiting(core: &Core, task_id: &str) -> Result<Option<TaskView>, StoreEr
     }
     for queue in walk::queues(core).await? {
         let mut before = 0;
-        for source in walk::sources(core, &queue).await? {
+        for source in walk::places(core, &queue).await? {
             let mut offset = 0;
             loop {
                 let chunk = walk::read(core, &source, offset).await?;
@@ -189,6 +189,11 @@ async fn queued(
     packet: Packet,
     position: Option<u64>,
 ) -> Result<TaskView, StoreError> {
+    if matches!(entry.source, Source::Lost(_)) {
+        // It waits for nothing but a worker that sets it aside.
+        let phase = Phase::Queued { position: None, paused: false, limited: false, revoked: false };
+        return Ok(of_packet(packet, queue.as_str(), phase));
+    }
     let now = core.now();
     let eta = packet.message.headers.eta().ok().flatten().filter(|eta| *eta > now);
     if matches!(entry.source, Source::Due(_)) || eta.is_some() {
@@ -270,7 +275,7 @@ async fn list_waiting(
         if filter.queue.as_ref().is_some_and(|name| name != queue.as_str()) {
             continue;
         }
-        for source in walk::sources(core, &queue).await? {
+        for source in walk::places(core, &queue).await? {
             let mut offset = 0;
             loop {
                 let chunk = walk::read(core, &source, offset).await?;

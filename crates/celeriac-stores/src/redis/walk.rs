@@ -22,6 +22,8 @@ pub(super) enum Source {
     Lane(String),
     /// The suspects of a queue.
     Suspects(String),
+    /// What waits to be set aside.
+    Lost(String),
     /// What waits for its time.
     Due(String),
 }
@@ -31,7 +33,7 @@ impl Source {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Stock(_) => "stock",
-            Self::Lane(_) => "lane",
+            Self::Lane(_) | Self::Lost(_) => "lane",
             Self::Suspects(_) => "suspect",
             Self::Due(_) => "due",
         }
@@ -39,7 +41,11 @@ impl Source {
 
     pub(super) fn key(&self) -> &str {
         match self {
-            Self::Stock(key) | Self::Lane(key) | Self::Suspects(key) | Self::Due(key) => key,
+            Self::Stock(key)
+            | Self::Lane(key)
+            | Self::Suspects(key)
+            | Self::Lost(key)
+            | Self::Due(key) => key,
         }
     }
 }
@@ -61,7 +67,14 @@ impl Entry {
     }
 }
 
-/// All places of a queue, in the order in which a worker would look into them.
+/// All places of a queue, what is lost included.
+pub(super) async fn places(core: &Core, queue: &QueueName) -> Result<Vec<Source>, StoreError> {
+    let mut places = sources(core, queue).await?;
+    places.push(Source::Lost(core.keys.own(&format!("lost:{queue}"))));
+    Ok(places)
+}
+
+/// The places of what is to run, in the order in which a worker would look into them.
 pub(super) async fn sources(core: &Core, queue: &QueueName) -> Result<Vec<Source>, StoreError> {
     let mut lanes = redis::cmd("ZRANGE");
     lanes.arg(core.keys.own(&format!("lanes:{queue}"))).arg(0).arg(LANES_MAX - 1);
@@ -86,7 +99,7 @@ pub(super) async fn read(
     let (first, last) = (offset as i64, (offset + CHUNK) as i64 - 1);
     let key = source.key();
     let command = match source {
-        Source::Stock(_) | Source::Lane(_) => {
+        Source::Stock(_) | Source::Lane(_) | Source::Lost(_) => {
             let mut range = redis::cmd("LRANGE");
             // The head is the right end.
             range.arg(key).arg(-last - 1).arg(-first - 1);
@@ -105,7 +118,7 @@ pub(super) async fn read(
             members.reverse();
             records.extend(members.into_iter().map(|payload| (payload.clone(), payload)));
         }
-        Source::Lane(_) => {
+        Source::Lane(_) | Source::Lost(_) => {
             members.reverse();
             records.extend(members.into_iter().filter_map(|member| parts(&member, &member)));
         }

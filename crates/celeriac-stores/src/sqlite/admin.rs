@@ -1,7 +1,7 @@
 //! Waiting messages by row: peek, and removal for purge and move.
 
 use super::error::wrap;
-use super::rows::{LEASED, change_depth, delete_message, outgoing_of};
+use super::rows::{LEASED, LOST, change_depth, delete_message, outgoing_of};
 use celeriac_core::store::{Page, Stored};
 use celeriac_core::{QueueName, StoreError};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -17,7 +17,7 @@ pub(super) fn peek(
             "SELECT m.row, m.queue, m.enqueued_at, m.history, b.headers, b.properties, \
              b.content_type, b.content_encoding, b.body \
              FROM message m JOIN message_body b USING (row) \
-             WHERE m.queue = ?1 AND m.row > ?2 AND m.state <> 2 ORDER BY m.row LIMIT ?3",
+             WHERE m.queue = ?1 AND m.row > ?2 AND m.state NOT IN (2, 4) ORDER BY m.row LIMIT ?3",
         )
         .map_err(&fail)?;
     let mut rows =
@@ -33,9 +33,9 @@ pub(super) fn remove(connection: &Connection, rows: &[i64]) -> Result<Vec<i64>, 
     let mut removed = Vec::with_capacity(rows.len());
     for row in rows {
         let waiting: Option<String> = connection
-            .prepare_cached("SELECT queue FROM message WHERE row = ?1 AND state <> ?2")
+            .prepare_cached("SELECT queue FROM message WHERE row = ?1 AND state NOT IN (?2, ?3)")
             .and_then(|mut statement| {
-                statement.query_row((row, LEASED), |found| found.get(0)).optional()
+                statement.query_row((row, LEASED, LOST), |found| found.get(0)).optional()
             })
             .map_err(wrap("remove a message"))?;
         if let Some(queue) = waiting {

@@ -7,8 +7,8 @@ use super::lanes::{
 };
 use super::plan::store_result;
 use super::rows::{
-    ALIVE, LEASED, READY, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, queue_of,
-    waiting_state,
+    ALIVE, BY_ITS_WORKER, BY_ONE_THAT_LEFT, LEASED, LOST, READY, SCHEDULED, SUSPECT, history_of,
+    instant, message_of, micros, queue_of, waiting_state,
 };
 use super::rules;
 use super::settle::set_aside;
@@ -17,7 +17,7 @@ use crate::rules::Rules;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, Suspicion};
 use celeriac_core::record::Recorder;
-use celeriac_core::store::{Delivery, FetchRequest, TaskCap};
+use celeriac_core::store::{Begun, Delivery, FetchRequest, TaskCap};
 use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::{ExceptionInfo, State, Value};
 use jiff::Timestamp;
@@ -74,7 +74,9 @@ pub(super) fn fetch(
         again |= look.moving;
     }
     candidates.sort_unstable();
-    let rows = choose(&candidates, &lanes, &mut gate, &mut closed, request.count_max)?;
+    let mut rows = lost_rows(connection, request)?;
+    let left = request.count_max - rows.len();
+    rows.extend(choose(&candidates, &lanes, &mut gate, &mut closed, left)?);
     gate.save(&closed)?;
     let revokes = any_revoked(connection)?;
     let mut deliveries = Vec::with_capacity(rows.len());
@@ -101,12 +103,40 @@ pub(super) struct Fetched {
     pub(super) again: bool,
 }
 
+/// The rows that are only to be set aside. They do not run, so neither pauses nor limits hold them.
+fn lost_rows(connection: &Connection, request: &FetchRequest) -> Result<Vec<i64>, StoreError> {
+    let fail = wrap("look for messages of dead workers");
+    let any: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE state = 4)")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(&fail)?;
+    let mut rows = Vec::new();
+    if !any {
+        return Ok(rows);
+    }
+    let queues: BTreeSet<&QueueName> = request.queues.iter().collect();
+    for queue in queues {
+        let left = (request.count_max - rows.len()) as i64;
+        let found: Vec<i64> = connection
+            .prepare_cached(
+                "SELECT row FROM message WHERE state = 4 AND queue = ?1 ORDER BY step, rank LIMIT ?2",
+            )
+            .and_then(|mut statement| {
+                statement.query_map((queue.as_str(), left), |row| row.get(0))?.collect()
+            })
+            .map_err(&fail)?;
+        rows.extend(found);
+    }
+    Ok(rows)
+}
+
 /// Undoes a lease and sends the message to the tail.
 fn put_last(connection: &Connection, row: i64) -> Result<(), StoreError> {
     let rank = super::rows::take_numbers(connection, 1)?;
     connection
         .prepare_cached(
-            "UPDATE message SET state = 0, node = NULL, token = NULL, rank = ?2 WHERE row = ?1",
+            "UPDATE message SET state = iif(acknowledged = 2, 4, 0), node = NULL, token = NULL, \
+             rank = ?2 WHERE row = ?1",
         )
         .and_then(|mut statement| statement.execute((row, rank)))
         .map_err(wrap("put a damaged message behind the others"))?;
@@ -454,8 +484,8 @@ fn lease(
     let mut statement = connection
         .prepare_cached(
             "SELECT m.queue, m.enqueued_at, m.redelivered, m.deaths_seen, m.deaths_counted, \
-             m.history, m.task_id, m.locks, b.headers, b.properties, b.content_type, \
-             b.content_encoding, b.body \
+             m.history, m.task_id, m.locks, m.acknowledged, b.headers, b.properties, \
+             b.content_type, b.content_encoding, b.body \
              FROM message m JOIN message_body b USING (row) WHERE m.row = ?1",
         )
         .map_err(&fail)?;
@@ -479,8 +509,9 @@ fn lease(
             counted: found.get(4).map_err(&fail)?,
         },
         history: history_of(history.as_deref())?,
-        message: message_of(found, 8)?,
+        message: message_of(found, 9)?,
         revoked: revokes && is_revoked(connection, context, &task_id)?,
+        acknowledged: found.get::<_, i64>(8).map_err(&fail)? == BY_ONE_THAT_LEFT,
     })
 }
 
@@ -499,15 +530,18 @@ pub(super) fn is_revoked(
         .map_err(wrap("read a revocation"))
 }
 
-/// Notes when deliveries began to run.
-pub(super) fn mark_started(
-    connection: &Connection,
-    started: &[(Lease, Timestamp)],
-) -> Result<(), StoreError> {
-    for (lease, at) in started {
+/// Notes when deliveries began to run, and which of them are acknowledged.
+pub(super) fn mark_started(connection: &Connection, started: &[Begun]) -> Result<(), StoreError> {
+    for Begun { lease, at, acknowledged } in started {
+        let mark = if *acknowledged { BY_ITS_WORKER } else { 0 };
         connection
-            .prepare_cached("UPDATE message SET started_at = ?3 WHERE row = ?1 AND token = ?2")
-            .and_then(|mut statement| statement.execute((lease.row, lease.token, micros(*at))))
+            .prepare_cached(
+                "UPDATE message SET started_at = ?3, acknowledged = max(acknowledged, ?4) \
+                 WHERE row = ?1 AND token = ?2",
+            )
+            .and_then(|mut statement| {
+                statement.execute((lease.row, lease.token, micros(*at), mark))
+            })
             .map_err(wrap("note that a task runs"))?;
     }
     Ok(())
@@ -557,4 +591,5 @@ pub(super) fn held(connection: &Connection, lease: Lease) -> Result<Option<Strin
         .map_err(wrap("check a lease"))
 }
 
-const _: () = assert!(READY == 0 && SCHEDULED == 1 && LEASED == 2 && SUSPECT == 3);
+const _: () = assert!(READY == 0 && SCHEDULED == 1 && LEASED == 2 && SUSPECT == 3 && LOST == 4);
+const _: () = assert!(BY_ITS_WORKER == 1 && BY_ONE_THAT_LEFT == 2);

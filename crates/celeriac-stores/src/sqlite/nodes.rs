@@ -3,9 +3,10 @@
 use super::Context;
 use super::error::{corrupt, wrap};
 use super::rows::{
-    ALIVE, DIED, SIGNED_OFF, history_of, history_text, instant, micros, queue_of, waiting_state,
+    ALIVE, BY_ITS_WORKER, BY_ONE_THAT_LEFT, DIED, SIGNED_OFF, history_of, history_text, instant,
+    micros, queue_of, waiting_state,
 };
-use celeriac_core::dead::{Attempt, remember};
+use celeriac_core::dead::{Attempt, remember, worker_lost};
 use celeriac_core::lease::{Lease, LeaseTimes, Recovery, Suspicion, is_dead};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, NodeView, Sweep};
 use celeriac_core::{QueueName, StoreError};
@@ -106,7 +107,7 @@ pub(super) fn deregister(
     let mut returned = 0;
     for row in leased_by(connection, node)? {
         // Unlike a release, this says nothing of what had begun: the next owner has to be told.
-        return_row(connection, row.row, row.suspicion, None)?;
+        leave_behind(connection, context, node, &row)?;
         returned += 1;
     }
     connection
@@ -121,6 +122,7 @@ pub(super) fn deregister(
 /// Gives back what a node holds and does not know of.
 pub(super) fn return_strays(
     connection: &Connection,
+    context: &Context,
     node: NodeId,
     known: &[Lease],
 ) -> Result<u64, StoreError> {
@@ -128,7 +130,7 @@ pub(super) fn return_strays(
     let mut returned = 0;
     for leased in leased_by(connection, node)? {
         if !known.contains(&Lease { row: leased.row, token: leased.token }) {
-            return_row(connection, leased.row, leased.suspicion, None)?;
+            leave_behind(connection, context, node, &leased)?;
             returned += 1;
         }
     }
@@ -142,13 +144,47 @@ struct LeasedRow {
     started_at: Option<i64>,
     retries: u32,
     history: Option<String>,
+    acknowledged: i64,
+}
+
+impl LeasedRow {
+    /// Its history with the run that its worker did not end.
+    fn history_after(&self, context: &Context, node: &str) -> Result<Option<String>, StoreError> {
+        let attempt = Attempt {
+            retries: self.retries,
+            worker: node.to_owned(),
+            started_at: self.started_at.map(instant),
+            ended_at: context.clock.wall(),
+            outcome: "worker-lost".to_owned(),
+            detail: worker_lost(self.acknowledged >= BY_ITS_WORKER).to_owned(),
+        };
+        // A history that cannot be read must not keep the messages from coming back.
+        let mut history = history_of(self.history.as_deref()).unwrap_or_default();
+        remember(&mut history, attempt);
+        history_text(&history)
+    }
+}
+
+/// Returns what a living node leaves behind; what it has acknowledged did not end.
+fn leave_behind(
+    connection: &Connection,
+    context: &Context,
+    node: NodeId,
+    leased: &LeasedRow,
+) -> Result<(), StoreError> {
+    let history = if leased.acknowledged == BY_ITS_WORKER {
+        leased.history_after(context, &name_of(connection, node.0)?)?
+    } else {
+        None
+    };
+    return_row(connection, leased.row, leased.suspicion, history.as_deref(), Mark::Kept)
 }
 
 fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, StoreError> {
     connection
         .prepare_cached(
-            "SELECT row, deaths_seen, deaths_counted, started_at, retries, history, token \
-             FROM message WHERE state = 2 AND node = ?1",
+            "SELECT row, deaths_seen, deaths_counted, started_at, retries, history, token, \
+             acknowledged FROM message WHERE state = 2 AND node = ?1",
         )
         .and_then(|mut statement| {
             statement
@@ -160,6 +196,7 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
                         retries: row.get(4)?,
                         history: row.get(5)?,
                         token: row.get(6)?,
+                        acknowledged: row.get(7)?,
                     })
                 })?
                 .collect()
@@ -167,15 +204,38 @@ fn leased_by(connection: &Connection, node: NodeId) -> Result<Vec<LeasedRow>, St
         .map_err(wrap("find a worker's messages"))
 }
 
+/// What becomes of the mark that a message is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Its worker left it behind: it must not run again.
+    Kept,
+    /// Its own worker gives it back, and knows what it does.
+    Taken,
+}
+
+impl Mark {
+    /// The least `message.acknowledged` with which a message is lost.
+    pub(super) fn least(self) -> i64 {
+        match self {
+            Self::Kept => BY_ITS_WORKER,
+            Self::Taken => BY_ONE_THAT_LEFT,
+        }
+    }
+}
+
+/// Puts a leased message back: among what waits, or among what is lost.
 pub(super) fn return_row(
     connection: &Connection,
     row: i64,
     suspicion: Suspicion,
     history: Option<&str>,
+    mark: Mark,
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "UPDATE message SET state = ?2, node = NULL, token = NULL, started_at = NULL, \
+            "UPDATE message SET state = iif(acknowledged >= ?6, 4, ?2), \
+             acknowledged = iif(acknowledged >= ?6, 2, 0), lane = iif(acknowledged >= ?6, 0, lane), \
+             node = NULL, token = NULL, started_at = NULL, \
              deaths_seen = ?3, deaths_counted = ?4, history = coalesce(?5, history), \
              redelivered = 1 WHERE row = ?1",
         )
@@ -186,6 +246,7 @@ pub(super) fn return_row(
                 suspicion.seen,
                 suspicion.counted,
                 history,
+                mark.least(),
             ])
         })
         .map_err(wrap("return a message"))?;
@@ -249,22 +310,16 @@ fn recover(
     leased: &LeasedRow,
     swept: &mut Sweep,
 ) -> Result<(), StoreError> {
-    let attempt = Attempt {
-        retries: leased.retries,
-        worker: node.to_owned(),
-        started_at: leased.started_at.map(instant),
-        ended_at: context.clock.wall(),
-        outcome: "worker-lost".to_owned(),
-        detail: "the worker that held it died".to_owned(),
-    };
     let verdict = leased.suspicion.after_worker_death();
     let (Recovery::Requeue(suspicion) | Recovery::Isolate(suspicion) | Recovery::Poison(suspicion)) =
         verdict;
-    // A history that cannot be read must not keep a dead worker's messages from coming back.
-    let mut history = history_of(leased.history.as_deref()).unwrap_or_default();
-    remember(&mut history, attempt);
-    return_row(connection, leased.row, suspicion, history_text(&history)?.as_deref())?;
+    let history = leased.history_after(context, node)?;
+    return_row(connection, leased.row, suspicion, history.as_deref(), Mark::Kept)?;
     swept.requeued += 1;
+    if leased.acknowledged >= BY_ITS_WORKER {
+        swept.lost += 1;
+        return Ok(());
+    }
     // The worker that fetches a poison message sets it aside with all that hangs on it.
     swept.poisoned += u64::from(matches!(verdict, Recovery::Poison(_)));
     Ok(())

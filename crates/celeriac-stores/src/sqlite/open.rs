@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this program writes. Migrations are append-only; a shipped one never changes.
-pub(super) const FORMAT_VERSION: i64 = 2;
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/001_initial.sql"), include_str!("migrations/002_lanes.sql")];
+pub(super) const FORMAT_VERSION: i64 = 3;
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/001_initial.sql"),
+    include_str!("migrations/002_lanes.sql"),
+    include_str!("migrations/003_acknowledged.sql"),
+];
 const EVENTS_SCHEMA: &str = include_str!("migrations/events.sql");
 
 /// How long a write waits for another process's commit.

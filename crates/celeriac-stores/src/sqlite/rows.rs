@@ -17,6 +17,14 @@ pub(super) const SCHEDULED: i64 = 1;
 pub(super) const LEASED: i64 = 2;
 /// `message.state` of a message that runs only where no other suspect runs.
 pub(super) const SUSPECT: i64 = 3;
+/// `message.state` of a message whose worker died after it was acknowledged: whoever takes it sets it
+/// aside.
+pub(super) const LOST: i64 = 4;
+
+/// `message.acknowledged` of a message that the worker which holds it has acknowledged.
+pub(super) const BY_ITS_WORKER: i64 = 1;
+/// `message.acknowledged` of a message that a worker had acknowledged which left it behind.
+pub(super) const BY_ONE_THAT_LEFT: i64 = 2;
 
 /// `node.state` of a node whose lease stands.
 pub(super) const ALIVE: i64 = 0;

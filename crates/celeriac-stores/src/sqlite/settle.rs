@@ -3,7 +3,7 @@
 use super::Context;
 use super::error::wrap;
 use super::fetch::held;
-use super::nodes::return_row;
+use super::nodes::{Mark, return_row};
 use super::plan::{self, Limits};
 use super::rows::{
     DEAD_BYTES, DEAD_LETTERS, change_counter, change_depth, counter, delete_message, history_of,
@@ -79,7 +79,8 @@ fn release(
     };
     connection
         .prepare_cached(
-            "UPDATE message SET state = ?2, node = NULL, token = NULL, started_at = NULL, \
+            "UPDATE message SET state = iif(acknowledged >= ?6, 4, ?2), \
+             acknowledged = iif(acknowledged >= ?6, 2, 0), node = NULL, token = NULL, started_at = NULL, \
              rank = coalesce(?3, rank), history = ?4, redelivered = redelivered OR ?5 WHERE row = ?1",
         )
         .and_then(|mut statement| {
@@ -89,6 +90,7 @@ fn release(
                 rank,
                 history_text(&history).unwrap_or_default(),
                 begun,
+                Mark::Taken.least(),
             ])
         })
         .map_err(&fail)?;
@@ -108,7 +110,7 @@ fn lose(
         .map_err(wrap("return a message"))?;
     let mut history = history_of(history.as_deref())?;
     remember(&mut history, attempt);
-    return_row(connection, row, suspicion, history_text(&history)?.as_deref())
+    return_row(connection, row, suspicion, history_text(&history)?.as_deref(), Mark::Taken)
 }
 
 /// Refuses one dead letter too many: the failure waits with its lease, nothing is dropped.

@@ -5,7 +5,8 @@ use super::error::wrap;
 use super::lanes::{Gate, Lane, Passage, lane_by_id};
 use super::nodes;
 use super::rows::{
-    LEASED, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, micros, record_of,
+    LEASED, LOST, READY, RECORD, SCHEDULED, SUSPECT, history_of, instant, message_of, micros,
+    record_of,
 };
 use super::rules;
 use crate::rules::Rules;
@@ -122,6 +123,8 @@ fn of_message(
                 None => Phase::Reserved { worker },
             }
         }
+        // It waits for nothing but a worker that sets it aside.
+        LOST => Phase::Queued { position: None, paused: false, limited: false, revoked: false },
         _ => {
             let held = Held::of(connection, row, &queue, rules, gate)?;
             Phase::Queued {
@@ -256,7 +259,7 @@ fn waiting(
 ) -> Result<Vec<TaskView>, StoreError> {
     let fail = wrap("list tasks");
     let state = match filter.state.as_deref() {
-        Some("queued") => " AND m.state IN (0, 3)",
+        Some("queued") => " AND m.state IN (0, 3, 4)",
         Some("scheduled") => " AND m.state = 1 AND m.retries = 0",
         Some("retry") => " AND m.state = 1 AND m.retries > 0",
         Some("reserved") => " AND m.state = 2 AND m.started_at IS NULL",
@@ -344,7 +347,7 @@ pub(super) fn queues(
         let view = queues.entry(queue).or_default();
         let count = count.unsigned_abs();
         match state {
-            READY | SUSPECT => {
+            READY | SUSPECT | LOST => {
                 view.ready += count;
                 let oldest = instant(oldest);
                 view.oldest = Some(view.oldest.map_or(oldest, |known| known.min(oldest)));

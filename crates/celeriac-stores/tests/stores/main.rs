@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod acknowledged;
 mod files;
 mod limited;
 mod migrate;

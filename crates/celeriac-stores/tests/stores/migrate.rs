@@ -9,9 +9,11 @@ use celeriac_core::store::{
 };
 use celeriac_core::throttle::Target;
 use rusqlite::Connection;
+use std::time::Duration;
 use tokio::time::Instant;
 
 const FIRST_FORMAT: &str = include_str!("../../src/sqlite/migrations/001_initial.sql");
+const SECOND_FORMAT: &str = include_str!("../../src/sqlite/migrations/002_lanes.sql");
 
 /// Writes a store of format 1: of ten messages eight wait, one is scheduled, one is leased.
 fn format_1(path: &std::path::Path, rows: u32) {
@@ -58,17 +60,32 @@ fn format_1(path: &std::path::Path, rows: u32) {
     .unwrap();
 }
 
+/// The same as the program with the next format left it.
+fn format_2(path: &std::path::Path, rows: u32) {
+    format_1(path, rows);
+    let file = Connection::open(path).unwrap();
+    file.execute_batch(SECOND_FORMAT).unwrap();
+    file.execute_batch("UPDATE meta SET value = '2' WHERE key = 'format_version'").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_of_an_older_program_is_migrated_with_everything_in_it() {
     let given = std::env::var_os("CELERIAC_ROWS");
     let rows: u32 = given.map_or(20_000, |rows| rows.to_str().unwrap().parse().unwrap());
+    for write in [format_1, format_2] {
+        println!("{rows} rows migrated in {:?}", is_migrated(write, rows).await);
+    }
+}
+
+/// How long the migration took.
+async fn is_migrated(write: fn(&std::path::Path, u32), rows: u32) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("queue.db");
-    format_1(&path, rows);
+    write(&path, rows);
 
     let begun = Instant::now();
     let (store, _clock) = open(&path, 1);
-    println!("{rows} rows migrated in {:?}", begun.elapsed());
+    let took = begun.elapsed();
 
     let queues = store.queues().await.unwrap();
     let of = |name: &str| -> &QueueView { queues.iter().find(|one| one.name == name).unwrap() };
@@ -89,4 +106,5 @@ async fn a_store_of_an_older_program_is_migrated_with_everything_in_it() {
     let ids: Vec<_> = taken.iter().map(|one| one.message.headers.id().unwrap()).collect();
     assert_eq!(ids, ["1", "2", "3", "4", "5", "6", "7", "9", "10", "11"], "in their old order");
     assert_eq!(store.check(false).await.unwrap(), [], "no damage, all counters right");
+    took
 }

@@ -4,8 +4,8 @@
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, LeaseTimes, Recovery, Suspicion};
 use celeriac_core::store::{
-    DeadFilter, Delivery, Fate, FetchRequest, Heartbeat, NodeId, NodeInfo, Outgoing, Page, Place,
-    Plan, Replay, Settled, Settlement,
+    Begun, DeadFilter, Delivery, Fate, FetchRequest, Heartbeat, NodeId, NodeInfo, Outgoing, Page,
+    Place, Plan, Replay, Settled, Settlement,
 };
 use celeriac_core::testing::Seeded;
 use celeriac_core::throttle::Target;
@@ -38,6 +38,10 @@ struct Known {
     suspicion: Suspicion,
     lost: usize,
     left_behind: bool,
+    /// Its owner has acknowledged it.
+    marked: bool,
+    /// An owner that had acknowledged it left it behind.
+    over: bool,
 }
 
 struct Run {
@@ -121,6 +125,8 @@ impl Run {
                 suspicion: Suspicion::default(),
                 lost: 0,
                 left_behind: false,
+                marked: false,
+                over: false,
             };
             self.known.insert(id, known);
         }
@@ -152,7 +158,7 @@ impl Run {
             .known
             .iter()
             .filter(|(_, known)| known.queue == queue && known.step == step)
-            .filter(|(_, known)| known.stand == Stand::Ready)
+            .filter(|(_, known)| known.stand == Stand::Ready && !known.over)
             .filter(|(_, known)| known.suspicion.is_suspect() == suspects)
             .collect();
         line.sort_by_key(|(_, known)| known.rank);
@@ -170,20 +176,28 @@ impl Run {
             caps: Vec::new(),
         };
         self.promote();
-        let open: Vec<_> = asked.into_iter().filter(|name| !self.paused.contains(name)).collect();
+        let over = |known: &&Known| known.over && known.stand == Stand::Ready;
+        let here = self.known.values().filter(|known| asked.contains(&known.queue));
+        let over = request.count_max.min(here.filter(over).count());
+        let open: Vec<_> =
+            asked.iter().copied().filter(|name| !self.paused.contains(name)).collect();
         let count = |suspects| -> usize {
             let steps = priority::STEPS.iter();
             steps.flat_map(|step| open.iter().map(|q| self.line(q, *step, suspects).len())).sum()
         };
         let suspects = if request.suspects { count(true).min(1) } else { 0 };
-        let expected = request.count_max.min(count(false) + suspects);
+        let expected = over + (request.count_max - over).min(count(false) + suspects);
         let held = self.fixture.store.fetch(request.clone()).await.unwrap();
         assert_eq!(held.len(), expected, "{request:?}");
-        let among = held.iter().filter(|one| one.suspicion.is_suspect()).count();
+        let runs = held.iter().filter(|one| !one.acknowledged);
+        let among = runs.filter(|one| one.suspicion.is_suspect()).count();
         assert!(among <= suspects, "one suspect, and only when asked for");
+        assert_eq!(held.iter().filter(|one| one.acknowledged).count(), over);
         let mut step = 0;
         for delivery in held {
-            step = self.deliver(node, &open, step, &delivery);
+            // What is over is not held by a pause.
+            let queues = if delivery.acknowledged { &asked } else { &open };
+            step = self.deliver(node, queues, step, &delivery);
         }
     }
 
@@ -193,16 +207,32 @@ impl Run {
         let known = self.known.get(&id).expect("a message that was sent").clone();
         assert_eq!(known.stand, Stand::Ready, "one owner at a time: {id}");
         assert!(open.contains(&known.queue) && delivery.queue.as_str() == known.queue, "{id}");
-        assert!(known.step >= step, "a step goes before the next: {id}");
-        let first = self.line(known.queue, known.step, known.suspicion.is_suspect());
-        assert_eq!(first[0], &id, "first in, first out");
+        assert_eq!(delivery.acknowledged, known.over, "{id}");
+        if !known.over {
+            assert!(known.step >= step, "a step goes before the next: {id}");
+            let first = self.line(known.queue, known.step, known.suspicion.is_suspect());
+            assert_eq!(first[0], &id, "first in, first out");
+        }
         assert_eq!(delivery.suspicion, known.suspicion, "{id}");
         assert_eq!(delivery.history.len(), known.lost, "{id}");
         assert_eq!(delivery.redelivered, known.lost > 0 || known.left_behind, "{id}");
         assert_eq!(delivery.revoked, self.revoked.contains(&id), "{id}");
         assert!(!self.stale.contains(&delivery.lease), "a lease is new: {id}");
         self.known.get_mut(&id).unwrap().stand = Stand::Held { node, lease: delivery.lease };
-        known.step
+        if known.over { step } else { known.step }
+    }
+
+    /// A task begins; most are acknowledged then.
+    async fn begin(&mut self) {
+        let held = self.held();
+        if held.is_empty() {
+            return;
+        }
+        let (id, _, lease) = held[self.roll(held.len())].clone();
+        let (at, acknowledged) = (self.fixture.clock.wall(), self.roll(3) > 0);
+        let begun = vec![Begun { lease, at, acknowledged }];
+        self.fixture.store.mark_started(begun).await.unwrap();
+        self.known.get_mut(&id).unwrap().marked |= acknowledged;
     }
 
     fn held(&self) -> Vec<(String, NodeId, Lease)> {
@@ -233,7 +263,7 @@ impl Run {
         assert_eq!(self.try_settle(lease, fate).await, Settled::Done, "{id}");
         let rank = if tail { Some(self.next()) } else { None };
         let known = self.known.get_mut(&id).unwrap();
-        known.stand = stand;
+        (known.stand, known.marked) = (stand, false);
         known.rank = rank.unwrap_or(known.rank);
         self.stale.push(lease);
     }
@@ -261,7 +291,7 @@ impl Run {
     async fn die(&mut self) {
         let victim = self.nodes.swap_remove(self.roll(self.nodes.len()));
         self.advance(8).await;
-        let (mut requeued, mut poisoned) = (0, 0);
+        let (mut requeued, mut poisoned, mut over) = (0, 0, 0);
         for (id, node, lease) in self.held() {
             if node != victim {
                 continue;
@@ -273,13 +303,15 @@ impl Run {
                 verdict;
             (known.suspicion, known.stand) = (next, Stand::Ready);
             known.lost += 1;
+            known.over |= std::mem::take(&mut known.marked);
             requeued += 1;
-            poisoned += u64::from(matches!(verdict, Recovery::Poison(_)));
+            over += u64::from(known.over);
+            poisoned += u64::from(!known.over && matches!(verdict, Recovery::Poison(_)));
         }
         let swept = self.fixture.store.sweep().await.unwrap();
         assert_eq!(
-            (swept.dead_nodes.len(), swept.requeued, swept.poisoned),
-            (1, requeued, poisoned)
+            (swept.dead_nodes.len(), swept.requeued, swept.poisoned, swept.lost),
+            (1, requeued, poisoned, over)
         );
         self.register().await;
     }
@@ -293,6 +325,10 @@ impl Run {
             self.stale.push(lease);
             let known = self.known.get_mut(&id).unwrap();
             (known.stand, known.left_behind) = (Stand::Ready, true);
+            if std::mem::take(&mut known.marked) && !known.over {
+                known.over = true;
+                known.lost += 1;
+            }
         }
         self.register().await;
     }
@@ -317,7 +353,8 @@ impl Run {
         let now = self.fixture.clock.wall();
         let known = self.known.get_mut(&id).unwrap();
         if self.revoked.remove(&id) {
-            if let (Stand::Ready, Some(due)) = (&known.stand, known.due.filter(|due| *due > now)) {
+            let due = known.due.filter(|due| *due > now && !known.over);
+            if let (Stand::Ready, Some(due)) = (&known.stand, due) {
                 known.stand = Stand::Scheduled(due);
             }
             assert_eq!(self.fixture.store.unrevoke(&[id]).await.unwrap(), 1);
@@ -345,6 +382,7 @@ impl Run {
             assert_eq!(known.stand, Stand::Dead, "{id}");
             (known.stand, known.rank, known.due) = (Stand::Ready, rank, None);
             (known.suspicion, known.left_behind) = (Suspicion::default(), false);
+            known.over = false;
             // The history of the first life stays with it, but nobody lost it in this one.
             assert_eq!(letter.history.len(), known.lost, "{id}");
             if known.lost > 0 {
@@ -393,7 +431,8 @@ impl Run {
         match self.roll(100) {
             0..25 => self.publish().await,
             25..50 => self.fetch().await,
-            50..72 => self.settle().await,
+            50..55 => self.begin().await,
+            55..72 => self.settle().await,
             72..76 => self.settle_a_stale_lease().await,
             76..84 => {
                 let seconds = self.roll(8) as u64;

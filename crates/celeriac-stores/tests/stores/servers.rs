@@ -125,6 +125,14 @@ async fn servers_that_cannot_keep_our_promises_are_refused() {
     assert_eq!(error.kind(), ErrorKind::Outdated, "{error}");
 }
 
+#[tokio::test]
+async fn keys_of_an_older_format_go_on_and_older_programs_are_told() {
+    let redis = redis_or_skip!();
+    redis.cli(&["SET", "celeriac:format", "1"]).await;
+    works(&redis.url(), &redis).await.unwrap();
+    assert_eq!(redis.cli(&["GET", "celeriac:format"]).await.text(), "2");
+}
+
 /// Results carry Celery's time to live, and nothing else of ours grows without bound.
 #[tokio::test]
 async fn results_go_by_themselves() {

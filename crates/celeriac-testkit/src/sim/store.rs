@@ -11,7 +11,7 @@ use celeriac_core::exchange::Binding;
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    Backup, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
+    Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     EventStream, Events, FetchRequest, Finding, Heartbeat, Inbox, Inspect, LimitView, Mailbox,
     Maintain, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView,
     Queues, Released, Replay, Requests, ResultRecord, Results, Revoke, Settled, Settlement,
@@ -76,7 +76,7 @@ impl Broker for NodeStore {
         pass!(self.return_strays(node, known))
     }
 
-    async fn mark_started(&self, started: Vec<(Lease, Timestamp)>) -> Result<(), StoreError> {
+    async fn mark_started(&self, started: Vec<Begun>) -> Result<(), StoreError> {
         pass!(self.mark_started(started))
     }
 

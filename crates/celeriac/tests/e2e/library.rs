@@ -4,6 +4,7 @@ mod application;
 mod bodies;
 mod calls;
 mod limits;
+mod lost;
 mod order;
 mod outage;
 mod outcomes;

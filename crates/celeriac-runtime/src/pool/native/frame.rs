@@ -144,6 +144,7 @@ impl Run {
             suspicion: Suspicion { seen: self.deaths_seen, counted: self.deaths_counted },
             history: self.history,
             revoked: false,
+            acknowledged: false,
         })
     }
 }

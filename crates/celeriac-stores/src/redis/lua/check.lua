@@ -26,6 +26,7 @@ for _, queue in ipairs(call('SMEMBERS', K .. 'queues')) do
     end
   end
   add('w', queue, call('ZCARD', K .. 'suspects:' .. queue))
+  add('w', queue, call('LLEN', K .. 'lost:' .. queue))
   local lost = 0
   for _, row in ipairs(call('ZRANGE', K .. 'due:' .. queue, 0, -1)) do
     if call('HEXISTS', K .. 'waiting', row) == 0 then

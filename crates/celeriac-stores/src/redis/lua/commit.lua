@@ -8,7 +8,8 @@
 -- A unit:
 --   held   the key behind `celeriac:` of the hash that has to hold the row; row
 --   fate   0 nothing is held; 1 gone; 2 back to its head; 3 back to its tail; 4 dead; 5 to its time;
---          6 into its lane, at the tail; 7 into its lane, though it is held
+--          6 into its lane, at the tail; 7 into its lane, though it is held; 8 dead, from among what is
+--          lost, where `rec` is what stands there
 --   rec    the new record, '' for the old one; due; dead {json, task id, bytes}
 --   pub    {record, due (0 ready), head, unique or nil}
 --   fan    {channel, payload} of fanouts; with nobody there and nothing held, nothing is written
@@ -160,6 +161,8 @@ while index <= #a.units do
   for at = index, last do
     local unit, record = a.units[at], records[at - index + 1]
     if gone[unit.row] then record = false end
+    local lost = unit.fate == 8 and (K .. 'lost:' .. fields(unit.rec)[1])
+    if lost then record = call('LPOS', lost, unit.rec) and unit.rec end
     if unit.fate ~= 0 and not record then
       answers[at] = 0
     else
@@ -184,6 +187,12 @@ while index <= #a.units do
             call('HSET', K .. key, unit.row, unit.rec)
             call('HINCRBY', K .. 'running', f[1] .. SEP .. f[4], 1)
           end
+        elseif lost then
+          local f = fields(record)
+          call('LREM', lost, 1, record)
+          count('w', f[1], -1)
+          unlock(f[5])
+          bury(unit.dead)
         elseif unit.fate > 0 then
           gone[unit.row] = true
           local f = fields(record, unit.rec == '')

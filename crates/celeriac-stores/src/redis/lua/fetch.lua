@@ -2,6 +2,7 @@
 --   node   who takes them
 --   n      the most messages
 --   qs     the queues, in the order of this turn
+--   lq     the queues whose lost messages are taken: these and those that are paused
 --   sus    whether a suspect may be among them
 --   gate   the version of the limits' state on which the decisions below rest; -1: none were made
 --   lanes  {queue index, lane, indices of its allowances}
@@ -43,6 +44,17 @@ local function take(f)
   if f[4] ~= '' then call('HINCRBY', K .. 'running', f[1] .. SEP .. f[4], 1) end
   table.insert(out, record_of(f))
   left = left - 1
+end
+
+-- What is lost is only set aside: neither limits nor pauses hold it.
+local lost = {}
+for index, queue in ipairs(a.lq) do lost[index] = K .. 'lost:' .. queue end
+if #lost > 0 and call('EXISTS', unpack(lost)) > 0 then
+  for index, queue in ipairs(a.lq) do
+    local records = left > 0 and call('RPOP', lost[index], left) or {}
+    for _, record in ipairs(records) do take(fields(record, true)) end
+    if #records > 0 then count('w', queue, -#records) end
+  end
 end
 
 for _, step in ipairs({ '0', '3', '6', '9' }) do
@@ -109,7 +121,7 @@ if taken > 0 then
       arguments = {}
     end
   end
-  for _, queue in ipairs(a.qs) do
+  for _, queue in ipairs(a.lq) do
     if per_queue[queue] then count('l', queue, per_queue[queue]) end
   end
 end

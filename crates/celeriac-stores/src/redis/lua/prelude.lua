@@ -2,7 +2,8 @@
 --   p    the prefix of all keys
 --   now  microseconds since 1970, 0 for this server's clock
 -- A record is how a message is kept under our keys: six fields and the payload, each but the last ended
--- by a line feed: queue, step, kind ('r' ready, 's' suspect), lane, lock, task id, payload.
+-- by a line feed: queue, step, kind ('r' ready, 's' suspect, 'l' lost), lane, lock, task id, payload.
+-- What is lost must not run again: whoever fetches it sets it aside.
 local call = redis.call
 local a = cmsgpack.unpack(ARGV[1])
 local P = a.p
@@ -98,7 +99,13 @@ end
 -- Puts a record where a ready message waits. `head`: before everything else.
 local function place(f, head)
   local queue, step, lane = f[1], f[2], f[4]
-  if f[3] == 's' then
+  if f[3] == 'l' then
+    -- It does not run, so no lane holds it.
+    f[4] = ''
+    call('LPUSH', K .. 'lost:' .. queue, record_of(f))
+    count('w', queue, 1)
+    ring()
+  elseif f[3] == 's' then
     local number = call('INCR', K .. 'seq')
     if head then number = rank_of(f[7]) or STEP / 2 - number else number = STEP / 2 + number end
     call('ZADD', K .. 'suspects:' .. queue, step * STEP + number, text(number) .. '\n' .. record_of(f))

@@ -4,7 +4,7 @@ use super::super::Session;
 use super::super::exit::Failed;
 use super::super::output::{object, plural};
 use celeriac_core::QueueName;
-use celeriac_core::store::{NodeView, Released, Store};
+use celeriac_core::store::{NodeView, Released, Store, Sweep};
 use celeriac_wire::Value;
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
@@ -49,6 +49,7 @@ pub(super) async fn run(session: &Session, queue: Option<QueueName>) -> Result<E
             sum.released.scheduled += released.scheduled;
             sum.released.limited += released.limited;
             sum.released.suspects += released.suspects;
+            sum.released.lost += released.lost;
             progress.set_message(format!("{} of {queue}", plural(sum.released.total(), "message")));
             if released.total() == 0 {
                 break;
@@ -66,21 +67,23 @@ async fn bury_the_dead(store: &dyn Store) -> Result<(u64, Vec<NodeView>), Failed
     let alive = |nodes: Vec<NodeView>| nodes.into_iter().filter(|node| node.alive);
     let first: BTreeMap<_, _> =
         alive(store.nodes().await?).map(|node| (node.id, node.seen_at)).collect();
-    let mut returned = store.sweep().await?.requeued;
+    // What must not run again is counted where it is set aside.
+    let back = |swept: Sweep| swept.requeued - swept.lost;
+    let mut returned = back(store.sweep().await?);
     loop {
         let living: Vec<NodeView> = alive(store.nodes().await?).collect();
         let silent = living.iter().any(|node| first.get(&node.id) == Some(&node.seen_at));
         if !silent {
-            returned += store.sweep().await?.requeued;
+            returned += back(store.sweep().await?);
             return Ok((returned, living));
         }
         tokio::time::sleep(LOOK).await;
-        returned += store.sweep().await?.requeued;
+        returned += back(store.sweep().await?);
     }
 }
 
 fn report(session: &Session, sum: &Sum, queues: usize, living: &[NodeView]) {
-    let Released { scheduled, limited, suspects } = sum.released;
+    let Released { scheduled, limited, suspects, lost } = sum.released;
     let number = |count: u64| Value::from(count);
     let names: Value = living.iter().map(|node| node.info.name.as_str()).collect();
     session.output.value(&object([
@@ -89,14 +92,22 @@ fn report(session: &Session, sum: &Sum, queues: usize, living: &[NodeView]) {
         ("limited", number(limited)),
         ("suspects", number(suspects)),
         ("leased", number(sum.leased)),
+        ("lost", number(lost)),
         ("living_workers", names),
     ]));
     session.output.line(format!(
         "released {}: {scheduled} scheduled, {limited} limited, {suspects} suspect, \
          {} of dead workers",
-        plural(sum.released.total() + sum.leased, "message"),
+        plural(sum.released.total() - lost + sum.leased, "message"),
         sum.leased,
     ));
+    if lost > 0 {
+        session.output.note(format!(
+            "{} of workers that died after acknowledging: dead letters now, see \
+             `celeriac dead list --reason worker-lost`",
+            plural(lost, "message")
+        ));
+    }
     for node in living {
         session.output.note(format!(
             "{} still runs and takes messages up again; stop it first",

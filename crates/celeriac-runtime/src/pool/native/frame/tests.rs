@@ -80,6 +80,7 @@ fn a_delivery_arrives_as_it_was() {
             detail: "é".to_owned(),
         }],
         revoked: false,
+        acknowledged: false,
     };
     let limits = [Some(Duration::from_millis(1)), None];
     let run = Run::new(9, &delivery, now, limits);
