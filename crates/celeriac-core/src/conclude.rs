@@ -130,7 +130,11 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
             set_aside(run, DeadReason::Shutdown, failure, sender)
         }
         Outcome::Interrupted => give_back(run, "the worker shut down".to_owned()),
-        Outcome::Returned { reason } => give_back(run, reason),
+        Outcome::Returned { reason, begun: true } if !run.acks.late => {
+            let failure = Failure::permanent(ExceptionInfo::worker_lost(&reason));
+            set_aside(run, DeadReason::WorkerLost, failure, sender)
+        }
+        Outcome::Returned { reason, .. } => give_back(run, reason),
         Outcome::ChildLost(death) => lose_child(run, &death, sender),
         Outcome::Traced(traced) => settle_traced(run, *traced),
     }

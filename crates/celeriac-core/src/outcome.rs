@@ -36,6 +36,8 @@ pub enum Outcome {
     Returned {
         /// Why, for the message's history.
         reason: String,
+        /// Whether its run may have begun.
+        begun: bool,
     },
     /// The child that ran it died: this counts against the message.
     ChildLost(ChildDeath),

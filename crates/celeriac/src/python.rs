@@ -237,6 +237,6 @@ impl Handler for Traced {
 
     fn run(&self, _run: RunContext, _body: Body) -> BoxFuture<'static, Outcome> {
         let reason = "a Python task runs in children only".to_owned();
-        Box::pin(async move { Outcome::Returned { reason } })
+        Box::pin(async move { Outcome::Returned { reason, begun: false } })
     }
 }

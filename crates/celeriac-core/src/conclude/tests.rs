@@ -119,7 +119,7 @@ fn every_outcome_with_and_without_retries_and_results() {
     let reject = |requeue| Outcome::Reject { requeue, reason: "no".to_owned() };
     let asked = |delay| Outcome::Retry { delay, failure: failed() };
     let permanent = || Failure { permanent: true, ..failed() };
-    let unblamed = || Outcome::Returned { reason: "its child stood still".to_owned() };
+    let unblamed = || Outcome::Returned { reason: "its child stood still".to_owned(), begun: true };
     let stubborn = || Outcome::Retry { delay: None, failure: permanent() };
     let (left, none) = (0, 3);
     for (outcome, retries, [fate, state, sent, verdict]) in [

@@ -79,7 +79,7 @@ pub(super) async fn lost<K: Kind>(held: Held<K>, speaker: &Speaker, why: Break) 
         }
     }
     let Ok(exit) = tokio::time::timeout(DEATH_PATIENCE, process.exited()).await else {
-        return Outcome::Returned { reason: "its child does not die".to_owned() };
+        return Outcome::Returned { reason: "its child does not die".to_owned(), begun: true };
     };
     let (task_id, task) = (&speaker.task_id, &speaker.task);
     let (child, reason) = (process.pid(), exit.reason());

@@ -29,6 +29,8 @@ pub(super) enum Killed {
     Broken(String),
     /// It did not become ready, or did not end, in time.
     Late,
+    /// The process that it was forked from has ended, which ends it too.
+    Orphaned,
 }
 
 /// How a child ended.
@@ -57,6 +59,9 @@ impl Exit {
             (Some(Killed::Deaf), ..) => "it did not take its task in time".to_owned(),
             (Some(Killed::Stopped), ..) => "it stood still, stopped by a signal".to_owned(),
             (Some(Killed::Late), ..) => "it was not ready in time".to_owned(),
+            (Some(Killed::Orphaned), ..) => {
+                "the template that it was forked from has ended".to_owned()
+            }
             (Some(Killed::Aborted), ..) => "killed by its worker".to_owned(),
             (None, Some(signal), _) => {
                 let perhaps =
@@ -72,8 +77,11 @@ impl Exit {
     pub(super) fn outcome(&self, stderr_tail: String) -> Outcome {
         match &self.killed {
             Some(Killed::Aborted) => Outcome::Cancelled,
-            Some(Killed::Deaf | Killed::Stopped | Killed::Late) => {
-                Outcome::Returned { reason: format!("its child was replaced: {}", self.reason()) }
+            Some(killed @ (Killed::Deaf | Killed::Stopped | Killed::Late | Killed::Orphaned)) => {
+                Outcome::Returned {
+                    reason: format!("its child was replaced: {}", self.reason()),
+                    begun: !matches!(killed, Killed::Deaf | Killed::Late),
+                }
             }
             None | Some(Killed::Memory { .. } | Killed::Broken(_)) => {
                 Outcome::ChildLost(ChildDeath {

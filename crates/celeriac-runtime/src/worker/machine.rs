@@ -26,6 +26,11 @@ pub const INTERRUPT_PATIENCE: Duration = Duration::from_millis(250);
 pub const ABANDON_PATIENCE: Duration = Duration::from_millis(150);
 /// Tasks shorter than this are never shown as running: marking them would cost a write each.
 pub const MARK_AFTER: Duration = Duration::from_millis(50);
+/// A message that counts as acknowledged from its start on is marked so after this time, together
+/// with others; what has ended by then needs no mark.
+pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(5);
+/// How long a mark that could not be written waits for the next try.
+const MARK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a worker is asked to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,9 +112,11 @@ enum Aborted {
 struct Running {
     task_id: String,
     suspect: bool,
-    since: Duration,
     started_at: Timestamp,
-    marked: bool,
+    /// When its lease is to be marked; `None`: it is.
+    mark_at: Option<Duration>,
+    /// Its message counts as acknowledged from its start on.
+    early: bool,
     soft_at: Option<Duration>,
     hard_at: Option<Duration>,
     hard: Option<Duration>,
@@ -184,6 +191,15 @@ impl Machine {
         self.running.values().all(|run| !run.suspect)
     }
 
+    /// Marks could not be written: those of acknowledged messages are tried again.
+    pub fn unmarked(&mut self, started: &[Begun], now: Duration) {
+        for begun in started.iter().filter(|begun| begun.acknowledged) {
+            if let Some(run) = self.running.get_mut(&begun.lease) {
+                run.mark_at = Some(now + MARK_PAUSE);
+            }
+        }
+    }
+
     /// How many tasks run.
     pub fn active(&self) -> usize {
         self.running.len()
@@ -198,10 +214,9 @@ impl Machine {
     pub fn next_tick(&self) -> Option<Duration> {
         let of_run = |run: &Running| {
             let soft = run.soft_at.filter(|_| run.cancelled.is_none());
-            let mark = (!run.marked).then(|| run.since + MARK_AFTER);
             let hard = run.hard_at.filter(|_| run.aborted.is_none());
             let abort = run.abort_at.filter(|_| run.aborted.is_none());
-            [soft, mark, hard, abort].into_iter().flatten().min()
+            [soft, run.mark_at, hard, abort].into_iter().flatten().min()
         };
         self.running.values().filter_map(of_run).chain(self.grace_ends).chain(self.abandon_at).min()
     }
@@ -242,12 +257,15 @@ impl Machine {
             Decision::Refuse(body, refusal) => Action::Refuse(Box::new(delivery), body, refusal),
             Decision::Unknown(body) => Action::Meet(Box::new(delivery), body),
             Decision::Run { body, soft, hard } => {
+                let name = delivery.message.headers.task().unwrap_or_default();
+                let early =
+                    self.registry.find(name).is_some_and(|handler| !handler.policy().acks.late);
                 let run = Running {
                     task_id: delivery.message.headers.id().unwrap_or_default().to_owned(),
                     suspect: delivery.suspicion.is_suspect(),
-                    since: now,
                     started_at: wall,
-                    marked: false,
+                    mark_at: Some(now + if early { ACKNOWLEDGE_AFTER } else { MARK_AFTER }),
+                    early,
                     soft_at: soft.map(|limit| now + limit),
                     hard_at: hard.map(|limit| now + limit),
                     hard,
@@ -360,10 +378,10 @@ impl Machine {
         }
         let mut marked = Vec::new();
         for (lease, run) in &mut self.running {
-            if !run.marked && now >= run.since + MARK_AFTER {
-                run.marked = true;
+            if run.mark_at.is_some_and(|at| now >= at) {
+                run.mark_at = None;
                 let (lease, at) = (*lease, run.started_at);
-                marked.push(Begun { lease, at, acknowledged: false });
+                marked.push(Begun { lease, at, acknowledged: run.early });
             }
             if run.soft_at.is_some_and(|at| now >= at) && run.cancelled.is_none() {
                 run.cancelled = Some(CancelReason::SoftLimit);

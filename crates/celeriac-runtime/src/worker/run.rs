@@ -524,10 +524,14 @@ impl Loop {
                     drop(self.in_flight.remove(&lease));
                 }
                 Action::MarkStarted(started) => {
-                    let marked = self.worker().store.mark_started(started);
-                    // For people who look; it must not hold up the worker.
-                    if let Some(Err(error)) = self.side_call(marked).await {
+                    let marked = self.worker().store.mark_started(started.clone());
+                    // It must not hold up the worker.
+                    let answer = self.side_call(marked).await;
+                    if let Some(Err(error)) = &answer {
                         tracing::debug!(%error, "cannot note that tasks run");
+                    }
+                    if !matches!(answer, Some(Ok(()))) {
+                        self.machine.unmarked(&started, now);
                     }
                 }
                 Action::Return(leases) => self.give_back(leases).await,

@@ -235,7 +235,7 @@ fn the_death_of_a_child_counts_unless_its_task_was_to_end() {
         let words = bench.ends(200, 1, outcome);
         words.split_once(['(', '{']).map_or(words.clone(), |(word, _)| word.trim().to_owned())
     };
-    let back = || Outcome::Returned { reason: "stopped".to_owned() };
+    let back = || Outcome::Returned { reason: "stopped".to_owned(), begun: true };
     assert_eq!(settled(None, lost()), "settle 1 childlost");
     assert_eq!(settled(None, back()), "settle 1 returned");
     assert_eq!(settled(Some(terminated(1)), lost()), "settle 1 cancelled");

@@ -201,6 +201,11 @@ impl CeleryWorker {
         self.process.log()
     }
 
+    /// The id of its main process.
+    pub fn pid(&self) -> i32 {
+        self.process.pid.cast_signed()
+    }
+
     /// The process of its parent.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

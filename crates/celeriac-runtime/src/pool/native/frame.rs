@@ -212,7 +212,7 @@ impl From<Outcome> for Ended {
             Outcome::Ignore => Self::Ignore,
             Outcome::Cancelled => Self::Cancelled,
             Outcome::Interrupted => Self::Interrupted,
-            Outcome::Returned { reason } => Self::Returned { reason },
+            Outcome::Returned { reason, .. } => Self::Returned { reason },
             // Only a worker says of a child that it was lost.
             _ => Self::Returned { reason: "its child has no word for its outcome".to_owned() },
         }
@@ -229,7 +229,7 @@ impl From<Ended> for Outcome {
             Ended::Ignore => Self::Ignore,
             Ended::Cancelled => Self::Cancelled,
             Ended::Interrupted => Self::Interrupted,
-            Ended::Returned { reason } => Self::Returned { reason },
+            Ended::Returned { reason } => Self::Returned { reason, begun: true },
         }
     }
 }

@@ -33,7 +33,10 @@ async fn run_in(crew: Arc<Crew<Native>>, context: RunContext) -> Outcome {
         task: headers.task().unwrap_or_default().to_owned(),
     };
     let Some(mut held) = crew.take(&speaker).await else {
-        return Outcome::Returned { reason: "no child was ready to run it".to_owned() };
+        return Outcome::Returned {
+            reason: "no child was ready to run it".to_owned(),
+            begun: false,
+        };
     };
     let bytes = match delivery(&context, held.run, crew.kind.options.frame_bytes_max) {
         Ok(bytes) => bytes,

@@ -10,7 +10,7 @@ use crate::pool::kind::{Break, lost};
 use crate::pool::output::Speaker;
 use crate::pool::policy::Killed;
 use crate::pool::process::Process;
-use celeriac_core::outcome::{ChildDeath, Failure, Outcome};
+use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_wire::{ExceptionInfo, ResultMeta, State, Value};
 use futures::future::BoxFuture;
 use rustix::process::Signal;
@@ -36,7 +36,10 @@ async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
         task: headers.task().unwrap_or_default().to_owned(),
     };
     let Some(mut held) = crew.take(&speaker).await else {
-        return Outcome::Returned { reason: "no child was ready to run it".to_owned() };
+        return Outcome::Returned {
+            reason: "no child was ready to run it".to_owned(),
+            begun: false,
+        };
     };
     let (tag, process) = (held.run, Arc::clone(&held.process));
     let Some(job) = held.channel.as_mut() else { return Outcome::Interrupted };
@@ -59,16 +62,7 @@ async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
             drop(held);
             Outcome::Cancelled
         }
-        Err(Stop::Broken(why)) => {
-            let stood_still = |outcome| match outcome {
-                // A child that takes no task has not begun it. One that was stopped by a signal has.
-                Outcome::Returned { reason } if reason.contains("stood still") => {
-                    Outcome::ChildLost(ChildDeath { reason, ..ChildDeath::default() })
-                }
-                other => other,
-            };
-            stood_still(lost(held, &speaker, why).await)
-        }
+        Err(Stop::Broken(why)) => lost(held, &speaker, why).await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use super::hello::{Hello, LoadError};
-use crate::pool::policy::Exit;
+use crate::pool::policy::{Exit, Killed};
 use crate::pool::process::Process;
 use celeriac_wire::{Map, Value};
 use rustix::process::Pid;
@@ -140,7 +140,7 @@ impl Template {
 
 impl Drop for Template {
     fn drop(&mut self) {
-        self.process.kill(crate::pool::policy::Killed::Aborted);
+        self.process.kill(Killed::Aborted);
     }
 }
 
@@ -150,7 +150,7 @@ struct Guard(Option<Arc<Process>>);
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(process) = &self.0 {
-            process.kill(crate::pool::policy::Killed::Aborted);
+            process.kill(Killed::Aborted);
         }
     }
 }
@@ -200,7 +200,7 @@ async fn serve(mut control: Control, mut requests: mpsc::Receiver<Fork>, process
                 };
                 if let Err(text) = told {
                     tracing::error!(template = process.pid(), "the template cannot be understood: {text}");
-                    process.kill(crate::pool::policy::Killed::Broken(text));
+                    process.kill(Killed::Broken(text));
                     break;
                 }
             }
@@ -208,7 +208,7 @@ async fn serve(mut control: Control, mut requests: mpsc::Receiver<Fork>, process
     }
     // Its children were killed by the kernel when it died, or are now.
     for child in children.into_values() {
-        child.kill(crate::pool::policy::Killed::Broken("its template has ended".to_owned()));
+        child.kill(Killed::Orphaned);
         child.ended(Exit::default());
     }
 }
@@ -233,7 +233,7 @@ fn hear(
             let answer = place.and_then(|place| waiting.remove(&place));
             let taken = answer.is_some_and(|answer| answer.send(Ok(Arc::clone(&process))).is_ok());
             if !taken {
-                process.kill(crate::pool::policy::Killed::Aborted);
+                process.kill(Killed::Aborted);
             }
             Ok(())
         }

@@ -2,6 +2,7 @@
 
 mod deaths;
 mod first;
+mod kills;
 mod loading;
 
 use celeriac_testkit::services::python::{App as Celery, CeleryWorker, Python};
@@ -17,11 +18,17 @@ struct Scene {
 impl Scene {
     /// The lines of an app after those that make it.
     fn new(redis: Redis, python: &Python, more: &str) -> Self {
+        Self::with(redis, python, more, &[])
+    }
+
+    /// The same with more environment variables.
+    fn with(redis: Redis, python: &Python, more: &str, environment: &[(&str, &str)]) -> Self {
         let source = format!(
             "import os\nfrom celery import Celery\n\
              app = Celery('proj', broker=os.environ['URL'], backend=os.environ['URL'])\n{more}\n"
         );
-        let app = python.app(&source, &[("URL", &redis.url())]);
+        let url = redis.url();
+        let app = python.app(&source, &[&[("URL", url.as_str())], environment].concat());
         Self { redis, app }
     }
 

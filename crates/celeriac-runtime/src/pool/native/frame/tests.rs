@@ -45,7 +45,7 @@ fn every_outcome_survives_the_way() {
         Outcome::Ignore,
         Outcome::Cancelled,
         Outcome::Interrupted,
-        Outcome::Returned { reason: "not now".to_owned() },
+        Outcome::Returned { reason: "not now".to_owned(), begun: true },
     ];
     for reason in DeadReason::ALL {
         outcomes.extend([false, true].map(|fate| Outcome::Failure(failure(fate, reason))));
