@@ -92,7 +92,9 @@ def changed(app) -> list[str]:
 
 
 def _setting_names(app) -> list[str]:
-    names = {name for name in app.conf.without_defaults() if isinstance(name, str) and name.islower()}
+    own = app.conf.without_defaults()
+    # A module or object of settings has more in it, such as the methods of Django's.
+    names = {name for name in own if isinstance(name, str) and name.islower() and not callable(own[name])}
     names.discard("deprecated_settings")
     prefix = app.conf.prefix
     if prefix:

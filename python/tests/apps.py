@@ -243,3 +243,26 @@ def on_process_init(**kwargs):
 def on_process_shutdown(pid=None, exitcode=None, **kwargs):
     print(f"process shutdown {exitcode}")
 '''
+
+DEDUPLICATED = '''
+from celery import Celery
+import os
+import threading
+app = Celery("proj", broker=os.environ["TEST_REDIS"], backend=os.environ["TEST_REDIS"])
+app.conf.worker_deduplicate_successful_tasks = True
+app.conf.task_acks_late = True
+
+
+@app.task
+def once():
+    return "ran"
+
+
+@app.task(bind=True)
+def threaded(self):
+    task_id = self.request.id
+    worker = threading.Thread(target=lambda: app.backend.store_result(task_id, {"n": 1}, "PROGRESS"))
+    worker.start()
+    worker.join()
+    return app.AsyncResult(task_id).state
+'''

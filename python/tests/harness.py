@@ -240,7 +240,7 @@ class Child:
         theirs.close()
         os.close(page)
         forked = template.receive()
-        while forked["op"] == "exit":
+        while forked["op"] == "exit" and forked["pid"]:
             template.note(forked)
             forked = template.receive()
         assert forked["op"] == "forked" and forked["slot"] == slot, forked

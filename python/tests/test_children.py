@@ -172,6 +172,26 @@ class Children(unittest.TestCase):
         with self.assertRaises((Ended, ConnectionError)):
             child.receive()
 
+    def test_a_fork_that_the_system_refuses(self):
+        folder = Folder({"proj.py": apps.SCENES + """
+import errno
+fork = os.fork
+def refuse():
+    os.fork = fork
+    raise OSError(errno.EAGAIN, "no more processes")
+os.fork = refuse
+del os.pidfd_open
+"""})
+        self.addCleanup(folder.remove)
+        template = Template(folder)
+        self.addCleanup(template.stop)
+        template.hello()
+        with self.assertRaises(AssertionError):
+            template.fork()
+        self.assertIn("cannot fork a child", template.printed())
+        template.children.clear()
+        self.assertEqual(template.fork(store=True).do("proj.echo", 1).state, "success")
+
     def test_descriptors_are_those_that_were_given(self):
         child = self.template.fork()
         listed = {}

@@ -137,6 +137,24 @@ class Results(unittest.TestCase):
         self.assertEqual(done.stores[0][2]["result"], text)
 
 
+class Deduplicated(unittest.TestCase):
+    def test_redelivered_successes_and_threads(self):
+        redis = Redis()
+        self.addCleanup(redis.stop)
+        folder = Folder({"proj.py": apps.DEDUPLICATED})
+        self.addCleanup(folder.remove)
+        template = Template(folder, env={"TEST_REDIS": redis.url})
+        self.addCleanup(template.stop)
+        template.hello()
+        child = template.fork(store=True)
+        redis.store(child.do("proj.once", task_id="o"))
+        again = child.do("proj.once", task_id="o", delivery_info={"redelivered": True})
+        self.assertEqual((again.outcome, again.result, again.stores), (("success", "ack"), None, []))
+        done = child.do("proj.threaded", task_id="t")
+        self.assertEqual((done.result, [state for _, state, _ in done.stores]), ("'PROGRESS'", ["SUCCESS"]))
+        self.assertEqual(redis.meta("t")["status"], "PROGRESS")
+
+
 class OwnBackends(unittest.TestCase):
     def backend(self, text):
         folder = Folder({"proj.py": "from celery import Celery\n" + text, "mine.py": """
