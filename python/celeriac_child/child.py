@@ -1,4 +1,5 @@
 """A forked child: billiard's worker loop over the job socket."""
+
 from __future__ import annotations
 
 import itertools
@@ -67,7 +68,11 @@ class TaskWorker(billiard_pool.Worker):
         self.with_own_request = {}
         self.refuser = Refuser(app, hostname)
         super().__init__(
-            None, self, initializer=process_initializer, initargs=(app, hostname), on_exit=process_destructor,
+            None,
+            self,
+            initializer=process_initializer,
+            initargs=(app, hostname),
+            on_exit=process_destructor,
         )
 
     def contribute_to_object(self, obj):
@@ -182,7 +187,9 @@ class TaskWorker(billiard_pool.Worker):
         fate = run.settlement.disposition or (outcomes.REQUEUE if run.task.acks_late else outcomes.ACK)
         trace_text = ExceptionInfo().traceback
         runtime = monotonic() - run.started
-        return outcomes.done(outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves)
+        return outcomes.done(
+            outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves
+        )
 
     def _send(self, meta: bytes) -> None:
         self.job.send(DONE, self.tag, meta)

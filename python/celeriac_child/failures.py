@@ -1,4 +1,5 @@
 """Says why an app could not be loaded, and whose fault it is."""
+
 from __future__ import annotations
 
 import os
@@ -7,8 +8,13 @@ import traceback
 
 #: Code between the user's file and the shim, which a reader need not see.
 _PASSED_THROUGH = (
-    "celery/app/utils.py", "celery/utils/imports.py", "kombu/utils/imports.py", "celery/loaders/base.py",
-    "celery/fixups/django.py", "celery/local.py", "importlib/__init__.py",
+    "celery/app/utils.py",
+    "celery/utils/imports.py",
+    "kombu/utils/imports.py",
+    "celery/loaders/base.py",
+    "celery/fixups/django.py",
+    "celery/local.py",
+    "importlib/__init__.py",
 )
 
 
@@ -24,7 +30,11 @@ class LoadFailure(Exception):
 
     def frame(self) -> dict:
         return {
-            "op": "failed", "kind": self.kind, "text": self.text, "hint": self.hint, "traceback": self.trace,
+            "op": "failed",
+            "kind": self.kind,
+            "text": self.text,
+            "hint": self.hint,
+            "traceback": self.trace,
         }
 
 
@@ -141,7 +151,9 @@ def _shadow_hint(name: str) -> str | None:
     path = shadowed(top)
     if path is None:
         return None
-    return f"{_short(path)} has the name of {owner_of(top)}, so that one is imported instead. Rename the file."
+    return (
+        f"{_short(path)} has the name of {owner_of(top)}, so that one is imported instead. Rename the file."
+    )
 
 
 def _holds_python(path: str) -> bool:

@@ -1,4 +1,5 @@
 """The template: loads the app once, then forks a child whenever the worker asks for one."""
+
 from __future__ import annotations
 
 import gc
@@ -52,7 +53,8 @@ class Template:
         self.children = {}
         if start.get("protocol") != PROTOCOL:
             raise LoadFailure(
-                "error", f"The worker speaks protocol {start.get('protocol')}, its Python part {PROTOCOL}.",
+                "error",
+                f"The worker speaks protocol {start.get('protocol')}, its Python part {PROTOCOL}.",
             )
         self._import_celery(start)
         from . import app, child, describe
@@ -86,16 +88,20 @@ class Template:
             if error.name not in ("celery", None):
                 raise failures.of_app(error, "importing Celery") from error
             raise LoadFailure(
-                "celery", f"Celery is not installed for {sys.executable}.",
-                "Start the worker with the Python of the app's own virtual environment, or install Celery there.",
+                "celery",
+                f"Celery is not installed for {sys.executable}.",
+                "Start the worker with the Python of the app's own virtual environment, or install it there.",
             ) from error
         except AttributeError as error:
             raise LoadFailure(
-                "celery", f"{celery.__file__} is not Celery, but has its name.", "Rename it.",
+                "celery",
+                f"{celery.__file__} is not Celery, but has its name.",
+                "Rename it.",
             ) from error
         if not CELERY_FROM <= (version.major, version.minor) < CELERY_BELOW:
             raise LoadFailure(
-                "celery", f"Celery {celery.__version__} is installed; celeriac runs apps of Celery 5.2 to 5.7.",
+                "celery",
+                f"Celery {celery.__version__} is installed; celeriac runs apps of Celery 5.2 to 5.7.",
                 "Install one of these versions for the app.",
             )
         import celery.apps.worker  # noqa: F401
@@ -167,14 +173,24 @@ class Template:
             return
         ended = os.WIFEXITED(status)
         self._tell_exit(
-            slot, pid, os.WEXITSTATUS(status) if ended else None, None if ended else os.WTERMSIG(status),
+            slot,
+            pid,
+            os.WEXITSTATUS(status) if ended else None,
+            None if ended else os.WTERMSIG(status),
             usage.ru_maxrss * 1024,
         )
 
     def _tell_exit(self, slot: int, pid: int, code: int | None, number: int | None, memory_peak: int) -> None:
-        self.control.send({
-            "op": "exit", "slot": slot, "pid": pid, "code": code, "signal": number, "memory_peak": memory_peak,
-        })
+        self.control.send(
+            {
+                "op": "exit",
+                "slot": slot,
+                "pid": pid,
+                "code": code,
+                "signal": number,
+                "memory_peak": memory_peak,
+            }
+        )
 
 
 def pidfd_open(pid: int) -> int:

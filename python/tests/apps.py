@@ -1,6 +1,6 @@
 """Apps that the tests run, as texts of files."""
 
-SCENES = '''
+SCENES = """
 import os
 import sys
 import time
@@ -242,9 +242,9 @@ def on_process_init(**kwargs):
 @signals.worker_process_shutdown.connect
 def on_process_shutdown(pid=None, exitcode=None, **kwargs):
     print(f"process shutdown {exitcode}")
-'''
+"""
 
-DEDUPLICATED = '''
+DEDUPLICATED = """
 from celery import Celery
 import os
 import threading
@@ -265,4 +265,4 @@ def threaded(self):
     worker.start()
     worker.join()
     return app.AsyncResult(task_id).state
-'''
+"""

@@ -1,4 +1,5 @@
 """The log of a child is Celery's own."""
+
 import sys
 import unittest
 
@@ -41,17 +42,24 @@ class Logs(unittest.TestCase):
     def test_formats_names_and_order(self):
         extra = """
 app.conf.worker_log_format = "M %(levelname)s %(name)s %(processName)s %(message)s"
-app.conf.worker_task_log_format = "T %(levelname)s %(name)s %(processName)s %(task_name)s %(task_id)s %(message)s"
+app.conf.worker_task_log_format = (
+    "T %(levelname)s %(name)s %(processName)s %(task_name)s %(task_id)s %(message)s"
+)
 """
         lines = self.run_says(extra).splitlines()
-        self.assertEqual(lines[:4], [
-            "M INFO celery.worker.strategy MainProcess Task proj.says[i] received",
-            "T INFO proj ForkPoolWorker-1 proj.says i from the task logger",
-            "M WARNING other ForkPoolWorker-1 from another logger",
-            "M WARNING celery.redirected ForkPoolWorker-1 printed",
-        ])
-        self.assertTrue(lines[4].startswith(
-            "M INFO celery.app.trace ForkPoolWorker-1 Task proj.says[i] succeeded in "), lines)
+        self.assertEqual(
+            lines[:4],
+            [
+                "M INFO celery.worker.strategy MainProcess Task proj.says[i] received",
+                "T INFO proj ForkPoolWorker-1 proj.says i from the task logger",
+                "M WARNING other ForkPoolWorker-1 from another logger",
+                "M WARNING celery.redirected ForkPoolWorker-1 printed",
+            ],
+        )
+        self.assertTrue(
+            lines[4].startswith("M INFO celery.app.trace ForkPoolWorker-1 Task proj.says[i] succeeded in "),
+            lines,
+        )
         self.assertEqual(self.out, "raw")
 
     def test_the_default_level_is_warning(self):
