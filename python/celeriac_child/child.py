@@ -12,6 +12,7 @@ from time import monotonic, time
 import billiard
 from billiard import pool as billiard_pool
 from billiard.einfo import ExceptionInfo
+from celery import signals
 from celery.app import trace
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import TaskRevokedError
@@ -212,8 +213,14 @@ def flush() -> None:
 
 
 def prepare(frame: dict):
-    """The process object of the next child; made in the template, which counts those that run tasks."""
-    return MainProcess() if frame["role"] == "steward" else ForkPoolWorker(frame["slot"])
+    """The process object of the next child; made in the template, which counts those that run tasks.
+
+    Celery tells that one is coming, concurrency/asynpool.py:_create_worker_process of 5.2 to 5.7.
+    """
+    if frame["role"] == "steward":
+        return MainProcess()
+    signals.worker_before_create_process.send(sender=ForkPoolWorker)
+    return ForkPoolWorker(frame["slot"])
 
 
 def start(process, worker, frame: dict, descriptors: list, parent: int) -> None:

@@ -234,6 +234,11 @@ async def awaited():
     pass
 
 
+@signals.worker_before_create_process.connect
+def on_before_create_process(**kwargs):
+    print("process is coming")
+
+
 @signals.worker_process_init.connect
 def on_process_init(**kwargs):
     print("process init")

@@ -47,6 +47,7 @@ class Children(unittest.TestCase):
         ended = self.template.exit_of(child)
         self.assertEqual((ended["code"], ended["signal"]), (0, None))
         self.assertGreater(ended["memory_peak"], 5 * MB)
+        self.assertIn("WARNING/MainProcess] process is coming", self.template.printed())
         self.assertIn("process init", child.log())
         self.assertIn("process shutdown 0", child.log())
 
