@@ -215,11 +215,12 @@ def flush() -> None:
 def prepare(frame: dict):
     """The process object of the next child; made in the template, which counts those that run tasks.
 
-    Celery tells that one is coming, concurrency/asynpool.py:_create_worker_process of 5.2 to 5.7.
+    Celery tells that one is coming, concurrency/asynpool.py:_create_worker_process of 5.3 to 5.7.
     """
     if frame["role"] == "steward":
         return MainProcess()
-    signals.worker_before_create_process.send(sender=ForkPoolWorker)
+    if hasattr(signals, "worker_before_create_process"):
+        signals.worker_before_create_process.send(sender=ForkPoolWorker)
     return ForkPoolWorker(frame["slot"])
 
 

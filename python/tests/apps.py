@@ -234,9 +234,12 @@ async def awaited():
     pass
 
 
-@signals.worker_before_create_process.connect
 def on_before_create_process(**kwargs):
     print("process is coming")
+
+
+if hasattr(signals, "worker_before_create_process"):
+    signals.worker_before_create_process.connect(on_before_create_process)
 
 
 @signals.worker_process_init.connect
