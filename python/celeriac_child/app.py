@@ -78,8 +78,7 @@ def _not_found(name: str, error: ModuleNotFoundError) -> LoadFailure:
 
 
 def _without_app(name: str, error: AttributeError) -> LoadFailure:
-    place = failures.place_of(error)
-    if place is not None and not failures.is_library(place.partition(",")[0]):
+    if failures.place_of(error) is not None:
         return failures.of_app(error, f"importing {name}")
     module, _, attribute = name.partition(":")
     if attribute:

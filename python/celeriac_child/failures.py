@@ -66,13 +66,12 @@ def told_traceback(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str | None:
-    """`tasks.py, line 3`: the innermost line outside the shim, libraries and the standard library."""
+    """`tasks.py, line 3`: the innermost line of the user's own code, None when there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}, line {error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_hidden(frame.filename)]
-    own = [frame for frame in frames if not is_library(frame.filename)]
-    for frame in reversed(own or frames):
-        return f"{_short(frame.filename)}, line {frame.lineno}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not is_hidden(frame.filename) and not _is_library(frame.filename):
+            return f"{_short(frame.filename)}, line {frame.lineno}"
     return None
 
 
@@ -163,7 +162,7 @@ def _holds_python(path: str) -> bool:
         return False
 
 
-def is_library(filename: str) -> bool:
+def _is_library(filename: str) -> bool:
     """Whether a file belongs to an installed package or the standard library."""
     if filename.startswith("<frozen"):
         return True
@@ -178,7 +177,7 @@ def _short(path: str) -> str:
 
 def _sentence(error: BaseException) -> str:
     try:
-        text = str(error).strip() or "no message"
+        text = " ".join(str(error).split()) or "no message"
     except Exception:
         text = "no message"
     return text if text.endswith((".", "!", "?")) else text + "."
