@@ -145,7 +145,8 @@ class TaskWorker(billiard_pool.Worker):
         except KeyError:
             own = self.with_own_request[name] = has_own_request(task)
         if own:
-            run.prepare_own(self.app, self.hostname)
+            with as_main_process():
+                run.prepare_own(self.app, self.hostname)
             return run.settlement.trace
         return trace.fast_trace_task, arguments
 
@@ -157,7 +158,7 @@ class TaskWorker(billiard_pool.Worker):
             self.page.begin(self.tag, time())
             run.started = monotonic()
             if run.request is not None:
-                run.settlement.callbacks["accept_callback"](os.getpid(), run.started)
+                self._accept(run)
             elif self.log.debug:
                 self.log.accepted(run)
             self.limit.arm(self.tag)
@@ -165,6 +166,14 @@ class TaskWorker(billiard_pool.Worker):
             self.limit.disarm()
             ok, value = arguments[2]
             self._settle(ok, value)
+
+    def _accept(self, run) -> None:
+        """Errors of a callback are only logged, as billiard does (pool.py:safe_apply_callback)."""
+        try:
+            with as_main_process():
+                run.settlement.callbacks["accept_callback"](os.getpid(), run.started)
+        except Exception as error:
+            logs.error("Cannot accept task %s: %r", run.task.name, error, exc_info=True)
 
     def _settle(self, ok: bool, value) -> None:
         run = self.run

@@ -107,6 +107,15 @@ def of_app(error: BaseException, doing: str) -> LoadFailure:
     return LoadFailure("app", text, hint, trace)
 
 
+def of_celery(error: BaseException, version: str) -> LoadFailure:
+    """Celery is there, but does not work: the packages beside it do not fit."""
+    text = (
+        f"Celery {version} cannot be imported by {sys.executable}: {type(error).__name__}: {_sentence(error)}"
+    )
+    hint = "Install versions that fit together, as in the app's lock file."
+    return LoadFailure("celery", text, hint, told_traceback(error))
+
+
 def of_shim(error: BaseException) -> LoadFailure:
     """An error of this package."""
     text = f"The part of celeriac that runs in Python failed: {type(error).__name__}: {_sentence(error)}"

@@ -82,31 +82,26 @@ class Template:
             os.environ["USE_FAST_LOCALS"] = "1"
         try:
             import celery
-
-            version = celery.VERSION
         except ImportError as error:
-            if error.name not in ("celery", None):
-                raise failures.of_app(error, "importing Celery") from error
             raise LoadFailure(
                 "celery",
                 f"Celery is not installed for {sys.executable}.",
                 "Start the worker with the Python of the app's own virtual environment, or install it there.",
             ) from error
-        except AttributeError as error:
-            raise LoadFailure(
-                "celery",
-                f"{celery.__file__} is not Celery, but has its name.",
-                "Rename it.",
-            ) from error
+        version = getattr(celery, "VERSION", None)
+        if version is None:
+            raise LoadFailure("celery", f"{celery.__file__} is not Celery, but has its name.", "Rename it.")
         if not CELERY_FROM <= (version.major, version.minor) < CELERY_BELOW:
             raise LoadFailure(
                 "celery",
                 f"Celery {celery.__version__} is installed; celeriac runs apps of Celery 5.2 to 5.7.",
                 "Install one of these versions for the app.",
             )
-        import celery.apps.worker  # noqa: F401
-        import celery.utils.threads  # noqa: F401
-
+        try:
+            import celery.apps.worker
+            import celery.utils.threads
+        except Exception as error:
+            raise failures.of_celery(error, celery.__version__) from error
         if fast:
             del os.environ["USE_FAST_LOCALS"]
 

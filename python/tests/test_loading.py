@@ -6,6 +6,7 @@ import tempfile
 import unittest
 
 import apps
+import celery
 from harness import Ended, Folder, Template
 
 PLAIN = """
@@ -266,6 +267,18 @@ def special():
         self.addCleanup(folder.remove)
         frame = self.failed({"proj.py": PLAIN}, kind="celery", env={"PYTHONPATH": str(folder.path)})
         self.assertIn("Celery 4.4.7 is installed", frame["text"])
+
+    def test_a_celery_that_does_not_work(self):
+        folder = Folder(
+            {"kombu/__init__.py": "", "kombu/utils/__init__.py": "raise AttributeError('no such thing')"}
+        )
+        self.addCleanup(folder.remove)
+        frame = self.failed({"proj.py": PLAIN}, kind="celery", env={"PYTHONPATH": str(folder.path)})
+        self.assertIn(f"Celery {celery.__version__} cannot be imported", frame["text"])
+        folder = Folder({"celery.py": ""})
+        self.addCleanup(folder.remove)
+        frame = self.failed({"proj.py": PLAIN}, kind="celery", env={"PYTHONPATH": str(folder.path)})
+        self.assertIn("is not Celery, but has its name", frame["text"])
 
     def test_a_python_that_is_too_old(self):
         frame = self.failed(
