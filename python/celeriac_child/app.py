@@ -1,4 +1,5 @@
 """Loads the user's Celery app and makes its `Worker`, as the `celery worker` command does."""
+
 from __future__ import annotations
 
 import logging
@@ -35,7 +36,8 @@ def load(start: dict):
     if not isinstance(app, celery.Celery):
         kind = f"{type(app).__module__}.{type(app).__qualname__}"
         raise LoadFailure(
-            "app", f"-A {name} names a {kind}, not a Celery app.",
+            "app",
+            f"-A {name} names a {kind}, not a Celery app.",
             "Name the app after a colon, for example -A proj.tasks:celery_app.",
         )
     try:
@@ -54,7 +56,8 @@ def _refuse_shadowed(name: str) -> None:
         return
     file = os.path.relpath(path)
     raise LoadFailure(
-        "app", f"{file} cannot be imported: {top} is already the name of {failures.owner_of(top)}.",
+        "app",
+        f"{file} cannot be imported: {top} is already the name of {failures.owner_of(top)}.",
         f"Rename {file}, for example to {top}_app{'.py' if file.endswith('.py') else ''}, and change -A.",
     )
 
@@ -67,15 +70,15 @@ def _not_found(name: str, error: ModuleNotFoundError) -> LoadFailure:
         return _without_app(name, AttributeError())
     if module == missing or module.startswith(missing + "."):
         return LoadFailure(
-            "app", f"The module {missing}, named by -A {name}, was not found from {os.getcwd()}.",
+            "app",
+            f"The module {missing}, named by -A {name}, was not found from {os.getcwd()}.",
             "Start the worker in the folder that holds it, or give that folder with --workdir.",
         )
     return failures.of_app(error, f"importing {name}")
 
 
 def _without_app(name: str, error: AttributeError) -> LoadFailure:
-    place = failures.place_of(error)
-    if place is not None and not failures.is_library(place.partition(",")[0]):
+    if failures.place_of(error) is not None:
         return failures.of_app(error, f"importing {name}")
     module, _, attribute = name.partition(":")
     if attribute:
@@ -102,7 +105,11 @@ def make_worker(app, start: dict):
         def install_platform_tweaks(self, worker):
             """Celery installs handlers for TERM, INT, HUP and more here."""
 
-    Worker.__name__, Worker.__qualname__, Worker.__module__ = base.__name__, base.__qualname__, base.__module__
+    Worker.__name__, Worker.__qualname__, Worker.__module__ = (
+        base.__name__,
+        base.__qualname__,
+        base.__module__,
+    )
     steps = app.steps["worker"]
     app.steps["worker"] = set()
     try:
@@ -147,7 +154,10 @@ def banner(worker) -> list[str]:
 def enter_environment(start: dict) -> None:
     """What bin/celery.py:celery does with its options before the app is imported."""
     sys.argv = list(start.get("argv") or ["celery", "worker"])
-    for member, variable in (("broker_url", "CELERY_BROKER_URL"), ("result_backend", "CELERY_RESULT_BACKEND")):
+    for member, variable in (
+        ("broker_url", "CELERY_BROKER_URL"),
+        ("result_backend", "CELERY_RESULT_BACKEND"),
+    ):
         if start.get(member):
             os.environ[variable] = start[member]
     folder = os.getcwd()

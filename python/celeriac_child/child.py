@@ -1,4 +1,5 @@
 """A forked child: billiard's worker loop over the job socket."""
+
 from __future__ import annotations
 
 import itertools
@@ -11,6 +12,7 @@ from time import monotonic, time
 import billiard
 from billiard import pool as billiard_pool
 from billiard.einfo import ExceptionInfo
+from celery import signals
 from celery.app import trace
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import TaskRevokedError
@@ -67,7 +69,11 @@ class TaskWorker(billiard_pool.Worker):
         self.with_own_request = {}
         self.refuser = Refuser(app, hostname)
         super().__init__(
-            None, self, initializer=process_initializer, initargs=(app, hostname), on_exit=process_destructor,
+            None,
+            self,
+            initializer=process_initializer,
+            initargs=(app, hostname),
+            on_exit=process_destructor,
         )
 
     def contribute_to_object(self, obj):
@@ -139,7 +145,8 @@ class TaskWorker(billiard_pool.Worker):
         except KeyError:
             own = self.with_own_request[name] = has_own_request(task)
         if own:
-            run.prepare_own(self.app, self.hostname)
+            with as_main_process():
+                run.prepare_own(self.app, self.hostname)
             return run.settlement.trace
         return trace.fast_trace_task, arguments
 
@@ -151,7 +158,7 @@ class TaskWorker(billiard_pool.Worker):
             self.page.begin(self.tag, time())
             run.started = monotonic()
             if run.request is not None:
-                run.settlement.callbacks["accept_callback"](os.getpid(), run.started)
+                self._accept(run)
             elif self.log.debug:
                 self.log.accepted(run)
             self.limit.arm(self.tag)
@@ -159,6 +166,14 @@ class TaskWorker(billiard_pool.Worker):
             self.limit.disarm()
             ok, value = arguments[2]
             self._settle(ok, value)
+
+    def _accept(self, run) -> None:
+        """Errors of a callback are only logged, as billiard does (pool.py:safe_apply_callback)."""
+        try:
+            with as_main_process():
+                run.settlement.callbacks["accept_callback"](os.getpid(), run.started)
+        except Exception as error:
+            logs.error("Cannot accept task %s: %r", run.task.name, error, exc_info=True)
 
     def _settle(self, ok: bool, value) -> None:
         run = self.run
@@ -182,7 +197,9 @@ class TaskWorker(billiard_pool.Worker):
         fate = run.settlement.disposition or (outcomes.REQUEUE if run.task.acks_late else outcomes.ACK)
         trace_text = ExceptionInfo().traceback
         runtime = monotonic() - run.started
-        return outcomes.done(outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves)
+        return outcomes.done(
+            outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves
+        )
 
     def _send(self, meta: bytes) -> None:
         self.job.send(DONE, self.tag, meta)
@@ -205,8 +222,15 @@ def flush() -> None:
 
 
 def prepare(frame: dict):
-    """The process object of the next child; made in the template, which counts those that run tasks."""
-    return MainProcess() if frame["role"] == "steward" else ForkPoolWorker(frame["slot"])
+    """The process object of the next child; made in the template, which counts those that run tasks.
+
+    Celery tells that one is coming, concurrency/asynpool.py:_create_worker_process of 5.3 to 5.7.
+    """
+    if frame["role"] == "steward":
+        return MainProcess()
+    if hasattr(signals, "worker_before_create_process"):
+        signals.worker_before_create_process.send(sender=ForkPoolWorker)
+    return ForkPoolWorker(frame["slot"])
 
 
 def start(process, worker, frame: dict, descriptors: list, parent: int) -> None:

@@ -1,4 +1,5 @@
 """Describes a loaded app to the worker: the members of `hello`."""
+
 from __future__ import annotations
 
 import inspect
@@ -22,8 +23,14 @@ from . import PROTOCOL, results
 
 #: Signals that Celery sends from its main process.
 _MAIN_SIGNALS = (
-    "task_received", "task_revoked", "task_rejected", "task_unknown", "heartbeat_sent", "worker_ready",
-    "worker_shutting_down", "worker_shutdown",
+    "task_received",
+    "task_revoked",
+    "task_rejected",
+    "task_unknown",
+    "heartbeat_sent",
+    "worker_ready",
+    "worker_shutting_down",
+    "worker_shutdown",
 )
 _CELERY_REQUEST = "celery.worker.request:Request"
 _CELERY_STRATEGY = "celery.worker.strategy:default"
@@ -92,11 +99,13 @@ def changed(app) -> list[str]:
 
 
 def _setting_names(app) -> list[str]:
-    names = {name for name in app.conf.without_defaults() if isinstance(name, str) and name.islower()}
+    own = app.conf.without_defaults()
+    # A module or object of settings has more in it, such as the methods of Django's.
+    names = {name for name in own if isinstance(name, str) and name.islower() and not callable(own[name])}
     names.discard("deprecated_settings")
     prefix = app.conf.prefix
     if prefix:
-        names = {name[len(prefix):] if name.startswith(prefix.lower()) else name for name in names}
+        names = {name[len(prefix) :] if name.startswith(prefix.lower()) else name for name in names}
     return sorted(name for name in names | set(DEFAULTS) if not name.startswith("_"))
 
 

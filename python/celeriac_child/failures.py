@@ -1,4 +1,5 @@
 """Says why an app could not be loaded, and whose fault it is."""
+
 from __future__ import annotations
 
 import os
@@ -7,8 +8,13 @@ import traceback
 
 #: Code between the user's file and the shim, which a reader need not see.
 _PASSED_THROUGH = (
-    "celery/app/utils.py", "celery/utils/imports.py", "kombu/utils/imports.py", "celery/loaders/base.py",
-    "celery/fixups/django.py", "celery/local.py", "importlib/__init__.py",
+    "celery/app/utils.py",
+    "celery/utils/imports.py",
+    "kombu/utils/imports.py",
+    "celery/loaders/base.py",
+    "celery/fixups/django.py",
+    "celery/local.py",
+    "importlib/__init__.py",
 )
 
 
@@ -24,7 +30,11 @@ class LoadFailure(Exception):
 
     def frame(self) -> dict:
         return {
-            "op": "failed", "kind": self.kind, "text": self.text, "hint": self.hint, "traceback": self.trace,
+            "op": "failed",
+            "kind": self.kind,
+            "text": self.text,
+            "hint": self.hint,
+            "traceback": self.trace,
         }
 
 
@@ -56,13 +66,12 @@ def told_traceback(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str | None:
-    """`tasks.py, line 3`: the innermost line outside the shim, libraries and the standard library."""
+    """`tasks.py, line 3`: the innermost line of the user's own code, None when there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}, line {error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_hidden(frame.filename)]
-    own = [frame for frame in frames if not is_library(frame.filename)]
-    for frame in reversed(own or frames):
-        return f"{_short(frame.filename)}, line {frame.lineno}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not is_hidden(frame.filename) and not _is_library(frame.filename):
+            return f"{_short(frame.filename)}, line {frame.lineno}"
     return None
 
 
@@ -96,6 +105,15 @@ def of_app(error: BaseException, doing: str) -> LoadFailure:
     hint = _shadow_hint(error.name) if isinstance(error, ImportError) and error.name else None
     text = f"While {doing}, {where}{type(error).__name__}: {_sentence(error)}"
     return LoadFailure("app", text, hint, trace)
+
+
+def of_celery(error: BaseException, version: str) -> LoadFailure:
+    """Celery is there, but does not work: the packages beside it do not fit."""
+    text = (
+        f"Celery {version} cannot be imported by {sys.executable}: {type(error).__name__}: {_sentence(error)}"
+    )
+    hint = "Install versions that fit together, as in the app's lock file."
+    return LoadFailure("celery", text, hint, told_traceback(error))
 
 
 def of_shim(error: BaseException) -> LoadFailure:
@@ -141,7 +159,9 @@ def _shadow_hint(name: str) -> str | None:
     path = shadowed(top)
     if path is None:
         return None
-    return f"{_short(path)} has the name of {owner_of(top)}, so that one is imported instead. Rename the file."
+    return (
+        f"{_short(path)} has the name of {owner_of(top)}, so that one is imported instead. Rename the file."
+    )
 
 
 def _holds_python(path: str) -> bool:
@@ -151,7 +171,7 @@ def _holds_python(path: str) -> bool:
         return False
 
 
-def is_library(filename: str) -> bool:
+def _is_library(filename: str) -> bool:
     """Whether a file belongs to an installed package or the standard library."""
     if filename.startswith("<frozen"):
         return True
@@ -166,7 +186,7 @@ def _short(path: str) -> str:
 
 def _sentence(error: BaseException) -> str:
     try:
-        text = str(error).strip() or "no message"
+        text = " ".join(str(error).split()) or "no message"
     except Exception:
         text = "no message"
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,4 +1,5 @@
 """Frames of the control socket and of the job socket. Knows nothing of Celery."""
+
 from __future__ import annotations
 
 import array
@@ -169,14 +170,20 @@ class JobSocket:
         if len(meta) + len(body) <= PIECE_BYTES_MAX:
             self.sock.send(HEAD.pack(op, 0, tag, len(meta)) + meta + body)
             return
-        payload = memoryview(meta + body)
-        if len(payload) > PAYLOAD_BYTES_MAX:
-            raise ProtocolError(f"a payload of {len(payload)} bytes")
-        more = HEAD.pack(op, MORE, tag, len(meta))
-        while len(payload) > PIECE_BYTES_MAX:
-            self.sock.sendmsg([more, payload[:PIECE_BYTES_MAX]])
-            payload = payload[PIECE_BYTES_MAX:]
-        self.sock.sendmsg([HEAD.pack(op, 0, tag, len(meta)), payload])
+        if len(meta) + len(body) > PAYLOAD_BYTES_MAX:
+            raise ProtocolError(f"a payload of {len(meta) + len(body)} bytes")
+        # The meta and what of the body fits beside it; the rest of a large body is not copied.
+        beside = max(0, PIECE_BYTES_MAX - len(meta))
+        first, rest = memoryview(meta + body[:beside]), memoryview(body)[beside:]
+        pieces = [*_pieces(first), *_pieces(rest)]
+        more, last = HEAD.pack(op, MORE, tag, len(meta)), HEAD.pack(op, 0, tag, len(meta))
+        for piece in pieces[:-1]:
+            self.sock.sendmsg([more, piece])
+        self.sock.sendmsg([last, pieces[-1]])
+
+
+def _pieces(view: memoryview):
+    return (view[at : at + PIECE_BYTES_MAX] for at in range(0, len(view), PIECE_BYTES_MAX))
 
 
 def adopt(descriptor: int, onto: int) -> None:

@@ -1,4 +1,5 @@
 """The soft time limit of the task that runs."""
+
 from __future__ import annotations
 
 import signal
@@ -38,7 +39,12 @@ class SoftLimit:
         self._waiting = False
 
     def _on_signal(self, _signum: int, frame: FrameType | None) -> None:
-        if self.raised or not self._running or self._page.soft_target != self._running or not _is_traced(frame):
+        if (
+            self.raised
+            or not self._running
+            or self._page.soft_target != self._running
+            or not _is_traced(frame)
+        ):
             return
         self.raised = True
         if self._shielded:

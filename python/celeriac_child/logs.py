@@ -1,4 +1,5 @@
 """Lines that Celery's main process writes about tasks, written by the child that runs them."""
+
 from __future__ import annotations
 
 import logging
@@ -58,6 +59,8 @@ class TaskLog:
         limit = (headers.get("timelimit") or (None, None))[1] or run.task.soft_time_limit
         with as_main_process():
             celery_request.logger.warning(
-                "Soft time limit (%ss) exceeded for %s[%s]", limit or self._default_soft_limit,
-                headers.get("shadow") or run.task.name, headers["id"],
+                "Soft time limit (%ss) exceeded for %s[%s]",
+                limit or self._default_soft_limit,
+                headers.get("shadow") or run.task.name,
+                headers["id"],
             )

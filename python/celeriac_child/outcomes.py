@@ -4,6 +4,7 @@ A success is reported by three rules of our own. Every other outcome goes throug
 installed Celery, whose acknowledgements and events are caught: so `acks_late`, `Reject`, `Retry`, lost
 workers and the rest mean what that version means by them.
 """
+
 from __future__ import annotations
 
 from contextlib import contextmanager
@@ -71,15 +72,17 @@ def success(runtime: float, result: str | None, disposition: str = ACK) -> bytes
 
 def done(state, disposition, runtime, exception=None, traceback=None, leaves=False) -> bytes:
     """The meta of any other outcome."""
-    return encode_json({
-        "state": state,
-        "disposition": disposition,
-        "runtime": runtime,
-        "result": None,
-        "exception": exception,
-        "traceback": traceback,
-        "leaves": leaves,
-    })
+    return encode_json(
+        {
+            "state": state,
+            "disposition": disposition,
+            "runtime": runtime,
+            "result": None,
+            "exception": exception,
+            "traceback": traceback,
+            "leaves": leaves,
+        }
+    )
 
 
 def describe(error) -> dict | None:
@@ -148,7 +151,12 @@ class Run:
         """Puts a fresh request where `Request.on_accepted` would have left it."""
         self.settlement = Settlement()
         self.request = requests.build(
-            requests.CeleryRequest, self.delivery, self.task, app, hostname, self.settlement,
+            requests.CeleryRequest,
+            self.delivery,
+            self.task,
+            app,
+            hostname,
+            self.settlement,
         )
         if not self.task.acks_late:
             self.request.acknowledged = True

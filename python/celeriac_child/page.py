@@ -1,4 +1,5 @@
 """The page that a child shares with the worker: what runs, since when, how much is done."""
+
 from __future__ import annotations
 
 import mmap

@@ -1,4 +1,5 @@
 """Messages that cannot become a run."""
+
 from __future__ import annotations
 
 from celery.exceptions import InvalidTaskError, NotRegistered

@@ -1,4 +1,5 @@
 """From a run frame to what Celery's tracer and Celery's `Request` take."""
+
 from __future__ import annotations
 
 from kombu.compression import decompress
@@ -16,8 +17,16 @@ class Delivery:
     """A message as the worker sent it."""
 
     __slots__ = (
-        "tag", "headers", "properties", "delivery_info", "content_type", "content_encoding", "wire_body",
-        "body", "decoded", "utc",
+        "tag",
+        "headers",
+        "properties",
+        "delivery_info",
+        "content_type",
+        "content_encoding",
+        "wire_body",
+        "body",
+        "decoded",
+        "utc",
     )
 
     def __init__(self, tag: int, meta: dict, body: bytes, app):
@@ -81,8 +90,6 @@ def _decompressed(body: bytes, compression: str) -> bytes:
         raise DecodeError(f"cannot decompress the body ({compression}): {error}") from error
 
 
-
-
 def has_own_request(task) -> bool:
     """Whether a task brings its own `Request` class."""
     return symbol_by_name(task.Request) is not CeleryRequest
@@ -92,9 +99,17 @@ def build(request_class, delivery: Delivery, task, app, hostname: str, settlemen
     """A request for a delivery, as worker/strategy.py:default makes it; `settlement` hears what it wants."""
     return request_class(
         delivery.message(app),
-        on_ack=settlement.on_ack, on_reject=settlement.on_reject, app=app, hostname=hostname,
-        eventer=settlement, task=task, connection_errors=(), body=delivery.body, headers=delivery.headers,
-        decoded=delivery.decoded, utc=delivery.utc,
+        on_ack=settlement.on_ack,
+        on_reject=settlement.on_reject,
+        app=app,
+        hostname=hostname,
+        eventer=settlement,
+        task=task,
+        connection_errors=(),
+        body=delivery.body,
+        headers=delivery.headers,
+        decoded=delivery.decoded,
+        utc=delivery.utc,
     )
 
 

@@ -1,4 +1,5 @@
 """Results that the worker stores for the child, see rule 1.4 of the protocol: frames `S`."""
+
 from __future__ import annotations
 
 import threading
@@ -11,12 +12,27 @@ from .frames import PAYLOAD_BYTES_MAX, STORE, encode_json
 #: Methods through which a result reaches its key. When one of them is not Celery's, only the class itself
 #: knows how a result is stored.
 _STORING = (
-    "store_result", "_store_result", "_get_result_meta", "_set_with_state", "set", "_set", "encode", "_encode",
-    "encode_result", "prepare_value", "prepare_exception", "get_key_for_task", "_get_task_meta_for",
-    "mark_as_done", "mark_as_failure", "mark_as_retry",
+    "store_result",
+    "_store_result",
+    "_get_result_meta",
+    "_set_with_state",
+    "set",
+    "_set",
+    "encode",
+    "_encode",
+    "encode_result",
+    "prepare_value",
+    "prepare_exception",
+    "get_key_for_task",
+    "_get_task_meta_for",
+    "mark_as_done",
+    "mark_as_failure",
+    "mark_as_retry",
 )
 #: Room for the meta of a frame beside a result.
 _META_BYTES_MAX = 1024 * 1024
+#: Largest document that is kept when its run is over.
+_KEPT_BYTES_MAX = 1024 * 1024
 
 
 def is_own(backend) -> bool:
@@ -72,16 +88,23 @@ class DeferredResults:
         """The run is over. What it stored may not be written yet when the next one begins."""
         self._tag = 0
         if self._current or self._previous:
-            self._previous, self._current = self._current, {}
+            self._previous = {
+                one: value for one, value in self._current.items() if len(value) <= _KEPT_BYTES_MAX
+            }
+            self._current = {}
 
     def store(self, task_id, result, state, traceback=None, request=None, **options):
         """Stands for `_store_result` of the backend."""
         deferred = self._tag and threading.get_ident() == self._thread and not getattr(request, "chord", None)
         if not deferred:
-            return self._store_directly(task_id, result, state, traceback=traceback, request=request, **options)
+            return self._store_directly(
+                task_id, result, state, traceback=traceback, request=request, **options
+            )
         self._id = task_id
         try:
-            return self._store_directly(task_id, result, state, traceback=traceback, request=request, **options)
+            return self._store_directly(
+                task_id, result, state, traceback=traceback, request=request, **options
+            )
         finally:
             self._id = None
 

@@ -3,6 +3,7 @@
 It tells the app what only that process knows: that a task was revoked, ran out of time or died with its
 child, and that the worker started or stops. It runs no tasks and serves one frame at a time.
 """
+
 from __future__ import annotations
 
 import logging
@@ -140,7 +141,12 @@ class Examination:
         self.task = task
         self.settlement = Settlement()
         self.request = build(
-            symbol_by_name(task.Request), delivery, task, app, hostname, self.settlement,
+            symbol_by_name(task.Request),
+            delivery,
+            task,
+            app,
+            hostname,
+            self.settlement,
         )
         if meta.get("started"):
             self.request.time_start = meta["started"]
@@ -158,7 +164,9 @@ class Examination:
             logs.error("Cannot settle task %s: %r", self.task.name, failure, exc_info=True)
             error = failure
         state = self._state(error)
-        fate = self.settlement.disposition or (outcomes.REQUEUE if state == outcomes.FAILURE else outcomes.ACK)
+        fate = self.settlement.disposition or (
+            outcomes.REQUEUE if state == outcomes.FAILURE else outcomes.ACK
+        )
         event = self.settlement.events.get("task-failed") or self.settlement.events.get("task-retried") or {}
         told = error if state in (outcomes.FAILURE, outcomes.RETRIED) else None
         return outcomes.done(state, fate, 0.0, outcomes.describe(told), event.get("traceback") or None)
@@ -205,13 +213,19 @@ class Examination:
         try:
             if not self.request.revoked():
                 # The clock of the worker is ahead of this one.
-                celery_request.logger.info("Discarding revoked task: %s[%s]", self.request.name, self.request.id)
+                celery_request.logger.info(
+                    "Discarding revoked task: %s[%s]", self.request.name, self.request.id
+                )
                 self.request._announce_revoked("expired", False, None, True)
         finally:
             worker_state.revoked.discard(self.request.id)
 
     kinds = {
-        "timeout": _timeout, "lost": _lost, "terminated": _terminated, "revoked": _revoked, "expired": _expired,
+        "timeout": _timeout,
+        "lost": _lost,
+        "terminated": _terminated,
+        "revoked": _revoked,
+        "expired": _expired,
     }
 
 
@@ -233,7 +247,9 @@ class Senders:
     def __init__(self, worker):
         self.worker = worker
         self.consumer = ConsumerStandIn(worker)
-        eventer = SimpleNamespace(on_enabled=set(), on_disabled=set(), enabled=False, hostname=worker.hostname)
+        eventer = SimpleNamespace(
+            on_enabled=set(), on_disabled=set(), enabled=False, hostname=worker.hostname
+        )
         self.heart = Heart(None, eventer)
 
     def send(self, kind: str, meta: dict) -> None:
@@ -247,7 +263,9 @@ class Senders:
     def _shutting_down(self, meta: dict) -> None:
         """apps/worker.py:_shutdown_handler."""
         signals.worker_shutting_down.send(
-            sender=self.worker.hostname, sig=meta.get("sig", "SIGTERM"), how=meta.get("how", "Warm"),
+            sender=self.worker.hostname,
+            sig=meta.get("sig", "SIGTERM"),
+            how=meta.get("how", "Warm"),
             exitcode=meta.get("exitcode", 0),
         )
 
@@ -260,6 +278,8 @@ class Senders:
         signals.heartbeat_sent.send(sender=self.heart)
 
     _known = {
-        "worker_ready": _ready, "worker_shutting_down": _shutting_down, "worker_shutdown": _shutdown,
+        "worker_ready": _ready,
+        "worker_shutting_down": _shutting_down,
+        "worker_shutdown": _shutdown,
         "heartbeat_sent": _heartbeat,
     }

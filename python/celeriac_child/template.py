@@ -1,4 +1,5 @@
 """The template: loads the app once, then forks a child whenever the worker asks for one."""
+
 from __future__ import annotations
 
 import gc
@@ -15,6 +16,9 @@ from .frames import Closed, ControlSocket, ProtocolError
 
 EX_FAILURE = 1
 EX_PROTOCOL = 70
+EX_OSERR = 71
+#: The same number on every architecture.
+_SYS_PIDFD_OPEN = 434
 ROLES = ("worker", "steward")
 
 
@@ -49,7 +53,8 @@ class Template:
         self.children = {}
         if start.get("protocol") != PROTOCOL:
             raise LoadFailure(
-                "error", f"The worker speaks protocol {start.get('protocol')}, its Python part {PROTOCOL}.",
+                "error",
+                f"The worker speaks protocol {start.get('protocol')}, its Python part {PROTOCOL}.",
             )
         self._import_celery(start)
         from . import app, child, describe
@@ -77,27 +82,26 @@ class Template:
             os.environ["USE_FAST_LOCALS"] = "1"
         try:
             import celery
-
-            version = celery.VERSION
         except ImportError as error:
-            if error.name not in ("celery", None):
-                raise failures.of_app(error, "importing Celery") from error
             raise LoadFailure(
-                "celery", f"Celery is not installed for {sys.executable}.",
-                "Start the worker with the Python of the app's own virtual environment, or install Celery there.",
+                "celery",
+                f"Celery is not installed for {sys.executable}.",
+                "Start the worker with the Python of the app's own virtual environment, or install it there.",
             ) from error
-        except AttributeError as error:
-            raise LoadFailure(
-                "celery", f"{celery.__file__} is not Celery, but has its name.", "Rename it.",
-            ) from error
+        version = getattr(celery, "VERSION", None)
+        if version is None:
+            raise LoadFailure("celery", f"{celery.__file__} is not Celery, but has its name.", "Rename it.")
         if not CELERY_FROM <= (version.major, version.minor) < CELERY_BELOW:
             raise LoadFailure(
-                "celery", f"Celery {celery.__version__} is installed; celeriac runs apps of Celery 5.2 to 5.7.",
+                "celery",
+                f"Celery {celery.__version__} is installed; celeriac runs apps of Celery 5.2 to 5.7.",
                 "Install one of these versions for the app.",
             )
-        import celery.apps.worker  # noqa: F401
-        import celery.utils.threads  # noqa: F401
-
+        try:
+            import celery.apps.worker
+            import celery.utils.threads
+        except Exception as error:
+            raise failures.of_celery(error, celery.__version__) from error
         if fast:
             del os.environ["USE_FAST_LOCALS"]
 
@@ -120,13 +124,22 @@ class Template:
                 except ProtocolError as error:
                     sys.__stderr__.write(f"celeriac: the worker broke the protocol: {error}\n")
                     return EX_PROTOCOL
-                poll.register(self._fork(frame, descriptors), select.POLLIN)
+                watch = self._fork(frame, descriptors)
+                if watch is not None:
+                    poll.register(watch, select.POLLIN)
 
-    def _fork(self, frame: dict, descriptors: list) -> int:
+    def _fork(self, frame: dict, descriptors: list) -> int | None:
         slot = frame["slot"]
         process = self.child.prepare(frame)
         self.child.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            sys.__stderr__.write(f"celeriac: cannot fork a child: {error}\n")
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._tell_exit(slot, 0, EX_OSERR, None, 0)
+            return None
         if not pid:
             os.setpgid(0, 0)
             self.control.close()
@@ -139,7 +152,7 @@ class Template:
             pass
         for descriptor in descriptors:
             os.close(descriptor)
-        watch = os.pidfd_open(pid)
+        watch = pidfd_open(pid)
         self.children[watch] = slot, pid
         self.control.send({"op": "forked", "slot": slot, "pid": pid}, [watch])
         return watch
@@ -147,11 +160,44 @@ class Template:
     def _reap(self, watch: int) -> None:
         slot, pid = self.children.pop(watch)
         os.close(watch)
-        _, status, usage = os.wait4(pid, 0)
+        try:
+            _, status, usage = os.wait4(pid, 0)
+        except ChildProcessError:
+            # Code of the app waits for any process.
+            self._tell_exit(slot, pid, None, None, 0)
+            return
         ended = os.WIFEXITED(status)
-        self.control.send({
-            "op": "exit", "slot": slot, "pid": pid,
-            "code": os.WEXITSTATUS(status) if ended else None,
-            "signal": None if ended else os.WTERMSIG(status),
-            "memory_peak": usage.ru_maxrss * 1024,
-        })
+        self._tell_exit(
+            slot,
+            pid,
+            os.WEXITSTATUS(status) if ended else None,
+            None if ended else os.WTERMSIG(status),
+            usage.ru_maxrss * 1024,
+        )
+
+    def _tell_exit(self, slot: int, pid: int, code: int | None, number: int | None, memory_peak: int) -> None:
+        self.control.send(
+            {
+                "op": "exit",
+                "slot": slot,
+                "pid": pid,
+                "code": code,
+                "signal": number,
+                "memory_peak": memory_peak,
+            }
+        )
+
+
+def pidfd_open(pid: int) -> int:
+    """`os.pidfd_open`, also for a Python that was built on a system without it."""
+    try:
+        return os.pidfd_open(pid)
+    except AttributeError:
+        import ctypes
+
+        descriptor = ctypes.CDLL(None, use_errno=True).syscall(_SYS_PIDFD_OPEN, pid, 0)
+        if descriptor < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number)) from None
+        os.set_inheritable(descriptor, False)
+        return descriptor

@@ -1,6 +1,6 @@
 """Apps that the tests run, as texts of files."""
 
-SCENES = '''
+SCENES = """
 import os
 import sys
 import time
@@ -234,6 +234,14 @@ async def awaited():
     pass
 
 
+def on_before_create_process(**kwargs):
+    print("process is coming")
+
+
+if hasattr(signals, "worker_before_create_process"):
+    signals.worker_before_create_process.connect(on_before_create_process)
+
+
 @signals.worker_process_init.connect
 def on_process_init(**kwargs):
     print("process init")
@@ -242,4 +250,27 @@ def on_process_init(**kwargs):
 @signals.worker_process_shutdown.connect
 def on_process_shutdown(pid=None, exitcode=None, **kwargs):
     print(f"process shutdown {exitcode}")
-'''
+"""
+
+DEDUPLICATED = """
+from celery import Celery
+import os
+import threading
+app = Celery("proj", broker=os.environ["TEST_REDIS"], backend=os.environ["TEST_REDIS"])
+app.conf.worker_deduplicate_successful_tasks = True
+app.conf.task_acks_late = True
+
+
+@app.task
+def once():
+    return "ran"
+
+
+@app.task(bind=True)
+def threaded(self):
+    task_id = self.request.id
+    worker = threading.Thread(target=lambda: app.backend.store_result(task_id, {"n": 1}, "PROGRESS"))
+    worker.start()
+    worker.join()
+    return app.AsyncResult(task_id).state
+"""

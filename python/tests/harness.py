@@ -1,4 +1,5 @@
 """Plays the worker's side of protocol 1 for the tests, and runs a Redis of their own."""
+
 from __future__ import annotations
 
 import array
@@ -35,6 +36,10 @@ class Ended(Exception):
     """The other side closed its socket."""
 
 
+class Refused(Exception):
+    """The template could not fork."""
+
+
 class Folder:
     """A temporary folder with the files of an app."""
 
@@ -58,9 +63,22 @@ class Redis:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly",
-             "no", "--dir", self.folder],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [
+                "redis-server",
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                self.folder,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for line in self.process.stdout:
             if "eady to accept connections" in line:
@@ -88,10 +106,17 @@ class Redis:
             return None
         message = json.loads(raw)
         properties = message["properties"]
-        info = {**properties.pop("delivery_info"), "priority": properties.get("priority"), "redelivered": False}
+        info = {
+            **properties.pop("delivery_info"),
+            "priority": properties.get("priority"),
+            "redelivered": False,
+        }
         meta = {
-            "headers": message["headers"], "properties": properties, "delivery_info": info,
-            "content_type": message["content-type"], "content_encoding": message["content-encoding"],
+            "headers": message["headers"],
+            "properties": properties,
+            "delivery_info": info,
+            "content_type": message["content-type"],
+            "content_encoding": message["content-encoding"],
         }
         return meta, base64.b64decode(message["body"])
 
@@ -125,20 +150,38 @@ class Template:
         self.control = mine
         self.output = tempfile.TemporaryFile()
         environment = {
-            name: value for name, value in os.environ.items()
+            name: value
+            for name, value in os.environ.items()
             if not name.startswith(("CELERY", "PYTHON", "USE_FAST"))
         }
         environment.update(env or {})
         self.process = subprocess.Popen(
-            [python, "-c", (PACKAGE / "boot.py").read_text()], cwd=folder.path, stdin=theirs,
-            stdout=self.output, stderr=self.output, env=environment,
+            [python, "-c", (PACKAGE / "boot.py").read_text()],
+            cwd=folder.path,
+            stdin=theirs,
+            stdout=self.output,
+            stderr=self.output,
+            env=environment,
         )
         theirs.close()
         self.start = {
-            "op": "start", "protocol": 1, "files": sources(), "app": app, "argv": ["celery", "-A", app, "worker"],
-            "hostname": "w1@here", "queues": None, "exclude_queues": None, "broker_url": None,
-            "result_backend": None, "settings": {}, "pool": "prefork", "concurrency": None, "loglevel": "INFO",
-            "logfile": None, "color": False, "options": {},
+            "op": "start",
+            "protocol": 1,
+            "files": sources(),
+            "app": app,
+            "argv": ["celery", "-A", app, "worker"],
+            "hostname": "w1@here",
+            "queues": None,
+            "exclude_queues": None,
+            "broker_url": None,
+            "result_backend": None,
+            "settings": {},
+            "pool": "prefork",
+            "concurrency": None,
+            "loglevel": "INFO",
+            "logfile": None,
+            "color": False,
+            "options": {},
         }
         self.start.update(start)
         self.send(self.start)
@@ -240,9 +283,13 @@ class Child:
         theirs.close()
         os.close(page)
         forked = template.receive()
-        while forked["op"] == "exit":
+        while forked["op"] == "exit" and forked["pid"]:
             template.note(forked)
             forked = template.receive()
+        if forked["op"] == "exit":
+            for one in (self.job, self.page, self.output, self.errors):
+                one.close()
+            raise Refused(forked)
         assert forked["op"] == "forked" and forked["slot"] == slot, forked
         self.pid = forked["pid"]
         (self.pidfd,) = forked["descriptors"]
@@ -258,7 +305,7 @@ class Child:
             if not datagram:
                 raise Ended(self.printed())
             op, flags, tag, meta_bytes = HEAD.unpack_from(datagram)
-            pieces.append(datagram[HEAD.size:])
+            pieces.append(datagram[HEAD.size :])
             if not flags & 1:
                 break
         payload = b"".join(pieces)
@@ -362,15 +409,41 @@ class Done:
         return self.state, self.disposition
 
 
-def message(name, *args, kwargs=None, embed=None, headers=None, properties=None, delivery_info=None,
-            body=None, content_type="application/json", content_encoding="utf-8", task_id=None):
+def message(
+    name,
+    *args,
+    kwargs=None,
+    embed=None,
+    headers=None,
+    properties=None,
+    delivery_info=None,
+    body=None,
+    content_type="application/json",
+    content_encoding="utf-8",
+    task_id=None,
+):
     """The meta and body of a run, as `apply_async` of Celery makes them (protocol 2)."""
     task_id = task_id or str(uuid.uuid4())
     heads = {
-        "lang": "py", "task": name, "id": task_id, "shadow": None, "eta": None, "expires": None, "group": None,
-        "group_index": None, "retries": 0, "timelimit": [None, None], "root_id": task_id, "parent_id": None,
-        "argsrepr": repr(args), "kwargsrepr": repr(kwargs or {}), "origin": "gen1@here",
-        "ignore_result": False, "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
+        "lang": "py",
+        "task": name,
+        "id": task_id,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": task_id,
+        "parent_id": None,
+        "argsrepr": repr(args),
+        "kwargsrepr": repr(kwargs or {}),
+        "origin": "gen1@here",
+        "ignore_result": False,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
     }
     heads.update(headers or {})
     props = {"correlation_id": task_id, "reply_to": str(uuid.uuid4()), "delivery_mode": 2, "priority": 0}
@@ -382,7 +455,10 @@ def message(name, *args, kwargs=None, embed=None, headers=None, properties=None,
         rest.update(embed or {})
         body = json.dumps([args, kwargs or {}, rest]).encode()
     meta = {
-        "headers": heads, "properties": props, "delivery_info": info, "content_type": content_type,
+        "headers": heads,
+        "properties": props,
+        "delivery_info": info,
+        "content_type": content_type,
         "content_encoding": content_encoding,
     }
     return meta, body

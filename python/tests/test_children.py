@@ -1,4 +1,5 @@
 """The process of a child: its page, its limits, its end."""
+
 import os
 import signal
 import struct
@@ -6,7 +7,8 @@ import sys
 import unittest
 
 import apps
-from harness import HEAD, Ended, Folder, Template
+from celery import signals
+from harness import HEAD, Ended, Folder, Refused, Template
 
 MB = 1 << 20
 
@@ -32,7 +34,9 @@ class Children(unittest.TestCase):
     def test_a_child_is_a_process_of_celerys_prefork_pool(self):
         child = self.template.fork(store=True)
         said = child.do("proj.shared").stores[0][2]["result"]
-        self.assertEqual((said["index"], said["daemon"], said["group"]), (self.template.slots - 1, True, child.pid))
+        self.assertEqual(
+            (said["index"], said["daemon"], said["group"]), (self.template.slots - 1, True, child.pid)
+        )
         self.assertEqual(said["name"], f"ForkPoolWorker-{self.template.slots}")
         self.assertEqual(said["argv"], ["celery", "-A", "proj", "worker"])
         self.assertEqual(os.path.realpath(said["path0"]), os.path.realpath(self.folder.path))
@@ -44,6 +48,8 @@ class Children(unittest.TestCase):
         ended = self.template.exit_of(child)
         self.assertEqual((ended["code"], ended["signal"]), (0, None))
         self.assertGreater(ended["memory_peak"], 5 * MB)
+        if hasattr(signals, "worker_before_create_process"):
+            self.assertIn("WARNING/MainProcess] process is coming", self.template.printed())
         self.assertIn("process init", child.log())
         self.assertIn("process shutdown 0", child.log())
 
@@ -54,8 +60,11 @@ class Children(unittest.TestCase):
 
     def test_what_breaks_the_protocol_ends_it(self):
         for datagram in (
-            b"x", HEAD.pack(ord("Z"), 0, 1, 2) + b"{}", HEAD.pack(ord("R"), 0, 0, 2) + b"{}",
-            HEAD.pack(ord("R"), 0, 1, 2) + b"[]", HEAD.pack(ord("R"), 9, 1, 2) + b"{}",
+            b"x",
+            HEAD.pack(ord("Z"), 0, 1, 2) + b"{}",
+            HEAD.pack(ord("R"), 0, 0, 2) + b"{}",
+            HEAD.pack(ord("R"), 0, 1, 2) + b"[]",
+            HEAD.pack(ord("R"), 9, 1, 2) + b"{}",
         ):
             with self.subTest(datagram=datagram):
                 child = self.template.fork()
@@ -117,7 +126,9 @@ class Children(unittest.TestCase):
                 self.assertEqual(done.state, outcome)
                 if not catch:
                     self.assertEqual(done.exception["type"], "SoftTimeLimitExceeded")
-                self.assertIn("WARNING/MainProcess] Soft time limit (5s) exceeded for proj.waits[slow]", child.log())
+                self.assertIn(
+                    "WARNING/MainProcess] Soft time limit (5s) exceeded for proj.waits[slow]", child.log()
+                )
 
     def test_a_soft_limit_is_raised_once(self):
         path = self.pipe()
@@ -171,6 +182,30 @@ class Children(unittest.TestCase):
         child.gone()
         with self.assertRaises((Ended, ConnectionError)):
             child.receive()
+
+    def test_a_fork_that_the_system_refuses(self):
+        folder = Folder(
+            {
+                "proj.py": apps.SCENES
+                + """
+import errno
+fork = os.fork
+def refuse():
+    os.fork = fork
+    raise OSError(errno.EAGAIN, "no more processes")
+os.fork = refuse
+del os.pidfd_open
+"""
+            }
+        )
+        self.addCleanup(folder.remove)
+        template = Template(folder)
+        self.addCleanup(template.stop)
+        template.hello()
+        with self.assertRaises(Refused):
+            template.fork()
+        self.assertIn("cannot fork a child", template.printed())
+        self.assertEqual(template.fork(store=True).do("proj.echo", 1).state, "success")
 
     def test_descriptors_are_those_that_were_given(self):
         child = self.template.fork()

@@ -1,4 +1,5 @@
 """Frames, without Celery."""
+
 import os
 import pathlib
 import socket
@@ -8,7 +9,13 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from celeriac_child.frames import (  # noqa: E402
-    HEAD, PIECE_BYTES_MAX, Closed, ControlSocket, JobSocket, ProtocolError, encode_json,
+    HEAD,
+    PIECE_BYTES_MAX,
+    Closed,
+    ControlSocket,
+    JobSocket,
+    ProtocolError,
+    encode_json,
 )
 
 
@@ -54,7 +61,14 @@ class Job(unittest.TestCase):
         self.left, self.right = JobSocket(left), JobSocket(right)
 
     def test_payloads_of_every_size_arrive_whole(self):
-        for size in (0, 1, PIECE_BYTES_MAX - 3, PIECE_BYTES_MAX - 2, PIECE_BYTES_MAX - 1, 3 * PIECE_BYTES_MAX):
+        for size in (
+            0,
+            1,
+            PIECE_BYTES_MAX - 3,
+            PIECE_BYTES_MAX - 2,
+            PIECE_BYTES_MAX - 1,
+            3 * PIECE_BYTES_MAX,
+        ):
             with self.subTest(size=size):
                 body = os.urandom(size)
                 self.left.send(82, 7, b"{}", body)

@@ -1,10 +1,12 @@
 """Loading an app: `hello`, and a sentence for everything that can be wrong with it."""
+
 import os
 import sys
 import tempfile
 import unittest
 
 import apps
+import celery
 from harness import Ended, Folder, Template
 
 PLAIN = """
@@ -33,7 +35,9 @@ class Loading(unittest.TestCase):
         return frame
 
     def test_hello_describes_the_app(self):
-        files = {"proj.py": apps.SCENES + """
+        files = {
+            "proj.py": apps.SCENES
+            + """
 import threading
 from datetime import timedelta
 from celery import bootsteps, signals
@@ -61,7 +65,8 @@ threading.Thread(target=threading.Event().wait, name="mine", daemon=True).start(
 @app.task(Strategy="batches:apply", rate_limit="3/m", time_limit=9, max_retries=None)
 def special():
     pass
-"""}
+"""
+        }
         hello = self.template(files, settings={"task_acks_late": True}, queues=["low"]).hello()
         self.assertEqual(hello["protocol"], 1)
         self.assertEqual((hello["app"], hello["hostname"], hello["threads"]), ("proj", "w1@here", ["mine"]))
@@ -104,7 +109,9 @@ def special():
 
     def test_an_app_may_be_named_in_every_way_that_celery_knows(self):
         files = {
-            "proj/__init__.py": "", "proj/celery.py": PLAIN, "proj/jobs.py": PLAIN.replace("app", "other"),
+            "proj/__init__.py": "",
+            "proj/celery.py": PLAIN,
+            "proj/jobs.py": PLAIN.replace("app", "other"),
         }
         files = {name: text.replace("    ", "", 0) for name, text in files.items()}
         for name in ("proj", "proj.celery", "proj.celery:app", "proj.jobs:other", "proj.jobs"):
@@ -127,8 +134,13 @@ def special():
 
     def test_the_command_line_beats_the_app(self):
         hello = self.template(
-            {"proj.py": PLAIN}, broker_url="redis://x:1/0", result_backend="redis://y:1/0", hostname="%n@mine",
-            loglevel="DEBUG", concurrency=3, exclude_queues=None,
+            {"proj.py": PLAIN},
+            broker_url="redis://x:1/0",
+            result_backend="redis://y:1/0",
+            hostname="%n@mine",
+            loglevel="DEBUG",
+            concurrency=3,
+            exclude_queues=None,
         ).hello()
         self.assertEqual((hello["broker_url"], hello["result_backend"]), ("redis://x:1/0", "redis://y:1/0"))
         self.assertTrue(hello["hostname"].endswith("@mine"))
@@ -138,8 +150,26 @@ def special():
     def test_modules_named_like_the_standard_librarys_do_not_reach_the_shim(self):
         trap = "raise RuntimeError('the shim imported a module of the app')\n"
         names = (
-            "queue", "json", "socket", "struct", "select", "array", "mmap", "signal", "logging", "traceback",
-            "celery", "kombu", "billiard", "typing", "vine", "frames", "app", "child", "page", "results",
+            "queue",
+            "json",
+            "socket",
+            "struct",
+            "select",
+            "array",
+            "mmap",
+            "signal",
+            "logging",
+            "traceback",
+            "celery",
+            "kombu",
+            "billiard",
+            "typing",
+            "vine",
+            "frames",
+            "app",
+            "child",
+            "page",
+            "results",
         )
         files = {f"{name}.py": trap for name in names}
         self.assertEqual(self.template({**files, "proj.py": PLAIN}).hello()["app"], "proj")
@@ -200,14 +230,20 @@ def special():
         self.assertIn("proj.py, line 2: the app called sys.exit(4)", frame["text"])
 
     def test_an_included_module_that_fails(self):
-        frame = self.failed({
-            "proj.py": "from celery import Celery\napp = Celery('proj', include=['jobs'])\n",
-            "jobs.py": "x = 1\n1 / 0\n",
-        })
+        frame = self.failed(
+            {
+                "proj.py": "from celery import Celery\napp = Celery('proj', include=['jobs'])\n",
+                "jobs.py": "x = 1\n1 / 0\n",
+            }
+        )
         self.assertIn("jobs.py, line 2: ZeroDivisionError", frame["text"])
 
     def test_settings_that_celery_refuses(self):
-        files = {"proj.py": PLAIN.replace("@app.task", "app.conf.task_create_missing_queues = False\n    @app.task")}
+        files = {
+            "proj.py": PLAIN.replace(
+                "@app.task", "app.conf.task_create_missing_queues = False\n    @app.task"
+            )
+        }
         frame = self.failed(files, queues=["unknown"])
         self.assertIn("unknown", frame["text"])
 
@@ -216,20 +252,39 @@ def special():
             import venv
 
             venv.create(folder, symlinks=True, with_pip=False)
-            frame = self.failed({"proj.py": PLAIN}, kind="celery", python=os.path.join(folder, "bin", "python"))
+            frame = self.failed(
+                {"proj.py": PLAIN}, kind="celery", python=os.path.join(folder, "bin", "python")
+            )
         self.assertIn("Celery is not installed for", frame["text"])
 
     def test_a_celery_of_another_time(self):
-        fake = "import collections\nVERSION = collections.namedtuple('V', 'major minor')(4, 4)\n__version__ = '4.4.7'\n"
+        fake = """
+            import collections
+            VERSION = collections.namedtuple("V", "major minor")(4, 4)
+            __version__ = "4.4.7"
+        """
         folder = Folder({"celery/__init__.py": fake})
         self.addCleanup(folder.remove)
         frame = self.failed({"proj.py": PLAIN}, kind="celery", env={"PYTHONPATH": str(folder.path)})
         self.assertIn("Celery 4.4.7 is installed", frame["text"])
 
+    def test_a_celery_that_does_not_work(self):
+        folder = Folder(
+            {"kombu/__init__.py": "", "kombu/utils/__init__.py": "raise AttributeError('no such thing')"}
+        )
+        self.addCleanup(folder.remove)
+        frame = self.failed({"proj.py": PLAIN}, kind="celery", env={"PYTHONPATH": str(folder.path)})
+        self.assertIn(f"Celery {celery.__version__} cannot be imported", frame["text"])
+        folder = Folder({"celery.py": ""})
+        self.addCleanup(folder.remove)
+        frame = self.failed({"proj.py": PLAIN}, kind="celery", env={"PYTHONPATH": str(folder.path)})
+        self.assertIn("is not Celery, but has its name", frame["text"])
+
     def test_a_python_that_is_too_old(self):
         frame = self.failed(
             {"proj.py": PLAIN, "old/sitecustomize.py": "import sys\nsys.version_info = (3, 8, 1)\n"},
-            kind="python", env={"PYTHONPATH": "old"},
+            kind="python",
+            env={"PYTHONPATH": "old"},
         )
         self.assertIn("is Python 3.8", frame["text"])
 

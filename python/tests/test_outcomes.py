@@ -1,4 +1,5 @@
 """What a child reports about a run: `D`, and Celery's rules behind it."""
+
 import json
 import pickle
 import sys
@@ -20,7 +21,8 @@ class Outcomes(unittest.TestCase):
         cls.redis = Redis()
         cls.folder = Folder({"proj.py": apps.SCENES})
         cls.template = Template(
-            cls.folder, env={"TEST_REDIS": cls.redis.url, "C_FORCE_ROOT": "1"},
+            cls.folder,
+            env={"TEST_REDIS": cls.redis.url, "C_FORCE_ROOT": "1"},
             settings={"accept_content": ["json", "pickle"]},
         )
         cls.template.hello()
@@ -48,22 +50,42 @@ class Outcomes(unittest.TestCase):
 
     def test_the_request_has_what_the_message_had(self):
         done = self.do(
-            "proj.about", task_id="me", headers={"retries": 2, "root_id": "root", "extra": "mine", "group": "g"},
+            "proj.about",
+            task_id="me",
+            headers={"retries": 2, "root_id": "root", "extra": "mine", "group": "g"},
             properties={"reply_to": "there", "correlation_id": "me", "priority": 4},
             delivery_info={"exchange": "ex", "routing_key": "rk", "priority": 4, "redelivered": True},
         )
-        self.assertEqual(done.stores[0][2]["result"], {
-            "id": "me", "hostname": "w1@here", "reply_to": "there", "correlation_id": "me", "retries": 2,
-            "delivery_info": {"exchange": "ex", "routing_key": "rk", "priority": 4, "redelivered": True},
-            "argsrepr": "()", "eager": False, "root_id": "root", "extra": "mine", "group": "g", "properties": 4,
-        })
+        self.assertEqual(
+            done.stores[0][2]["result"],
+            {
+                "id": "me",
+                "hostname": "w1@here",
+                "reply_to": "there",
+                "correlation_id": "me",
+                "retries": 2,
+                "delivery_info": {"exchange": "ex", "routing_key": "rk", "priority": 4, "redelivered": True},
+                "argsrepr": "()",
+                "eager": False,
+                "root_id": "root",
+                "extra": "mine",
+                "group": "g",
+                "properties": 4,
+            },
+        )
 
     def test_a_failure(self):
         done = self.do("proj.fails", "broken")
         self.assertEqual(done.outcome, ("failure", "ack"))
-        self.assertEqual(done.exception, {
-            "type": "ValueError", "module": "builtins", "message": "broken", "repr": "ValueError('broken')",
-        })
+        self.assertEqual(
+            done.exception,
+            {
+                "type": "ValueError",
+                "module": "builtins",
+                "message": "broken",
+                "repr": "ValueError('broken')",
+            },
+        )
         self.assertIn("raise ValueError(text)", done.traceback)
         self.assertEqual(done.stores[0][2]["result"]["exc_message"], ["broken"])
 
@@ -121,9 +143,21 @@ class Outcomes(unittest.TestCase):
 
     def test_callbacks_chains_and_errbacks_are_sent(self):
         def signature(name):
-            return {"task": name, "args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+            return {
+                "task": name,
+                "args": [],
+                "kwargs": {},
+                "options": {},
+                "subtask_type": None,
+                "immutable": False,
+            }
 
-        self.do("proj.add", 1, 2, embed={"callbacks": [signature("proj.echo")], "chain": [signature("proj.fails")]})
+        self.do(
+            "proj.add",
+            1,
+            2,
+            embed={"callbacks": [signature("proj.echo")], "chain": [signature("proj.fails")]},
+        )
         sent = [(headers["task"], body[0]) for headers, body, _ in self.redis.messages()]
         self.assertEqual(sent, [("proj.echo", [3]), ("proj.fails", [3])])
         self.redis.client.flushall()
@@ -132,12 +166,17 @@ class Outcomes(unittest.TestCase):
 
     def test_a_failed_chain_stores_the_failure_of_its_steps(self):
         step = {
-            "task": "proj.echo", "args": [], "kwargs": {}, "options": {"task_id": "step"}, "subtask_type": None,
+            "task": "proj.echo",
+            "args": [],
+            "kwargs": {},
+            "options": {"task_id": "step"},
+            "subtask_type": None,
             "immutable": False,
         }
         done = self.do("proj.fails", embed={"chain": [step]}, task_id="first")
-        self.assertEqual(sorted((one, state) for one, state, _ in done.stores),
-                         [("first", "FAILURE"), ("step", "FAILURE")])
+        self.assertEqual(
+            sorted((one, state) for one, state, _ in done.stores), [("first", "FAILURE"), ("step", "FAILURE")]
+        )
 
     def test_a_replaced_task_is_ignored(self):
         done = self.do("proj.replaced", task_id="old")
@@ -162,7 +201,8 @@ class Outcomes(unittest.TestCase):
 
     def test_a_task_that_exits(self):
         for name, code, state, fate in (
-            ("proj.exits", 3, "failure", "ack"), ("proj.leaves", 5, "rejected", "requeue"),
+            ("proj.exits", 3, "failure", "ack"),
+            ("proj.leaves", 5, "rejected", "requeue"),
         ):
             child = self.template.fork(store=True)
             with self.subTest(name=name):
@@ -181,22 +221,38 @@ class Outcomes(unittest.TestCase):
 
     def test_other_content(self):
         plain = pickle.dumps(((3, 4), {}, {}))
-        done = self.do("proj.add", body=plain, content_type="application/x-python-serialize",
-                       content_encoding="binary")
+        done = self.do(
+            "proj.add", body=plain, content_type="application/x-python-serialize", content_encoding="binary"
+        )
         self.assertEqual(done.result, "7")
-        done = self.do("proj.add", body=zlib.compress(json.dumps([[5, 6], {}, {}]).encode()),
-                       headers={"compression": "application/x-gzip"})
+        done = self.do(
+            "proj.add",
+            body=zlib.compress(json.dumps([[5, 6], {}, {}]).encode()),
+            headers={"compression": "application/x-gzip"},
+        )
         self.assertEqual(done.result, "11")
 
     def test_messages_of_protocol_1(self):
         body = {"task": "proj.add", "id": "old", "args": [1], "kwargs": {"y": 5}, "retries": 0}
         for headers in ({}, {"x": 1}):
             self.child.tag += 1
-            self.child.send("R", self.child.tag, {
-                "headers": headers, "properties": {"correlation_id": "old"},
-                "delivery_info": {"exchange": "", "routing_key": "celery", "priority": 0, "redelivered": False},
-                "content_type": "application/json", "content_encoding": "utf-8",
-            }, json.dumps(body).encode())
+            self.child.send(
+                "R",
+                self.child.tag,
+                {
+                    "headers": headers,
+                    "properties": {"correlation_id": "old"},
+                    "delivery_info": {
+                        "exchange": "",
+                        "routing_key": "celery",
+                        "priority": 0,
+                        "redelivered": False,
+                    },
+                    "content_type": "application/json",
+                    "content_encoding": "utf-8",
+                },
+                json.dumps(body).encode(),
+            )
             done = self.child.done()
             self.assertEqual((done.outcome, done.result), (("success", "ack"), "6"))
             self.assertEqual(done.stores[0][0], "old")

@@ -1,5 +1,7 @@
 """Results through the worker (`S`), and those that Celery stores itself."""
+
 import json
+import pathlib
 import sys
 import unittest
 
@@ -7,6 +9,7 @@ import apps
 import celery
 from harness import Folder, Redis, Template
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 VERSION = (celery.VERSION.major, celery.VERSION.minor)
 
 
@@ -69,9 +72,18 @@ class Results(unittest.TestCase):
 
     def test_what_others_wrote_is_seen(self):
         self.child.do("proj.late", "retry", task_id="x")
-        self.redis.client.set("celery-task-meta-x", json.dumps({
-            "status": "SUCCESS", "result": 1, "traceback": None, "children": [], "task_id": "x",
-        }))
+        self.redis.client.set(
+            "celery-task-meta-x",
+            json.dumps(
+                {
+                    "status": "SUCCESS",
+                    "result": 1,
+                    "traceback": None,
+                    "children": [],
+                    "task_id": "x",
+                }
+            ),
+        )
         self.assertEqual(self.child.do("proj.state_of", "x").result, "'SUCCESS'")
         self.redis.client.flushall()
         self.child.do("proj.noop", headers={"ignore_result": True})
@@ -90,7 +102,9 @@ class Results(unittest.TestCase):
 
         app = self.app()
         result = chord(
-            [signature("proj.add", (1, y), app=app) for y in (0, 1)], signature("proj.echo", app=app), app=app,
+            [signature("proj.add", (1, y), app=app) for y in (0, 1)],
+            signature("proj.echo", app=app),
+            app=app,
         ).apply_async()
         for y in (0, 1):
             meta, body = self.redis.take()
@@ -113,12 +127,25 @@ class Results(unittest.TestCase):
         echo, fails = signature("proj.echo", app=app), signature("proj.fails", app=app, immutable=True)
         for title, canvas, status, value in (
             ("chain", chain(add(1, 2), add(3), add(4)), "SUCCESS", 10),
-            ("chord of chains", chord([chain(add(1, 1), add(1)), add(2, 2)], echo.clone()), "SUCCESS", [3, 4]),
+            (
+                "chord of chains",
+                chord([chain(add(1, 1), add(1)), add(2, 2)], echo.clone()),
+                "SUCCESS",
+                [3, 4],
+            ),
             ("chain with a group", chain(group(add(1, 1), add(2, 2)), echo.clone()), "SUCCESS", [2, 4]),
-            ("nested chord", chord([chord([add(1, 1), add(2, 2)], echo.clone()), add(3, 3)], echo.clone()),
-             "SUCCESS", [[2, 4], 6]),
-            ("replaced in a chain", chain(signature("proj.replaced", app=app, immutable=True), add(10)),
-             "SUCCESS", 17),
+            (
+                "nested chord",
+                chord([chord([add(1, 1), add(2, 2)], echo.clone()), add(3, 3)], echo.clone()),
+                "SUCCESS",
+                [[2, 4], 6],
+            ),
+            (
+                "replaced in a chain",
+                chain(signature("proj.replaced", app=app, immutable=True), add(10)),
+                "SUCCESS",
+                17,
+            ),
             ("broken chain", chain(add(1, 2), fails.clone(), echo.clone()), "FAILURE", None),
             ("broken chord", chord([add(1, 2), fails.clone()], echo.clone()), "FAILURE", None),
         ):
@@ -137,41 +164,71 @@ class Results(unittest.TestCase):
         self.assertEqual(done.stores[0][2]["result"], text)
 
 
+class Deduplicated(unittest.TestCase):
+    def test_redelivered_successes_and_threads(self):
+        redis = Redis()
+        self.addCleanup(redis.stop)
+        folder = Folder({"proj.py": apps.DEDUPLICATED})
+        self.addCleanup(folder.remove)
+        template = Template(folder, env={"TEST_REDIS": redis.url})
+        self.addCleanup(template.stop)
+        template.hello()
+        child = template.fork(store=True)
+        redis.store(child.do("proj.once", task_id="o"))
+        again = child.do("proj.once", task_id="o", delivery_info={"redelivered": True})
+        self.assertEqual((again.outcome, again.result, again.stores), (("success", "ack"), None, []))
+        done = child.do("proj.threaded", task_id="t")
+        self.assertEqual((done.result, [state for _, state, _ in done.stores]), ("'PROGRESS'", ["SUCCESS"]))
+        self.assertEqual(redis.meta("t")["status"], "PROGRESS")
+
+
 class OwnBackends(unittest.TestCase):
-    def backend(self, text):
-        folder = Folder({"proj.py": "from celery import Celery\n" + text, "mine.py": """
-            from celery.backends.redis import RedisBackend
-            class Setting(RedisBackend):
-                def set(self, key, value, **options):
-                    pass
-            class Plain(RedisBackend):
-                extra = 1
-        """})
+    def test_a_class_that_stores_in_its_own_way_is_left_alone(self):
+        from celeriac_child.results import is_own
+        from celery import Celery
+        from celery.backends.redis import RedisBackend
+
+        class Setting(RedisBackend):
+            def set(self, key, value, **options):
+                pass
+
+        class Plain(RedisBackend):
+            extra = 1
+
+        def backend(url):
+            return Celery("p", backend=url, set_as_current=False).backend
+
+        app = Celery("p", set_as_current=False)
+        patched, compressed = backend("redis://h"), backend("redis://h")
+        patched._set_with_state = None
+        compressed.compression = "gzip"
+        for one, own in (
+            (backend("redis://h"), False),
+            (backend("cache+memory://"), False),
+            (backend(None), True),
+            (backend("rpc://"), True),
+            (Setting(app=app, host="h"), True),
+            (Plain(app=app, host="h"), False),
+            (patched, True),
+            (compressed, True),
+        ):
+            with self.subTest(one=one):
+                self.assertEqual(is_own(one), own)
+
+    def test_store_is_ignored_for_such_a_class(self):
+        text = """
+            from celery import Celery
+            app = Celery("p")
+            @app.task
+            def one():
+                return 1
+        """
+        folder = Folder({"proj.py": text})
         self.addCleanup(folder.remove)
         template = Template(folder)
         self.addCleanup(template.stop)
-        return template.hello()["backend"]["own"], template
-
-    def test_a_class_that_stores_in_its_own_way_is_left_alone(self):
-        for text, own in (
-            ("app = Celery('p', backend='redis://127.0.0.1:1')", False),
-            ("app = Celery('p', backend='cache+memory://')", False),
-            ("app = Celery('p')", True),
-            ("app = Celery('p', backend='rpc://')", True),
-            ("app = Celery('p', backend='mine:Setting')", True),
-            ("app = Celery('p', backend='mine:Plain')", False),
-            ("app = Celery('p', backend='redis://127.0.0.1:1')\n"
-             "app.backend._set_with_state = lambda *args: None", True),
-        ):
-            with self.subTest(text=text):
-                self.assertEqual(self.backend(text)[0], own)
-
-    def test_store_is_ignored_for_such_a_class(self):
-        _, template = self.backend(
-            "app = Celery('p')\n@app.task\ndef one():\n    return 1\n"
-        )
-        child = template.fork(store=True)
-        self.assertEqual(child.do("proj.one").stores, [])
+        self.assertTrue(template.hello()["backend"]["own"])
+        self.assertEqual(template.fork(store=True).do("proj.one").stores, [])
 
 
 if __name__ == "__main__":

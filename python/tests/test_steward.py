@@ -1,4 +1,5 @@
 """The steward: post-mortems (`P`) and signals of Celery's main process (`Y`)."""
+
 import sys
 import unittest
 
@@ -14,7 +15,8 @@ def note(name):
     def receiver(sender=None, **kwargs):
         told = {key: value for key, value in kwargs.items() if key in ("sig", "how", "exitcode", "terminated",
                 "signum", "expired")}
-        print(f"signal {name} {type(sender).__name__} {getattr(sender, 'hostname', sender)} {sorted(told.items())}")
+        host = getattr(sender, "hostname", sender)
+        print(f"signal {name} {type(sender).__name__} {host} {sorted(told.items())}")
     return receiver
 
 
@@ -61,7 +63,9 @@ class StewardChild(unittest.TestCase):
     def examine(self, kind, name, *args, started=1.5, task_id="gone", embed=None, headers=None, **details):
         meta, body = message(name, *args, task_id=task_id, embed=embed, headers=headers)
         self.steward.tag += 1
-        self.steward.send("P", self.steward.tag, {**meta, "kind": kind, "started": started, "pid": 1, **details}, body)
+        self.steward.send(
+            "P", self.steward.tag, {**meta, "kind": kind, "started": started, "pid": 1, **details}, body
+        )
         return self.steward.done()
 
     def tell(self, **meta):
@@ -74,7 +78,9 @@ class StewardChild(unittest.TestCase):
 
     def test_it_is_the_main_process_in_the_log(self):
         self.examine("timeout", "proj.add", limit=3)
-        self.assertIn("ERROR/MainProcess] Hard time limit (3s) exceeded for proj.add[gone]", self.steward.log())
+        self.assertIn(
+            "ERROR/MainProcess] Hard time limit (3s) exceeded for proj.add[gone]", self.steward.log()
+        )
         self.assertNotIn("process init", self.steward.log())
 
     def test_a_hard_limit(self):
@@ -87,7 +93,9 @@ class StewardChild(unittest.TestCase):
 
     def test_a_lost_child(self):
         for name, state, fate in (
-            ("proj.add", "failure", "ack"), ("proj.lenient", "failure", "ack"), ("proj.strict", "failure", "reject"),
+            ("proj.add", "failure", "ack"),
+            ("proj.lenient", "failure", "ack"),
+            ("proj.strict", "failure", "reject"),
             ("proj.leaves", "rejected", "requeue"),
         ):
             with self.subTest(name=name):
@@ -95,7 +103,9 @@ class StewardChild(unittest.TestCase):
                 self.assertEqual(done.outcome, (state, fate))
                 if state == "failure":
                     self.assertEqual(self.states(done), [("gone", "FAILURE")])
-                    self.assertEqual(done.exception["message"], "Worker exited prematurely: signal 9 (SIGKILL).")
+                    self.assertEqual(
+                        done.exception["message"], "Worker exited prematurely: signal 9 (SIGKILL)."
+                    )
                     self.assertIn("WorkerLostError", done.traceback)
                 else:
                     self.assertEqual(done.stores, [])
@@ -105,7 +115,8 @@ class StewardChild(unittest.TestCase):
     @unittest.skipIf(VERSION < (5, 7), "since 5.7")
     def test_a_lost_child_after_its_success(self):
         self.redis.client.set(
-            "celery-task-meta-gone", '{"status": "SUCCESS", "result": 3, "traceback": null, "children": []}',
+            "celery-task-meta-gone",
+            '{"status": "SUCCESS", "result": 3, "traceback": null, "children": []}',
         )
         done = self.examine("lost", "proj.lenient", signal=9)
         self.assertEqual((done.outcome, done.stores), (("success", "ack"), []))
@@ -129,24 +140,39 @@ class StewardChild(unittest.TestCase):
                 self.assertIn(line, self.steward.log())
         self.assertIn("INFO/MainProcess] Discarding revoked task: proj.add[revoked]", self.steward.log())
         self.assertIn("INFO/MainProcess] Discarding revoked task: proj.add[expired]", self.steward.log())
-        done = self.examine("expired", "proj.add", started=None, headers={"expires": "2001-01-01T00:00:00+00:00"})
+        done = self.examine(
+            "expired", "proj.add", started=None, headers={"expires": "2001-01-01T00:00:00+00:00"}
+        )
         self.assertEqual(done.outcome, ("revoked", "ack"))
         self.assertEqual(self.examine("lost", "proj.add", signal=9).state, "failure")
 
     def test_a_chord_hears_of_a_lost_member(self):
         chord = {
-            "task": "proj.echo", "args": [], "kwargs": {}, "options": {"task_id": "body"}, "subtask_type": None,
-            "immutable": False, "chord_size": 1,
+            "task": "proj.echo",
+            "args": [],
+            "kwargs": {},
+            "options": {"task_id": "body"},
+            "subtask_type": None,
+            "immutable": False,
+            "chord_size": 1,
         }
         self.redis.client.set("celery-taskset-meta-g.s", 1)
         self.examine(
-            "lost", "proj.add", signal=9, embed={"chord": chord}, headers={"group": "g", "group_index": 0},
+            "lost",
+            "proj.add",
+            signal=9,
+            embed={"chord": chord},
+            headers={"group": "g", "group_index": 0},
         )
         self.assertEqual(self.redis.meta("gone")["status"], "FAILURE")
 
     def test_errbacks_are_called(self):
         errback = {
-            "task": "proj.echo", "args": ["e"], "kwargs": {}, "options": {}, "subtask_type": None,
+            "task": "proj.echo",
+            "args": ["e"],
+            "kwargs": {},
+            "options": {},
+            "subtask_type": None,
             "immutable": True,
         }
         self.examine("lost", "proj.add", signal=9, embed={"errbacks": [errback]})
@@ -163,8 +189,10 @@ class StewardChild(unittest.TestCase):
         )
         for meta, line in (
             ({"signal": "worker_ready"}, "signal worker_ready ConsumerStandIn w1@here []"),
-            ({"signal": "worker_shutting_down", "sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
-             "signal worker_shutting_down str w1@here [('exitcode', 0), ('how', 'Cold'), ('sig', 'SIGQUIT')]"),
+            (
+                {"signal": "worker_shutting_down", "sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
+                "worker_shutting_down str w1@here [('exitcode', 0), ('how', 'Cold'), ('sig', 'SIGQUIT')]",
+            ),
             ({"signal": "worker_shutdown"}, "signal worker_shutdown Worker w1@here []"),
             ({"signal": "heartbeat_sent"}, "signal heartbeat_sent Heart"),
         ):
@@ -174,7 +202,10 @@ class StewardChild(unittest.TestCase):
 
     def test_it_ends_when_it_is_told_and_when_the_protocol_is_broken(self):
         for op, tag, meta, code in (
-            ("X", 0, {}, 0), ("Y", 1, {"signal": "odd"}, 70), ("P", 1, {"kind": "odd"}, 70), ("R", 1, {}, 70),
+            ("X", 0, {}, 0),
+            ("Y", 1, {"signal": "odd"}, 70),
+            ("P", 1, {"kind": "odd"}, 70),
+            ("R", 1, {}, 70),
         ):
             with self.subTest(op=op, meta=meta):
                 steward = self.template.fork(role="steward")

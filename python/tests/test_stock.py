@@ -1,4 +1,5 @@
-"""The same app under Celery's own worker: events, stored results, fate of the message and lines of the log."""
+"""The same app under Celery's own worker: events, stored results, fate of the message, lines of the log."""
+
 import base64
 import json
 import os
@@ -74,9 +75,27 @@ class Stock:
         environment = {**os.environ, "TEST_REDIS": redis.url}
         with open(self.log, "w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "proj", "worker", "-c1", "-l", "INFO", "-n", "w1@here",
-                 "--without-gossip", "--without-mingle", "--without-heartbeat"],
-                cwd=folder.path, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+                [
+                    sys.executable,
+                    "-m",
+                    "celery",
+                    "-A",
+                    "proj",
+                    "worker",
+                    "-c1",
+                    "-l",
+                    "INFO",
+                    "-n",
+                    "w1@here",
+                    "--without-gossip",
+                    "--without-mingle",
+                    "--without-heartbeat",
+                ],
+                cwd=folder.path,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
             )
         self.channel = redis.client.pubsub()
         self.channel.psubscribe("/0.celeryev/*")
@@ -115,14 +134,23 @@ class Stock:
 
     def push(self, task_id: str, name: str, args: list) -> None:
         meta, body = message(name, *args, task_id=task_id)
-        self.redis.client.lpush("celery", json.dumps({
-            "body": base64.b64encode(body).decode(), "headers": meta["headers"],
-            "content-type": "application/json", "content-encoding": "utf-8",
-            "properties": {
-                **meta["properties"], "delivery_info": {"exchange": "", "routing_key": "celery"},
-                "body_encoding": "base64", "delivery_tag": task_id,
-            },
-        }))
+        self.redis.client.lpush(
+            "celery",
+            json.dumps(
+                {
+                    "body": base64.b64encode(body).decode(),
+                    "headers": meta["headers"],
+                    "content-type": "application/json",
+                    "content-encoding": "utf-8",
+                    "properties": {
+                        **meta["properties"],
+                        "delivery_info": {"exchange": "", "routing_key": "celery"},
+                        "body_encoding": "base64",
+                        "delivery_tag": task_id,
+                    },
+                }
+            ),
+        )
 
     def stop(self) -> None:
         self.channel.close()
