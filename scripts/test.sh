@@ -43,7 +43,20 @@ environments() {
     mkdir -p "$venvs" &&
         environment celery-5.7 'celery[redis]==5.7.0' 'flower==2.2.0' msgpack pyyaml brotli backports.zstd &&
         environment celery-5.6 'celery[redis]==5.6.*' 'kombu<5.7' msgpack pyyaml brotli zstandard &&
-        environment celery-5.4 'celery[redis]==5.4.*' 'kombu<5.5' 'redis<6' msgpack pyyaml brotli zstandard
+        environment celery-5.5 'celery[redis]==5.5.*' 'kombu<5.6' 'redis<6' &&
+        environment celery-5.4 'celery[redis]==5.4.*' 'kombu<5.5' 'redis<6' msgpack pyyaml brotli zstandard &&
+        environment celery-5.3 'celery[redis]==5.3.4' 'kombu==5.3.*' 'redis<5'
+}
+
+# The Python half of the worker, under each Celery that it is for; two at a time.
+python_tests() {
+    printf '%s\n' 5.3 5.4 5.5 5.6 5.7 | xargs -P 2 -I{} bash -c '
+        log="$0/python-{}.log"
+        if "$0/celery-{}/bin/python" -m unittest discover -s python/tests >"$log" 2>&1; then
+            echo "Celery {}: $(grep "^Ran " "$log")"
+        else
+            cat "$log"; echo "Celery {}: FAILED"; exit 1
+        fi' "$venvs"
 }
 
 case "${1:-}" in
@@ -76,6 +89,10 @@ cargo lint
 say "minimal features"
 cargo check --quiet -p celeriac --no-default-features --features sqlite
 cargo check --quiet -p celeriac-stores --no-default-features
+if [ -x "${venvs:-}/celery-5.7/bin/python" ] && have redis-server; then
+    say "Python children"
+    python_tests
+fi
 say "tests"
 cargo nextest run --workspace --all-features --profile "$profile"
 if have redis-server; then

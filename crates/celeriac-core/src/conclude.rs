@@ -162,11 +162,11 @@ fn settle_traced(run: &Run<'_>, traced: Traced) -> Conclusion {
             let fate = dead(run, DeadReason::Rejected, reason);
             return Conclusion { fate, plan, verdict: Verdict::Rejected { requeue: false } };
         }
-        TracedState::Revoked => Verdict::Revoked { terminated: false, expired: false },
+        TracedState::Revoked { terminated, expired } => Verdict::Revoked { terminated, expired },
     };
     let fate = match (&verdict, disposition) {
         (_, Disposition::Requeue) => Fate::Release { place: Place::Tail, attempt: None },
-        (Verdict::Failed(failure), _) => dead(run, failure.reason, failure.exception.summary()),
+        (Verdict::Failed(failure), _) => dead_of(run, failure),
         _ => Fate::Done,
     };
     Conclusion { fate, plan, verdict }
@@ -175,6 +175,18 @@ fn settle_traced(run: &Run<'_>, traced: Traced) -> Conclusion {
 fn dead(run: &Run<'_>, reason: DeadReason, detail: String) -> Fate {
     let attempt = Some(attempt(run, reason.as_str(), detail.clone()));
     Fate::Dead { reason, detail, attempt }
+}
+
+/// A failure, and the last words of a child that died of it.
+fn dead_of(run: &Run<'_>, failure: &Failure) -> Fate {
+    let mut fate = dead(run, failure.reason, failure.exception.summary());
+    if let (DeadReason::WorkerLost, Some(stderr)) = (failure.reason, &failure.traceback)
+        && let Fate::Dead { attempt: Some(attempt), .. } = &mut fate
+    {
+        let words = end_of(stderr, STDERR_IN_HISTORY);
+        attempt.detail = format!("{}\n{words}", attempt.detail);
+    }
+    fate
 }
 
 /// Back to its place, without blame.

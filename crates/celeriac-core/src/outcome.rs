@@ -74,8 +74,13 @@ pub enum TracedState {
         /// Why.
         reason: String,
     },
-    /// It found that it was revoked.
-    Revoked,
+    /// It was revoked.
+    Revoked {
+        /// While it ran.
+        terminated: bool,
+        /// It came too late.
+        expired: bool,
+    },
 }
 
 /// What Celery's rules make of a message that was run (`celery/worker/request.py`).

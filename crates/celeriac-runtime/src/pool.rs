@@ -11,6 +11,7 @@
 
 mod crew;
 mod kind;
+mod mortem;
 mod native;
 mod output;
 mod policy;
@@ -19,6 +20,7 @@ mod process;
 pub mod python;
 mod supervisor;
 
+pub(crate) use mortem::{End, PostMortem, Told};
 pub use native::{ChildTasks, Offer, Prepare, is_child, serve_child};
 pub use output::{Relay, Stream};
 pub use process::{CHILD_VARIABLE, Launch};
@@ -32,6 +34,7 @@ use kind::Kind;
 use native::Native;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -104,6 +107,10 @@ pub(crate) trait TaskPool: fmt::Debug + Send + Sync {
     /// After how many tasks a child ends.
     fn tasks_max(&self) -> Option<u64>;
 
+    /// Has the app told how a task ended that cannot tell it itself; `None` where nobody is told. An
+    /// error means that nobody was, or that nobody knows.
+    fn tell(&self, mortem: PostMortem) -> Option<BoxFuture<'static, io::Result<Told>>>;
+
     /// Ends all children: idle ones by themselves, others by force.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
@@ -142,7 +149,7 @@ impl Children {
                     memory_recycle: options.memory_recycle,
                     memory_max: options.memory_max,
                 };
-                let kind = python::Python { options };
+                let kind = python::Python::new(options);
                 Ok(Box::new(Pool::start(kind, bounds, python::run).await?))
             }
         }
@@ -199,6 +206,10 @@ impl<K: Kind> TaskPool for Pool<K> {
 
     fn tasks_max(&self) -> Option<u64> {
         self.crew.bounds.tasks_max
+    }
+
+    fn tell(&self, mortem: PostMortem) -> Option<BoxFuture<'static, io::Result<Told>>> {
+        K::tell(&self.crew, mortem)
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {

@@ -1,10 +1,12 @@
 //! What differs between pools of children: how a child comes to life and how it is spoken to.
 
-use super::crew::Held;
+use super::crew::{Crew, Held};
+use super::mortem::{PostMortem, Told};
 use super::output::{DRAIN, Output, Speaker};
 use super::policy::Killed;
 use super::process::Process;
 use celeriac_core::outcome::Outcome;
+use futures::future::BoxFuture;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -29,6 +31,17 @@ pub(super) trait Kind: fmt::Debug + Send + Sync + 'static {
 
     /// Tells an idle child to end; the channel stays open until it has.
     fn dismiss(&self, channel: &mut Self::Channel) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Has the app told how a task ended that cannot tell it itself; `None` where nobody is told.
+    fn tell(
+        _crew: &Arc<Crew<Self>>,
+        _mortem: PostMortem,
+    ) -> Option<BoxFuture<'static, io::Result<Told>>>
+    where
+        Self: Sized,
+    {
+        None
+    }
 
     /// Frees what a channel needs only while a task runs.
     fn rest(&self, channel: &mut Self::Channel);

@@ -11,22 +11,27 @@ mod hello;
 mod job;
 mod page;
 mod run;
+mod steward;
 mod template;
 
 pub use hello::{Backend, ConsumedQueue, Hello, LoadError, PythonTask};
 pub(super) use run::run;
 pub use template::Interpreter;
 
+use super::crew::Crew;
 use super::kind::{Born, Greeting, Kind};
+use super::mortem::{PostMortem, Told};
 use super::output::{Output, Relay, Voice};
 use super::policy::Killed;
 use celeriac_wire::Map;
 use frame::{FromChild, Order};
+use futures::future::BoxFuture;
 use job::Job;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use steward::Steward;
 use template::Template;
 use tokio::sync::Mutex;
 
@@ -101,13 +106,20 @@ impl fmt::Debug for PythonOptions {
 #[derive(Debug)]
 pub(super) struct Python {
     pub(super) options: PythonOptions,
+    steward: Steward,
 }
 
 impl Python {
+    pub(super) fn new(options: PythonOptions) -> Self {
+        Self { options, steward: Steward::default() }
+    }
+
     /// Forks a child; a template that has ended is started anew first.
-    async fn fork(
+    pub(super) async fn fork(
         &self,
+        role: &'static str,
         place: usize,
+        store: bool,
         descriptors: [OwnedFd; 4],
     ) -> io::Result<Arc<super::process::Process>> {
         let app = &self.options.app;
@@ -118,7 +130,7 @@ impl Python {
                 Template::start(&app.interpreter, &app.start).await.map_err(io::Error::other)?;
             *template = anew;
         }
-        template.fork(place, self.options.store_results, descriptors).await
+        template.fork(role, place, store, descriptors).await
     }
 }
 
@@ -135,7 +147,8 @@ impl Kind for Python {
         let (stderr, their_stderr) = io::pipe()?;
         let page = job.page.fd().try_clone_to_owned()?;
         let theirs = [theirs, page, their_stdout.into(), their_stderr.into()];
-        let process = self.fork(place, theirs).await?;
+        let store = self.options.store_results;
+        let process = self.fork("worker", place, store, theirs).await?;
         let voice = Voice::Relay(Arc::clone(&self.options.relay));
         match Output::new(process.pid(), [stdout.into(), stderr.into()], voice) {
             Ok(output) => Ok(Born { process, output: Arc::new(output), channel: job }),
@@ -157,6 +170,14 @@ impl Kind for Python {
 
     async fn dismiss(&self, channel: &mut Job) -> io::Result<()> {
         channel.send(Order::Quit, 0, &[], &[]).await
+    }
+
+    fn tell(
+        crew: &Arc<Crew<Self>>,
+        mortem: PostMortem,
+    ) -> Option<BoxFuture<'static, io::Result<Told>>> {
+        let crew = Arc::clone(crew);
+        Some(Box::pin(async move { crew.kind.steward.tell(&crew.kind, &mortem).await }))
     }
 
     fn rest(&self, _channel: &mut Job) {}

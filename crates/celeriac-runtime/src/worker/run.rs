@@ -1,10 +1,12 @@
 //! The worker's loop: turns what happens into events, and the machine's actions into deeds.
 
 mod house;
+mod mortem;
 mod strangers;
 mod words;
 
 use self::house::{host_of, keep_house, node_info};
+use self::mortem::Heard;
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
@@ -66,6 +68,8 @@ struct InFlight {
     abort: AbortHandle,
     ran: Ran,
     began: Duration,
+    /// Its hard limit.
+    limit: Option<Duration>,
 }
 
 struct Loop {
@@ -73,6 +77,8 @@ struct Loop {
     machine: Machine,
     tasks: JoinSet<Outcome>,
     by_task: BTreeMap<Id, Lease>,
+    /// Ends of which the app is told.
+    telling: JoinSet<Heard>,
     in_flight: BTreeMap<Lease, InFlight>,
     settler: mpsc::Sender<Request>,
     heartbeat: HeartbeatHandle,
@@ -211,6 +217,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         machine,
         tasks: JoinSet::new(),
         by_task: BTreeMap::new(),
+        telling: JoinSet::new(),
         in_flight: BTreeMap::new(),
         settler,
         heartbeat,
@@ -284,7 +291,8 @@ impl Loop {
         loop {
             let asked = *stop.borrow_and_update();
             self.perform(Event::Stop(asked)).await;
-            if self.machine.is_finished() && !matches!(look, Look::Fetching { .. }) {
+            let busy = matches!(look, Look::Fetching { .. }) || !self.telling.is_empty();
+            if self.machine.is_finished() && !busy {
                 return;
             }
             // A slot without a child fetches nothing.
@@ -333,6 +341,7 @@ impl Loop {
                         look = look.anew();
                     }
                 }
+                Some(Ok(heard)) = self.telling.join_next() => self.told(heard).await,
                 Some(ended) = self.tasks.join_next_with_id() => {
                     self.ended(ended).await;
                     self.idle_since = self.worker().clock.boot();
@@ -583,7 +592,8 @@ impl Loop {
         }
         let abort = self.tasks.spawn(run);
         self.by_task.insert(abort.id(), lease);
-        let task = InFlight { delivery, embed, cancellation, abort, ran, began };
+        let limit = start.hard;
+        let task = InFlight { delivery, embed, cancellation, abort, ran, began, limit };
         self.in_flight.insert(lease, task);
         reach(Step::Started);
     }
@@ -623,6 +633,12 @@ impl Loop {
 
     async fn conclude(&mut self, lease: Lease, outcome: Outcome) {
         let Some(task) = self.in_flight.remove(&lease) else { return };
+        if let Some((task, outcome)) = self.tell_of(task, outcome) {
+            self.conclude_task(task, outcome).await;
+        }
+    }
+
+    async fn conclude_task(&mut self, task: InFlight, outcome: Outcome) {
         let delivery = Arc::clone(&task.delivery);
         // What Celery's tracer did not follow up is followed up here.
         let unread = self.worker().registry.takes_bytes(&delivery.message)
@@ -636,7 +652,13 @@ impl Loop {
         self.settle(delivery, embed, conclusion, runtime).await;
     }
 
-    async fn refuse(&mut self, mut delivery: Delivery, body: &Body, refusal: Refusal) {
+    async fn refuse(&mut self, delivery: Delivery, body: &Body, refusal: Refusal) {
+        if let Some((delivery, refusal)) = self.tell_of_refused(delivery, refusal) {
+            self.refuse_natively(delivery, body, refusal).await;
+        }
+    }
+
+    async fn refuse_natively(&mut self, mut delivery: Delivery, body: &Body, refusal: Refusal) {
         // Such a message was not decoded: what hangs on it must be told all the same.
         let embed = match refusal {
             Refusal::Poison | Refusal::Lost => {

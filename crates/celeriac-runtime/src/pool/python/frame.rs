@@ -45,6 +45,8 @@ impl std::error::Error for FrameError {}
 pub(super) enum Order {
     /// Run this message.
     Run,
+    /// Tell the app how this message ended.
+    PostMortem,
     /// End.
     Quit,
 }
@@ -53,6 +55,7 @@ impl Order {
     fn letter(self) -> u8 {
         match self {
             Self::Run => b'R',
+            Self::PostMortem => b'P',
             Self::Quit => b'X',
         }
     }
@@ -225,7 +228,7 @@ impl Done {
                 let reason = self.exception.and_then(|raised| raised.repr).unwrap_or_default();
                 TracedState::Rejected { reason }
             }
-            "revoked" => TracedState::Revoked,
+            "revoked" => TracedState::Revoked { terminated: false, expired: false },
             other => return Err(FrameError::new(format!("the state {other:?}"))),
         };
         Ok(Traced { state, disposition, result })
@@ -258,6 +261,19 @@ fn failure(raised: Option<Raised>, traceback: Option<String>) -> Failure {
 /// The meta of an order to run a delivery. `delivery_info` has the four members of a task's request
 /// (celery 5.7.0 `worker/request.py` `Request.__init__`).
 pub(super) fn run_meta(delivery: &Delivery) -> Vec<u8> {
+    Value::Object(described(delivery)).to_bytes()
+}
+
+/// The meta of a post-mortem: the same, and how it ended.
+pub(super) fn mortem_meta(delivery: &Delivery, end: Map) -> Vec<u8> {
+    let mut meta = described(delivery);
+    for (name, value) in end.iter() {
+        meta.insert(name, value.clone());
+    }
+    Value::Object(meta).to_bytes()
+}
+
+fn described(delivery: &Delivery) -> Map {
     let message = &delivery.message;
     let info = message.properties.delivery_info();
     let priority = message.properties.as_map().get("priority").cloned();
@@ -272,14 +288,13 @@ pub(super) fn run_meta(delivery: &Delivery) -> Vec<u8> {
         ("priority", priority.unwrap_or(Value::Null)),
         ("redelivered", Value::from(delivery.redelivered)),
     ]);
-    Value::Object(Map::from([
+    Map::from([
         ("headers", Value::Object(message.headers.as_map().clone())),
         ("properties", Value::Object(message.properties.as_map().clone())),
         ("delivery_info", Value::Object(info)),
         ("content_type", Value::from(message.content_type.as_str())),
         ("content_encoding", Value::from(message.content_encoding.as_str())),
-    ]))
-    .to_bytes()
+    ])
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 /// A child that does not begin a task within this time is replaced.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a child is told again that its task is over its soft limit.
+const SIGNAL_EVERY: Duration = Duration::from_secs(1);
+
 /// Runs a delivery in a child. Dropping the future kills the child.
 pub(in crate::pool) fn run(
     crew: Arc<Crew<Python>>,
@@ -100,6 +103,7 @@ async fn converse(
         Err(_elapsed) => return Err(Break::Kill(Killed::Deaf).into()),
     }
     let (mut begun, mut told) = (false, false);
+    let mut again = tokio::time::interval(SIGNAL_EVERY);
     let mut result: Option<ResultMeta> = None;
     loop {
         tokio::select! {
@@ -132,6 +136,8 @@ async fn converse(
                     _ => return Err(Stop::Terminated),
                 }
             }
+            // Python can miss a signal that comes just before it waits; it heeds the first only.
+            _ = again.tick(), if told => process.signal(Signal::USR1),
             () = tokio::time::sleep_until(begin_by), if !begun => {
                 begun = job.page.read().is_ok_and(|status| status.running == tag || status.done >= tag);
                 if !begun {

@@ -44,6 +44,7 @@ pub struct Interpreter {
 
 /// A child that is to be forked.
 struct Fork {
+    role: &'static str,
     place: usize,
     store: bool,
     descriptors: [OwnedFd; 4],
@@ -121,6 +122,7 @@ impl Template {
     /// Forks a child: `descriptors` are its job socket, its page, its standard output and error.
     pub(super) async fn fork(
         &self,
+        role: &'static str,
         place: usize,
         store: bool,
         descriptors: [OwnedFd; 4],
@@ -128,7 +130,7 @@ impl Template {
         let (answer, forked) = oneshot::channel();
         let over = || io::Error::other("the template has ended");
         self.forks
-            .send(Fork { place, store, descriptors, answer })
+            .send(Fork { role, place, store, descriptors, answer })
             .await
             .map_err(|_closed| over())?;
         match tokio::time::timeout(FORK_PATIENCE, forked).await {
@@ -179,11 +181,11 @@ async fn serve(mut control: Control, mut requests: mpsc::Receiver<Fork>, process
         tokio::select! {
             // Cancel safe: the channel and the socket keep what they have; a frame is sent outside.
             request = requests.recv() => {
-                let Some(Fork { place, store, descriptors, answer }) = request else { break };
+                let Some(Fork { role, place, store, descriptors, answer }) = request else { break };
                 let frame = Value::Object(Map::from([
                     ("op", Value::from("fork")),
                     ("slot", Value::from(place as u64)),
-                    ("role", Value::from("worker")),
+                    ("role", Value::from(role)),
                     ("store", Value::from(store)),
                 ]));
                 let borrowed = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
@@ -234,6 +236,14 @@ fn hear(
             let taken = answer.is_some_and(|answer| answer.send(Ok(Arc::clone(&process))).is_ok());
             if !taken {
                 process.kill(Killed::Aborted);
+            }
+            Ok(())
+        }
+        // The system refuses to fork.
+        Some("exit") if pid == 0 => {
+            let place = number("slot").and_then(|slot| usize::try_from(slot).ok());
+            if let Some(answer) = place.and_then(|place| waiting.remove(&place)) {
+                let _gone = answer.send(Err(io::Error::other("the system refuses to fork")));
             }
             Ok(())
         }
