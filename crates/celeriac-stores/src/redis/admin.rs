@@ -212,7 +212,7 @@ async fn bury_lost(core: &Core, queue: &QueueName, count_max: u64) -> Result<u64
     let mut range = redis::cmd("LRANGE");
     let first = i64::try_from(count_max.min(1000)).unwrap_or(1);
     range.arg(core.keys.own(&format!("lost:{queue}"))).arg(-first).arg(-1);
-    let answer = core.link.call("look for messages of dead workers", &range).await?;
+    let answer = core.link.call("look for messages of lost workers", &range).await?;
     let Answer::Array(records) = answer else { return Ok(0) };
     let unit = |record| match record {
         Answer::BulkString(record) => lost_unit(core, queue, record),

@@ -74,11 +74,11 @@ pub(super) fn fetch(
         again |= look.moving;
     }
     candidates.sort_unstable();
-    let mut rows = lost_rows(connection, request)?;
+    let (lost, revokes) = any_lost_or_revoked(connection)?;
+    let mut rows = if lost { lost_rows(connection, request)? } else { Vec::new() };
     let left = request.count_max - rows.len();
     rows.extend(choose(&candidates, &lanes, &mut gate, &mut closed, left)?);
     gate.save(&closed)?;
-    let revokes = any_revoked(connection)?;
     let mut deliveries = Vec::with_capacity(rows.len());
     for row in rows {
         match lease(connection, context, request, row, revokes) {
@@ -105,15 +105,7 @@ pub(super) struct Fetched {
 
 /// The rows that are only to be set aside. They do not run, so neither pauses nor limits hold them.
 fn lost_rows(connection: &Connection, request: &FetchRequest) -> Result<Vec<i64>, StoreError> {
-    let fail = wrap("look for messages of dead workers");
-    let any: bool = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE state = 4)")
-        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-        .map_err(&fail)?;
     let mut rows = Vec::new();
-    if !any {
-        return Ok(rows);
-    }
     let queues: BTreeSet<&QueueName> = request.queues.iter().collect();
     for queue in queues {
         let left = (request.count_max - rows.len()) as i64;
@@ -124,7 +116,7 @@ fn lost_rows(connection: &Connection, request: &FetchRequest) -> Result<Vec<i64>
             .and_then(|mut statement| {
                 statement.query_map((queue.as_str(), left), |row| row.get(0))?.collect()
             })
-            .map_err(&fail)?;
+            .map_err(wrap("look for messages of lost workers"))?;
         rows.extend(found);
     }
     Ok(rows)
@@ -458,10 +450,13 @@ fn open_queues(rules: &Rules, queues: &[QueueName], turn: usize) -> Vec<QueueNam
     open
 }
 
-fn any_revoked(connection: &Connection) -> Result<bool, StoreError> {
+/// Two questions of every fetch in one: most of the time the answers are no.
+fn any_lost_or_revoked(connection: &Connection) -> Result<(bool, bool), StoreError> {
     connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM revoked)")
-        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM message WHERE state = 4), EXISTS (SELECT 1 FROM revoked)",
+        )
+        .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(wrap("read the revocations"))
 }
 
