@@ -134,6 +134,11 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
             let failure = Failure::permanent(ExceptionInfo::worker_lost(&reason));
             set_aside(run, DeadReason::WorkerLost, failure, sender)
         }
+        Outcome::Returned { begun: false, .. } => Conclusion {
+            fate: Fate::Release { place: Place::Head, attempt: None },
+            plan: Plan::default(),
+            verdict: Verdict::Returned,
+        },
         Outcome::Returned { reason, .. } => give_back(run, reason),
         Outcome::ChildLost(death) => lose_child(run, &death, sender),
         Outcome::Traced(traced) => settle_traced(run, *traced),

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How a task is run when its message does not say otherwise.
@@ -74,6 +75,8 @@ pub struct RunContext {
     pub trail: Trail,
     /// Results say what the task was called with.
     pub result_extended: bool,
+    /// Whether its body runs; until then it waits for a child.
+    pub begun: Arc<AtomicBool>,
 }
 
 /// What a message calls its task with, for results that say so.

@@ -107,6 +107,9 @@ pub(crate) trait TaskPool: fmt::Debug + Send + Sync {
     /// After how many tasks a child ends.
     fn tasks_max(&self) -> Option<u64>;
 
+    /// How many more runs than there are children may wait for one; they begin within milliseconds.
+    fn look_ahead(&self) -> usize;
+
     /// Has the app told how a task ended that cannot tell it itself; `None` where nobody is told. An
     /// error means that nobody was, or that nobody knows.
     fn tell(&self, mortem: PostMortem) -> Option<BoxFuture<'static, io::Result<Told>>>;
@@ -206,6 +209,10 @@ impl<K: Kind> TaskPool for Pool<K> {
 
     fn tasks_max(&self) -> Option<u64> {
         self.crew.bounds.tasks_max
+    }
+
+    fn look_ahead(&self) -> usize {
+        self.crew.kind.window().saturating_sub(1) * self.crew.count_ready()
     }
 
     fn tell(&self, mortem: PostMortem) -> Option<BoxFuture<'static, io::Result<Told>>> {

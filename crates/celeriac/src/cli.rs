@@ -206,7 +206,8 @@ impl App {
 fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     let flags = flags(&cli);
     let config = cli.config.as_deref();
-    let settings = Settings::load(app.program_settings(), flags.clone(), config)?;
+    let own = cli.app.as_ref().map(|_| Vec::new());
+    let settings = Settings::load_with_app(app.program_settings(), own, flags.clone(), config)?;
     let runs_app = cli.app.is_some() && matches!(cli.command, Command::Worker(_));
     let quiet = match cli.command {
         // Celery's worker is silent unless it is asked to speak.

@@ -39,8 +39,9 @@ pub struct Inputs {
     pub file: Option<(PathBuf, String)>,
     /// Settings that the program gives itself, by key: stronger than defaults only.
     pub program: Vec<(&'static str, String)>,
-    /// Settings of a Python application: our key, the value, Celery's name.
-    pub app: Vec<(&'static str, String, String)>,
+    /// Settings of a Python application: our key, the value, Celery's name. With one, results may be
+    /// kept anywhere: it stores them itself.
+    pub app: Option<Vec<(&'static str, String, String)>>,
     /// Settings given as flags, by key.
     pub flags: Vec<(&'static str, String)>,
 }
@@ -172,13 +173,13 @@ impl Settings {
         flags: Vec<(&'static str, String)>,
         path: Option<&Path>,
     ) -> Result<Self, ConfigError> {
-        Self::load_with_app(program, Vec::new(), flags, path)
+        Self::load_with_app(program, None, flags, path)
     }
 
     /// The same with the settings of a Python application, which are stronger than `celeriac.toml`.
     pub(crate) fn load_with_app(
         program: Vec<(&'static str, String)>,
-        app: Vec<(&'static str, String, String)>,
+        app: Option<Vec<(&'static str, String, String)>>,
         flags: Vec<(&'static str, String)>,
         path: Option<&Path>,
     ) -> Result<Self, ConfigError> {
@@ -221,7 +222,7 @@ impl Settings {
                 .iter()
                 .for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
         }
-        for (key, value, name) in &inputs.app {
+        for (key, value, name) in inputs.app.iter().flatten() {
             raw.set(key, value.clone(), Source::App { name: name.clone() });
         }
         if let Some((path, vars)) = &inputs.dotenv {
@@ -244,7 +245,7 @@ impl Settings {
         }
         let (routes, task_queues) =
             parsed.map(|file| (file.routes, file.task_queues)).unwrap_or_default();
-        Self::typed(&raw, routes, task_queues, warnings)
+        Self::typed(&raw, routes, task_queues, warnings, inputs.app.is_some())
     }
 
     fn typed(
@@ -252,6 +253,7 @@ impl Settings {
         routes: Setting<Vec<(String, Route)>>,
         task_queues: Setting<Vec<Binding>>,
         warnings: Vec<String>,
+        has_app: bool,
     ) -> Result<Self, ConfigError> {
         let broker_url = raw.parse("broker_url", value::text)?;
         let default_queue = raw.parse("default_queue", value::queue)?;
@@ -260,7 +262,7 @@ impl Settings {
             queues.value = vec![default_queue.value.clone()];
         }
         let settings = Self {
-            result_backend: result_backend(raw, &broker_url)?,
+            result_backend: result_backend(raw, &broker_url, has_app)?,
             broker_url,
             default_queue,
             queues,
@@ -465,8 +467,15 @@ impl Settings {
 }
 
 /// Results live in the store itself; another place is refused instead of ignored.
-fn result_backend(raw: &Raw, broker: &Setting<String>) -> Result<Setting<String>, ConfigError> {
+fn result_backend(
+    raw: &Raw,
+    broker: &Setting<String>,
+    has_app: bool,
+) -> Result<Setting<String>, ConfigError> {
     let given = raw.parse("result_backend", value::text_or_empty)?;
+    if has_app && !given.value.is_empty() {
+        return Ok(given);
+    }
     if given.value.is_empty() || given.value == broker.value {
         return Ok(Setting { value: broker.value.clone(), source: given.source });
     }

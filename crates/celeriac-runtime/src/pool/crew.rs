@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 /// A run waits so long for a child; then its message goes back. Only a child that died between a
 /// fetch and its run makes a run wait.
-const TAKE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const TAKE_PATIENCE: Duration = Duration::from_secs(2);
 /// A busy child that is stopped by a signal for so long is replaced.
 const STOPPED_PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a failed child's stderr an error shows.
@@ -201,6 +201,11 @@ impl<K: Kind> Crew<K> {
         self.ready.subscribe()
     }
 
+    /// The same, now.
+    pub(super) fn count_ready(&self) -> usize {
+        *self.ready.borrow()
+    }
+
     pub(super) fn startup(&self) -> watch::Receiver<Startup> {
         self.startup.subscribe()
     }
@@ -226,8 +231,12 @@ impl<K: Kind> Crew<K> {
 
     /// Takes an idle child: one that has few tasks left before others, so that it makes room for
     /// its successor; then the one used last, whose memory is warm. Cancel safe.
-    pub(super) async fn take(self: &Arc<Self>, speaker: &Speaker) -> Option<Held<K>> {
-        let deadline = Instant::now() + TAKE_PATIENCE;
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        speaker: &Speaker,
+        patience: Duration,
+    ) -> Option<Held<K>> {
+        let deadline = Instant::now() + patience;
         loop {
             let freed = self.freed.notified();
             if let Some(held) = self.try_take(speaker) {

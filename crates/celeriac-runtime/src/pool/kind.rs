@@ -32,6 +32,11 @@ pub(super) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// Tells an idle child to end; the channel stays open until it has.
     fn dismiss(&self, channel: &mut Self::Channel) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// How many runs to have at hand for each child, the present one included.
+    fn window(&self) -> usize {
+        1
+    }
+
     /// Has the app told how a task ended that cannot tell it itself; `None` where nobody is told.
     fn tell(
         _crew: &Arc<Crew<Self>>,

@@ -9,6 +9,7 @@ mod control;
 mod frame;
 mod hello;
 mod job;
+mod pace;
 mod page;
 mod run;
 mod steward;
@@ -27,6 +28,7 @@ use celeriac_wire::Map;
 use frame::{FromChild, Order};
 use futures::future::BoxFuture;
 use job::Job;
+use pace::Pace;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -107,11 +109,12 @@ impl fmt::Debug for PythonOptions {
 pub(super) struct Python {
     pub(super) options: PythonOptions,
     steward: Steward,
+    pace: Pace,
 }
 
 impl Python {
     pub(super) fn new(options: PythonOptions) -> Self {
-        Self { options, steward: Steward::default() }
+        Self { options, steward: Steward::default(), pace: Pace::default() }
     }
 
     /// Forks a child; a template that has ended is started anew first.
@@ -170,6 +173,10 @@ impl Kind for Python {
 
     async fn dismiss(&self, channel: &mut Job) -> io::Result<()> {
         channel.send(Order::Quit, 0, &[], &[]).await
+    }
+
+    fn window(&self) -> usize {
+        self.pace.window()
     }
 
     fn tell(

@@ -30,7 +30,7 @@ pub const MARK_AFTER: Duration = Duration::from_millis(50);
 /// with others; what has ended by then needs no mark.
 pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(5);
 /// How long a mark that could not be written waits for the next try.
-const MARK_PAUSE: Duration = Duration::from_millis(500);
+pub const MARK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a worker is asked to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,9 +176,10 @@ impl Machine {
         self.slots = slots;
     }
 
-    /// How many messages may be fetched now: the free slots.
-    pub fn free(&self) -> usize {
-        if self.stop == Stop::No { self.slots.saturating_sub(self.running.len()) } else { 0 }
+    /// How many messages may be fetched now: the free slots, and so many more to wait for one.
+    pub fn free(&self, ahead: usize) -> usize {
+        let places = self.slots.saturating_add(ahead);
+        if self.stop == Stop::No { places.saturating_sub(self.running.len()) } else { 0 }
     }
 
     /// Tells that a fetch begins: cancellations from now on may be for what it brings.
@@ -191,11 +192,11 @@ impl Machine {
         self.running.values().all(|run| !run.suspect)
     }
 
-    /// Marks could not be written: those of acknowledged messages are tried again.
-    pub fn unmarked(&mut self, started: &[Begun], now: Duration) {
+    /// Marks were not written: those of acknowledged messages are due again at this time.
+    pub fn unmarked(&mut self, started: &[Begun], again_at: Duration) {
         for begun in started.iter().filter(|begun| begun.acknowledged) {
             if let Some(run) = self.running.get_mut(&begun.lease) {
-                run.mark_at = Some(now + MARK_PAUSE);
+                run.mark_at = Some(again_at);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions};
 use super::ending::{Held, Ran, Shared, embed_of, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
-use super::machine::{Action, Event, Machine, Start};
+use super::machine::{ACKNOWLEDGE_AFTER, Action, Event, MARK_PAUSE, Machine, Start};
 use super::orders::Orders;
 use super::peers::{Peers, Wanted};
 use super::rates::OwnRates;
@@ -32,7 +32,7 @@ use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome};
-use celeriac_core::store::{Delivery, Fate, FetchRequest, Place, Plan, Store};
+use celeriac_core::store::{Begun, Delivery, Fate, FetchRequest, Place, Plan, Store};
 use celeriac_core::trail::Trail;
 use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::codec::{self, Accept};
@@ -41,7 +41,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -68,6 +68,8 @@ struct InFlight {
     abort: AbortHandle,
     ran: Ran,
     began: Duration,
+    /// Whether its body runs.
+    begun: Arc<AtomicBool>,
     /// Its hard limit.
     limit: Option<Duration>,
 }
@@ -408,7 +410,9 @@ impl Loop {
         }
         let active = self.machine.active();
         let outcomes = self.settler.capacity().saturating_sub(active);
-        self.machine.free().min(children.saturating_sub(active)).min(outcomes)
+        let ahead = self.pool.as_ref().map_or(0, |pool| pool.look_ahead());
+        let children = children.saturating_add(ahead).saturating_sub(active);
+        self.machine.free(ahead).min(children).min(outcomes)
     }
 
     fn fetch(&self, count_max: usize) -> BoxFuture<'static, Fetched> {
@@ -533,6 +537,15 @@ impl Loop {
                     drop(self.in_flight.remove(&lease));
                 }
                 Action::MarkStarted(started) => {
+                    let runs = |begun: &Begun| {
+                        let task = self.in_flight.get(&begun.lease);
+                        task.is_some_and(|task| task.begun.load(Ordering::Acquire))
+                    };
+                    let (started, waiting): (Vec<_>, Vec<_>) = started.into_iter().partition(runs);
+                    self.machine.unmarked(&waiting, now + ACKNOWLEDGE_AFTER);
+                    if started.is_empty() {
+                        continue;
+                    }
                     let marked = self.worker().store.mark_started(started.clone());
                     // It must not hold up the worker.
                     let answer = self.side_call(marked).await;
@@ -540,7 +553,7 @@ impl Loop {
                         tracing::debug!(%error, "cannot note that tasks run");
                     }
                     if !matches!(answer, Some(Ok(()))) {
-                        self.machine.unmarked(&started, now);
+                        self.machine.unmarked(&started, now + MARK_PAUSE);
                     }
                 }
                 Action::Return(leases) => self.give_back(leases).await,
@@ -566,7 +579,9 @@ impl Loop {
             hard_deadline: start.hard.map(|limit| now + limit),
             trail: Trail::default(),
             result_extended: handler.policy().result_extended,
+            begun: Arc::new(AtomicBool::new(!handler.takes_bytes())),
         };
+        let begun = Arc::clone(&context.begun);
         let ran = Ran { started_at, trail: context.trail.clone() };
         let embed = start.body.embed.clone();
         *self.totals.entry(name.to_owned()).or_default() += 1;
@@ -593,7 +608,7 @@ impl Loop {
         let abort = self.tasks.spawn(run);
         self.by_task.insert(abort.id(), lease);
         let limit = start.hard;
-        let task = InFlight { delivery, embed, cancellation, abort, ran, began, limit };
+        let task = InFlight { delivery, embed, cancellation, abort, ran, began, begun, limit };
         self.in_flight.insert(lease, task);
         reach(Step::Started);
     }

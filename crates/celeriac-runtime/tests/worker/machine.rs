@@ -113,12 +113,12 @@ fn terminated(row: i64) -> Event {
 #[test]
 fn a_task_takes_a_slot_until_it_ends() {
     let mut bench = Bench::new(3);
-    assert_eq!((bench.0.free(), bench.0.active()), (3, 0));
+    assert_eq!((bench.0.free(0), bench.0.active()), (3, 0));
     assert_eq!(bench.at(0, Event::Fetched(vec![delivery(1), delivery(2)])), "start 1, start 2");
-    assert_eq!((bench.0.free(), bench.0.active()), (1, 2));
+    assert_eq!((bench.0.free(0), bench.0.active()), (1, 2));
     assert_eq!(bench.ends(5, 1, success()), "settle 1 success");
     assert_eq!(bench.ends(6, 2, failure()), "settle 2 ValueError()");
-    assert_eq!((bench.0.free(), bench.0.active()), (3, 0));
+    assert_eq!((bench.0.free(0), bench.0.active()), (3, 0));
     assert_eq!(bench.ends(7, 2, success()), "", "a run ends once");
     assert!(!bench.0.is_finished(), "a worker without work waits for more");
     assert_eq!(bench.next(), None);
@@ -149,7 +149,7 @@ fn what_is_refused_takes_no_slot() {
     ];
     let expected = "refuse 1 revoked, meet 2, refuse 3 poison, start 4, refuse 5 lost";
     assert_eq!(bench.at(0, Event::Fetched(deliveries)), expected);
-    assert_eq!(bench.0.free(), 1);
+    assert_eq!(bench.0.free(0), 1);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_suspect_runs_beside_no_other_suspect() {
     suspect.suspicion = Suspicion { seen: 2, counted: 0 };
     bench.at(0, Event::Fetched(vec![suspect, delivery(2)]));
     assert!(!bench.0.takes_suspects());
-    assert_eq!(bench.0.free(), 2, "innocent tasks go on");
+    assert_eq!(bench.0.free(0), 2, "innocent tasks go on");
     bench.ends(1, 2, success());
     assert!(!bench.0.takes_suspects());
     bench.ends(2, 1, success());
@@ -272,7 +272,7 @@ fn a_grace_lets_tasks_finish_and_then_interrupts_them() {
     let mut bench = Bench::running(1..=3);
     bench.tick(50);
     assert_eq!(bench.at(1000, Event::Stop(Stop::Grace)), "");
-    assert_eq!((bench.0.free(), bench.0.is_finished()), (0, false));
+    assert_eq!((bench.0.free(0), bench.0.is_finished()), (0, false));
     assert_eq!(bench.at(1001, Event::Fetched(vec![delivery(8), delivery(9)])), "return 8 9");
     assert_eq!(bench.ends(2000, 1, success()), "settle 1 success");
     assert_eq!(bench.at(3000, Event::Stop(Stop::Grace)), "", "asking twice does not prolong it");
@@ -342,7 +342,7 @@ fn nothing_of_a_lost_lease_is_settled() {
         assert_eq!(bench.next(), None, "there is nothing left to wait for");
         assert_eq!(bench.ends(101, 1, outcome.clone()), "forget 1");
         assert_eq!(bench.ends(101, 2, outcome), "forget 2");
-        assert_eq!(bench.0.free(), 8, "it works on under a new lease");
+        assert_eq!(bench.0.free(0), 8, "it works on under a new lease");
         assert_eq!(bench.at(200, Event::Fetched(vec![delivery(3)])), "start 3");
     }
 }

@@ -42,7 +42,7 @@ mod on_linux {
         ) -> Result<Settings, Failed> {
             let hello = self.0.hello();
             let own = python::app_settings(hello);
-            let settings = Settings::load_with_app(program, own, flags, config)?;
+            let settings = Settings::load_with_app(program, Some(own), flags, config)?;
             Ok(settings.with_task_queues(python::bindings(hello)?))
         }
     }

@@ -22,6 +22,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -376,6 +377,7 @@ impl Child {
             hard_deadline: hard.map(|left| now + left),
             trail,
             result_extended: handler.policy().result_extended,
+            begun: Arc::new(AtomicBool::new(true)),
         };
         let running = AssertUnwindSafe(async { handler.run(context, body).await }).catch_unwind();
         match running.await {

@@ -4,7 +4,7 @@ use super::Native;
 use super::channel::Channel;
 use super::frame::{self, FromChild, ToChild};
 use crate::handler::RunContext;
-use crate::pool::crew::Crew;
+use crate::pool::crew::{Crew, TAKE_PATIENCE};
 use crate::pool::kind::{Break, lost};
 use crate::pool::output::Speaker;
 use crate::pool::policy::Killed;
@@ -32,7 +32,7 @@ async fn run_in(crew: Arc<Crew<Native>>, context: RunContext) -> Outcome {
         task_id: headers.id().unwrap_or_default().to_owned(),
         task: headers.task().unwrap_or_default().to_owned(),
     };
-    let Some(mut held) = crew.take(&speaker).await else {
+    let Some(mut held) = crew.take(&speaker, TAKE_PATIENCE).await else {
         return Outcome::Returned {
             reason: "no child was ready to run it".to_owned(),
             begun: false,

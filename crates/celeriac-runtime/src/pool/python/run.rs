@@ -15,12 +15,16 @@ use celeriac_wire::{ExceptionInfo, ResultMeta, State, Value};
 use futures::future::BoxFuture;
 use rustix::process::Signal;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// A child that does not begin a task within this time is replaced.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A run that finds no child within this time goes back to its queue: those at work have got long
+/// tasks, or there are none.
+const CHILD_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a child is told again that its task is over its soft limit.
 const SIGNAL_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,16 +42,19 @@ async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
         task_id: headers.id().unwrap_or_default().to_owned(),
         task: headers.task().unwrap_or_default().to_owned(),
     };
-    let Some(mut held) = crew.take(&speaker).await else {
+    let Some(mut held) = crew.take(&speaker, CHILD_PATIENCE).await else {
         return Outcome::Returned {
             reason: "no child was ready to run it".to_owned(),
             begun: false,
         };
     };
     let (tag, process) = (held.run, Arc::clone(&held.process));
+    context.begun.store(true, Ordering::Release);
+    let begins = Instant::now();
     let Some(job) = held.channel.as_mut() else { return Outcome::Interrupted };
     match converse(job, &process, &context, tag).await {
         Ok((outcome, leaves)) => {
+            crew.kind.pace.note(begins.elapsed());
             if leaves {
                 held.let_go();
             } else {

@@ -74,6 +74,10 @@ print(group(add.s(n, n) for n in range(5))().get(timeout=20))
 print(chord([add.s(n, n) for n in range(5)], total.s())().get(timeout=20))
 ";
 
+/// What every caller is told.
+const SAID: &str = "5\nours@test celery\nfailed no rows\n2\ndone\nstopped\n\
+                    TimeLimitExceeded TimeLimitExceeded(0.5,)\n13\n[0, 2, 4, 6, 8]\n20\n";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_knows_nothing_of_celeriac_runs() {
     let redis = redis_or_skip!();
@@ -81,7 +85,49 @@ async fn an_app_that_knows_nothing_of_celeriac_runs() {
     let scene = Scene::new(redis, &python, APP);
     let worker = scene.worker("ours", &["-c", "2"]).await;
     let said = scene.app.script(CALLS).await;
-    let expected = "5\nours@test celery\nfailed no rows\n2\ndone\nstopped\n\
-                    TimeLimitExceeded TimeLimitExceeded(0.5,)\n13\n[0, 2, 4, 6, 8]\n20\n";
-    assert_eq!(said, expected, "its log:\n{}", worker.log());
+    assert_eq!(said, SAID, "its log:\n{}", worker.log());
+}
+
+/// Messages that will not run, and a run that is terminated.
+const REVOKED: &str = r"
+from celery.exceptions import TaskRevokedError
+from proj import app, add, hard
+def end(result):
+    try:
+        return result.get(timeout=20)
+    except TaskRevokedError as error:
+        return error
+print(end(add.apply_async((1, 1), expires=-1)))
+waiting = add.apply_async((1, 1), countdown=600)
+waiting.revoke()
+print(end(waiting))
+running = hard.apply_async(time_limit=600)
+while not app.control.inspect().active()['ours@test']:
+    pass
+running.revoke(terminate=True)
+print(end(running))
+print(end(add.delay(2, 3)))
+";
+
+/// Children and the steward store them, through the app's own backend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_may_be_kept_somewhere_else() {
+    let redis = redis_or_skip!();
+    let python = celery_or_skip!();
+    let more = format!(
+        "app.conf.result_backend = os.environ['URL'].rsplit('/', 1)[0] + '/1'\n{APP}\n\
+         from celery.signals import task_revoked\n\
+         @task_revoked.connect\n\
+         def note(**kwargs):\n    app.backend.client.incr('revoked')\n"
+    );
+    let scene = Scene::new(redis, &python, &more);
+    let worker = scene.worker("ours", &["-c", "2"]).await;
+    let said = scene.app.script(CALLS).await;
+    assert_eq!(said, SAID, "its log:\n{}", worker.log());
+    let said = scene.app.script(REVOKED).await;
+    assert_eq!(said, "expired\nrevoked\nterminated\n5\n", "its log:\n{}", worker.log());
+    // A receiver of Celery's main process has heard of all three.
+    let mut results = scene.redis.connect().await;
+    results.call(&["SELECT", "1"]).await.unwrap();
+    assert_eq!(results.call(&["GET", "revoked"]).await.unwrap().text(), "3");
 }
