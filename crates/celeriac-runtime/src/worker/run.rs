@@ -1,11 +1,13 @@
 //! The worker's loop: turns what happens into events, and the machine's actions into deeds.
 
 mod house;
+mod look;
 mod mortem;
 mod strangers;
 mod words;
 
 use self::house::{host_of, keep_house, node_info};
+use self::look::{Fetched, Look};
 use self::mortem::Heard;
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
@@ -114,45 +116,6 @@ struct Loop {
     /// A newer program has changed the store: nothing can be written by this one.
     outdated: Option<StoreError>,
     report: WorkerReport,
-}
-
-type Fetched = Result<Vec<Delivery>, StoreError>;
-
-/// How the worker looks for messages while it has free slots.
-enum Look {
-    /// At once.
-    Now,
-    /// The store is asked; `seen` is its count of changes before, `losses` how often the leases
-    /// had been lost.
-    Fetching { seen: u64, losses: u64, answer: BoxFuture<'static, Fetched> },
-    /// There was nothing: when something changes, or at this time.
-    Waiting { seen: u64, until: tokio::time::Instant },
-    /// The store failed, or all that came was for others: at this time.
-    Paused { until: tokio::time::Instant },
-}
-
-impl Look {
-    /// More may be fetched than when nothing was found.
-    fn anew(self) -> Self {
-        if matches!(self, Self::Waiting { .. }) { Self::Now } else { self }
-    }
-
-    /// The answer of a fetch, or `None` when a wait is over; never, while nothing is looked for.
-    async fn next(&mut self, store: &dyn Store) -> Option<(u64, u64, Fetched)> {
-        match self {
-            Self::Fetching { seen, losses, answer } => Some((*seen, *losses, answer.await)),
-            Self::Waiting { seen, until } => {
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
-                store.wait_change(*seen, left).await;
-                None
-            }
-            Self::Paused { until } => {
-                tokio::time::sleep_until(*until).await;
-                None
-            }
-            Self::Now => std::future::pending().await,
-        }
-    }
 }
 
 pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
@@ -581,7 +544,7 @@ impl Loop {
             result_extended: handler.policy().result_extended,
             begun: Arc::new(AtomicBool::new(!handler.takes_bytes())),
         };
-        let begun = Arc::clone(&context.begun);
+        let runs = Arc::clone(&context.begun);
         let ran = Ran { started_at, trail: context.trail.clone() };
         let embed = start.body.embed.clone();
         *self.totals.entry(name.to_owned()).or_default() += 1;
@@ -608,7 +571,8 @@ impl Loop {
         let abort = self.tasks.spawn(run);
         self.by_task.insert(abort.id(), lease);
         let limit = start.hard;
-        let task = InFlight { delivery, embed, cancellation, abort, ran, began, begun, limit };
+        let task =
+            InFlight { delivery, embed, cancellation, abort, ran, began, begun: runs, limit };
         self.in_flight.insert(lease, task);
         reach(Step::Started);
     }

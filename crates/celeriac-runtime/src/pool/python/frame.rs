@@ -265,7 +265,7 @@ pub(super) fn run_meta(delivery: &Delivery) -> Vec<u8> {
 }
 
 /// The meta of a post-mortem: the same, and how it ended.
-pub(super) fn mortem_meta(delivery: &Delivery, end: Map) -> Vec<u8> {
+pub(super) fn mortem_meta(delivery: &Delivery, end: &Map) -> Vec<u8> {
     let mut meta = described(delivery);
     for (name, value) in end.iter() {
         meta.insert(name, value.clone());

@@ -88,7 +88,7 @@ impl Seated {
     async fn tell(&mut self, mortem: &PostMortem) -> io::Result<Told> {
         self.tag += 1;
         let more = members(mortem);
-        let meta = frame::mortem_meta(&mortem.delivery, more);
+        let meta = frame::mortem_meta(&mortem.delivery, &more);
         self.job.send(Order::PostMortem, self.tag, &meta, &mortem.delivery.message.body).await?;
         match self.job.next().await? {
             Some(FromChild::Done { tag, done }) if tag == self.tag => {

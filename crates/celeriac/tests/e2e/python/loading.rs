@@ -6,7 +6,6 @@ use tokio::process::Command;
 
 /// What `celeriac -A <app> worker` says, and its exit code.
 async fn refused(folder: &Path, python: &Path, app: &str) -> (i32, String) {
-    #[expect(clippy::disallowed_methods, reason = "the program under test")]
     let mut command = Command::new(env!("CARGO_BIN_EXE_celeriac"));
     command.current_dir(folder).arg("-A").arg(app).arg("--python").arg(python).arg("worker");
     let output = command.kill_on_drop(true).output().await.unwrap();
