@@ -261,7 +261,9 @@ impl Loop {
                 return;
             }
             // A slot without a child fetches nothing.
-            let room = self.room(*children.borrow_and_update());
+            let ready = *children.borrow_and_update();
+            // Not in one line: the borrow would last, and asking the pool once more waits for it.
+            let room = self.room(ready);
             if matches!(look, Look::Now) && room > 0 {
                 let worker = self.worker();
                 let (boot, times) = (worker.clock.boot(), worker.options.lease_times);
