@@ -16,6 +16,8 @@ mod redis;
 mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod turn;
 
 pub use connect::{Resources, connect, exists, redacted};
 #[cfg(feature = "redis")]

@@ -32,6 +32,7 @@ mod view;
 mod walk;
 
 use crate::Resources;
+use crate::turn::Turn;
 use address::Address;
 use async_trait::async_trait;
 use bell::Bell;
@@ -57,7 +58,7 @@ use pack::Pack;
 use redis::Value as Answer;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ impl Core {
 #[derive(Debug)]
 pub struct RedisStore {
     core: Arc<Core>,
-    turn: AtomicUsize,
+    turn: Turn,
 }
 
 impl RedisStore {
@@ -234,7 +235,7 @@ impl RedisStore {
             unique_cursor: AtomicU64::new(0),
             restored_at: AtomicI64::new(0),
         };
-        Ok(Self { core: Arc::new(core), turn: AtomicUsize::new(0) })
+        Ok(Self { core: Arc::new(core), turn: Turn::default() })
     }
 }
 
@@ -249,10 +250,11 @@ impl Broker for RedisStore {
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let lists = request.queues.iter().flat_map(|queue| self.core.keys.lists(queue));
         self.core.bell.watch_lists(lists);
-        fetch::fetch(&self.core, &request, turn).await
+        let fetched = fetch::fetch(&self.core, &request, &self.turn).await?;
+        self.turn.served(&fetched);
+        Ok(fetched)
     }
 
     async fn return_strays(&self, node: NodeId, known: Vec<Lease>) -> Result<u64, StoreError> {

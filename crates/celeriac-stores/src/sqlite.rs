@@ -26,6 +26,7 @@ mod unique;
 mod view;
 mod writer;
 
+use crate::turn::Turn;
 use async_trait::async_trait;
 use bell::{Bell, Listener, Stroke};
 use celeriac_core::dead::DeadLetter;
@@ -46,7 +47,6 @@ use open::Files;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -105,7 +105,7 @@ pub struct SqliteStore {
     bell: Bell,
     /// Rung when the events file changed: requests, replies, events.
     news: Bell,
-    turn: AtomicUsize,
+    turn: Arc<Turn>,
     location: String,
     files: Option<Files>,
     _listener: Option<Listener>,
@@ -168,7 +168,7 @@ impl SqliteStore {
             event_reader: Arc::new(Reader::file(files.events.clone())),
             bell,
             news,
-            turn: AtomicUsize::new(0),
+            turn: Arc::default(),
             location: format!("sqlite://{}", path.display()),
             files: Some(files),
             _listener: Some(listener),
@@ -210,7 +210,7 @@ impl SqliteStore {
             event_reader: Arc::new(Reader::Shared(events)),
             bell,
             news,
-            turn: AtomicUsize::new(0),
+            turn: Arc::default(),
             location: "memory://".to_owned(),
             files: None,
             _listener: None,
@@ -320,10 +320,11 @@ impl Broker for SqliteStore {
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = Arc::clone(&self.turn);
         reach(Step::FetchBegins);
         let fetched = self.write("fetch", Relaxed, move |connection, context| {
-            let fetched = fetch::fetch(connection, context, &request, turn)?;
+            let fetched = fetch::fetch(connection, context, &request, &turn)?;
+            turn.served(&fetched.deliveries);
             reach_if(!fetched.deliveries.is_empty(), Step::FetchWritten);
             Ok(fetched)
         });

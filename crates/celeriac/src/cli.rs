@@ -259,7 +259,7 @@ fn flags(cli: &Cli) -> Vec<(&'static str, String)> {
     add("log_format", &cli.log_format);
     add("python", &cli.python);
     if let Command::Worker(args) = &cli.command {
-        args.flags(&mut flags);
+        args.flags(&mut flags, cli.app.is_some());
     }
     flags
 }

@@ -63,10 +63,12 @@ pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, L
 fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
     let given = |setting: &crate::config::Setting<String>| {
         // What the app itself says is stronger than these.
-        let weaker = matches!(
-            setting.source,
-            Source::Default | Source::Program | Source::File { .. } | Source::App { .. }
-        );
+        let weaker = match &setting.source {
+            Source::Default | Source::Program | Source::File { .. } | Source::App { .. } => true,
+            // Applications use it for other things too.
+            Source::Env { name } | Source::DotEnv { name, .. } => name == "REDIS_URL",
+            _ => false,
+        };
         if weaker { Value::Null } else { Value::from(setting.value.as_str()) }
     };
     let queues = if settings.queues.is_default() {

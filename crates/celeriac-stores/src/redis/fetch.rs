@@ -8,6 +8,7 @@ use super::packet::{Packet, RecordHead, key_of, lane_name, split};
 use super::script::FETCH;
 use super::{Core, micros_to_time};
 use crate::rules::Rules;
+use crate::turn::Turn;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::store::{Delivery, FetchRequest, Place, Plan, TaskCap};
@@ -45,7 +46,7 @@ enum Sorted {
 pub(super) async fn fetch(
     core: &Core,
     request: &FetchRequest,
-    turn: usize,
+    turn: &Turn,
 ) -> Result<Vec<Delivery>, StoreError> {
     let mut deliveries = Vec::new();
     if request.queues.is_empty() || request.count_max == 0 {
@@ -61,7 +62,7 @@ pub(super) async fn fetch(
     let mut races = 0;
     let mut caps = request.caps.clone();
     for round in 0.. {
-        let queues = open_queues(&rules.1, &request.queues, turn);
+        let queues = turn.order(open_queues(&rules.1, &request.queues));
         let left = request.count_max - deliveries.len();
         if left == 0 {
             break;
@@ -130,17 +131,14 @@ pub(super) async fn fetch(
     Ok(deliveries)
 }
 
-/// The queues of this turn that nothing pauses, each once.
-fn open_queues(rules: &Rules, queues: &[QueueName], turn: usize) -> Vec<QueueName> {
+/// The queues that nothing pauses, each once.
+fn open_queues(rules: &Rules, queues: &[QueueName]) -> Vec<QueueName> {
     let mut seen = BTreeSet::new();
-    let mut open: Vec<QueueName> = queues
+    queues
         .iter()
         .filter(|queue| !rules.stops_queue(queue.as_str()) && seen.insert((*queue).clone()))
         .cloned()
-        .collect();
-    let len = open.len().max(1);
-    open.rotate_left(turn % len);
-    open
+        .collect()
 }
 
 /// What one call of the script took.

@@ -14,6 +14,7 @@ use super::rules;
 use super::settle::set_aside;
 use super::unique::{UNTIL_TAKEN, unlock};
 use crate::rules::Rules;
+use crate::turn::Turn;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, Suspicion};
 use celeriac_core::record::Recorder;
@@ -50,7 +51,7 @@ pub(super) fn fetch(
     connection: &Connection,
     context: &Context,
     request: &FetchRequest,
-    turn: usize,
+    turn: &Turn,
 ) -> Result<Fetched, StoreError> {
     check_alive(connection, request)?;
     promote_due(connection, context)?;
@@ -61,7 +62,7 @@ pub(super) fn fetch(
     let mut closed = Vec::new();
     let mut candidates = Vec::new();
     let mut again = false;
-    for (place, queue) in open_queues(&rules, &request.queues, turn).iter().enumerate() {
+    for (place, queue) in turn.order(open_queues(&rules, &request.queues)).iter().enumerate() {
         let caps = &request.caps[..];
         let count = request.count_max;
         let mut look =
@@ -435,19 +436,14 @@ fn promote_due(connection: &Connection, context: &Context) -> Result<(), StoreEr
     Ok(())
 }
 
-/// The queues that are not paused, beginning with another one each turn.
-fn open_queues(rules: &Rules, queues: &[QueueName], turn: usize) -> Vec<QueueName> {
+/// The queues that are not paused.
+fn open_queues(rules: &Rules, queues: &[QueueName]) -> Vec<QueueName> {
     let mut named = BTreeSet::new();
-    let mut open: Vec<_> = queues
+    queues
         .iter()
         .filter(|queue| !rules.stops_queue(queue.as_str()) && named.insert(queue.as_str()))
         .cloned()
-        .collect();
-    if !open.is_empty() {
-        let by = turn % open.len();
-        open.rotate_left(by);
-    }
-    open
+        .collect()
 }
 
 /// Two questions of every fetch in one: most of the time the answers are no.

@@ -7,6 +7,8 @@ use super::output::span;
 use crate::app::App;
 use crate::worker::WorkerBuilder;
 #[cfg(target_os = "linux")]
+use celeriac_core::ErrorKind;
+#[cfg(target_os = "linux")]
 use celeriac_runtime::pool::python::Hello;
 use celeriac_runtime::{StopHandle, Worker};
 use clap::Args;
@@ -14,6 +16,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "Examples:
@@ -80,6 +84,12 @@ pub(super) struct WorkerArgs {
     /// With -P process: a child that holds more memory is killed, e.g. 500MB
     #[arg(long, value_name = "SIZE")]
     child_memory_max: Option<String>,
+    /// Celery's; a worker of ours holds what it runs, and a little more while its tasks are short
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    prefetch_multiplier: Option<u32>,
+    /// Celery's; fair is what a worker of ours always is
+    #[arg(short = 'O', value_name = "PROFILE", hide_short_help = true)]
+    optimization: Option<String>,
     /// End when nothing was ready for this long
     #[arg(long, value_name = "TIME")]
     stop_when_idle: Option<humantime::Span>,
@@ -103,15 +113,21 @@ mod humantime {
 
 impl WorkerArgs {
     /// The flags that are settings, by their key.
-    pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String)>) {
+    pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String)>, of_app: bool) {
+        // One child at a time is what Celery's `solo` does, and a child that dies takes nobody with it.
+        let solo = of_app && self.pool.as_deref() == Some("solo");
+        let (one, none) = (Some("1".to_owned()), None);
+        let concurrency = if solo { &one } else { &self.concurrency };
+        // Native pools have other names.
+        let pool = if of_app { &none } else { &self.pool };
         let given = [
             ("queues", &self.queues),
-            ("concurrency", &self.concurrency),
+            ("concurrency", concurrency),
             ("node_name", &self.hostname),
             ("grace", &self.grace),
             ("soft_time_limit", &self.soft_time_limit),
             ("time_limit", &self.time_limit),
-            ("pool", &self.pool),
+            ("pool", pool),
             ("max_tasks_per_child", &self.max_tasks_per_child),
             ("max_memory_per_child", &self.max_memory_per_child.as_deref().map(kib)),
             ("child_memory_max", &self.child_memory_max),
@@ -184,8 +200,17 @@ async fn serve(worker: Worker) -> Result<ExitCode, Failed> {
 /// Runs the worker of a Python application.
 #[cfg(target_os = "linux")]
 async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
+    let asked = args.pool.as_deref().unwrap_or("prefork");
+    if !matches!(asked, "prefork" | "process" | "processes" | "solo") {
+        return Err(Failed::usage(format!(
+            "-P {asked}: this version runs Celery apps in prefork children only"
+        ))
+        .hint("leave -P out, or keep `celery worker` for the queues that need this pool"));
+    }
     let worker = builder(&session.app, &args).python(loaded.0.clone()).build().await?;
     app_banner(session, loaded.0.hello());
+    wait_for_broker(session).await?;
+    tracing::info!("{} ready.", loaded.0.hello().hostname);
     serve(worker).await
 }
 
@@ -237,8 +262,37 @@ fn app_banner(session: &Session, hello: &Hello) {
         lease = span(settings.lease_expiry.value),
         "celeriac runs this worker"
     );
-    tracing::info!("Connected to {}", celeriac_stores::redacted(&settings.broker_url.value));
-    tracing::info!("{} ready.", hello.hostname);
+}
+
+/// Waits until the broker answers, as Celery's worker does (`broker_connection_retry_on_startup`).
+#[cfg(target_os = "linux")]
+async fn wait_for_broker(session: &Session) -> Result<(), Failed> {
+    /// Celery's `broker_connection_max_retries`.
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_secs(2);
+    const PAUSE_MAX: Duration = Duration::from_secs(32);
+    let settings = session.app.settings();
+    let url = celeriac_stores::redacted(&settings.broker_url.value);
+    let store = session.app.store().await?;
+    for number in 1..=TRIES {
+        match store.queues().await {
+            Ok(_) => {
+                tracing::info!("Connected to {url}");
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable && number < TRIES => {
+                let pause = (PAUSE * number).min(PAUSE_MAX);
+                let seconds = pause.as_secs_f64();
+                tracing::error!(
+                    "consumer: Cannot connect to {url}: {error}. Trying again in {seconds:.2} \
+                     seconds... ({number}/{TRIES})"
+                );
+                tokio::time::sleep(pause).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Replaces this process by a fresh one with the same arguments and the same process id: whoever
