@@ -105,7 +105,8 @@ def document(label, result, hide=("traceback",)):
     """Says the stored result as other programs read it."""
     stored = result.backend.get(result.backend.get_key_for_task(result.id))
     said = {key: ("<hidden>" if value and key in hide else value)
-            for key, value in json.loads(stored).items()}
+            for key, value in json.loads(stored).items()
+            if key != "celeriac"}  # celeriac adds one member of its own, which Celery passes over
     say(f"{label}:", said)
 
 
@@ -129,9 +130,9 @@ class Worker:
 
     def start(self, **variables):
         # Until celeriac takes a result backend of its own, only Python hears of it (sitecustomize).
-        ours = {**os.environ, "SEED_RESULT_BACKEND": os.environ.get("CELERY_RESULT_BACKEND", "")}
-        if self.kind == "celeriac":
-            ours.pop("CELERY_RESULT_BACKEND", None)
+        ours = dict(os.environ)
+        if self.kind == "celeriac" and ours["CELERY_RESULT_BACKEND"] != ours["CELERY_BROKER_URL"]:
+            ours["SEED_RESULT_BACKEND"] = ours.pop("CELERY_RESULT_BACKEND")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self.argv, env={**ours, **variables}, stdin=subprocess.DEVNULL, stdout=log,
@@ -172,7 +173,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(app, *arguments, kinds=None):
+def workers(app, *arguments, kinds=None, any_code=False):
     """The workers of this mode, ready; at the end they must stop by TERM with code 0."""
     started = [
         Worker(app, kind, number, *arguments) for number, kind in enumerate(kinds or MODES[MODE], 1)]
@@ -184,13 +185,13 @@ def workers(app, *arguments, kinds=None):
         yield started
     finally:
         codes = [worker.stop() for worker in started]
-    if codes != [0] * len(codes):
+    if any(codes) and not any_code:
         raise AssertionError(f"workers ended with {codes}")
 
 
 def inspect(app):
     """Asks all workers of this mode; their answers are waited for, not a time."""
-    return app.control.inspect(timeout=10, limit=len(MODES[MODE]))
+    return app.control.inspect(timeout=10, limit=len(Worker.running) or 1)
 
 
 def first_log():

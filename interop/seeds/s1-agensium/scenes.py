@@ -86,9 +86,21 @@ def progress_while_it_runs():
         say("row", row(task_id))
         document("document", result)
         (task,) = [task for tasks in kit.inspect(celery_app).active().values() for task in tasks]
-        say("active", {key: task[key] for key in ("name", "args", "kwargs", "delivery_info", "acknowledged")})
+        say("active", {key: task[key] for key in ("name", "args", "kwargs", "delivery_info")})
         open_gate()
     outcome("over", result)
+
+
+@scene("acknowledged", not_yet="a task that is acknowledged as it starts is shown as not acknowledged")
+def acknowledged_early():
+    task_id = new_task("profile-my-data")
+    with kit.gate("hold-" + task_id) as open_gate:
+        result = process_profile_task.delay(task_id, 1)
+        until("the reader", lambda: (result.info or {}).get("current_agent") == "reader")
+        (task,) = [task for tasks in kit.inspect(celery_app).active().values() for task in tasks]
+        say("acknowledged", task["acknowledged"])
+        open_gate()
+    end(result)
 
 
 @scene("retries")
@@ -133,8 +145,7 @@ def over_the_hard_limit():
         result = process_profile_task.apply_async(args=[task_id, 1], time_limit=2, soft_time_limit=1)
         outcome("over", result, 20)
         document("  document", result)
-    until("on_failure", lambda: kit.logs(f"Task {result.id} failed"))
-    say("  on_failure", kit.logs(f"Task {result.id} failed")[0].split("Task ", 1)[1])
+    say("  on_failure is not called", not kit.logs(f"Task {result.id} failed"))
     say("  T-18: the row stays", row(task_id)["status"])
 
 
@@ -216,7 +227,9 @@ def a_worker_for_each_tool():
 
 @scene("shutdown", own_workers=True)
 def the_drain_of_the_rollback():
-    with kit.workers("agq.celery_app", *COMMAND) as workers:
+    celery_app.control.purge()  # what earlier scenes left scheduled
+    # Celery's code depends on what it was doing when the message came.
+    with kit.workers("agq.celery_app", *COMMAND, any_code=True) as workers:
         task_id = new_task("profile-my-data")
         with kit.gate("hold-" + task_id) as open_gate:
             result = process_profile_task.delay(task_id, 1)
@@ -225,7 +238,7 @@ def the_drain_of_the_rollback():
             open_gate()
             outcome("the running one", result)
         until("all workers end", lambda: all(worker.process.poll() is not None for worker in workers))
-        say("codes", sorted({worker.process.poll() for worker in workers}))
+        say("all workers ended")
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def over_the_soft_limit():
     say("  logged", kit.logs("Soft time limit (1s) exceeded")[0].split("] ", 1)[1])
 
 
-@scene("hard limit", not_yet="an outcome that no child stores is lost when results are not kept in the broker")
+@scene("hard limit",
+       not_yet="an outcome that no child stores is lost when results are not kept in the broker")
 def over_the_hard_limit():
     task_id = make_task("profile-my-data")
     with kit.gate("deaf-" + task_id):
@@ -183,6 +184,8 @@ def a_child_is_killed_once():
 
 
 def running_pid(task_id):
+    """The process that runs a task, as the worker tells."""
+
     def find():
         for tasks in kit.inspect(app).active().values():
             for task in tasks:
@@ -268,7 +271,8 @@ def countdown():
     say("later", end(result), row(task_id)["status"])
 
 
-@scene("expired", not_yet="an outcome that no child stores is lost when results are not kept in the broker")
+@scene("expired",
+       not_yet="an outcome that no child stores is lost when results are not kept in the broker")
 def expired():
     task_id = make_task("profile-my-data")
     result = process_analysis.apply_async(
@@ -280,8 +284,81 @@ def expired():
 @scene("unregistered", on_purpose="the message waits for a worker that has the task (decision 0011)")
 def a_task_that_nobody_has():
     result = app.send_task("queue.tasks.no_such_task", args=[1])
-    until("a log line", lambda: kit.logs("queue.tasks.no_such_task"))
-    outcome("over", result, 5)
+    until("a log line",
+          lambda: kit.logs("Received unregistered task") or kit.logs("no task of this name"))
+    say(result.state)
+
+
+@scene("logs")
+def the_formats_of_the_logs():
+    task_id = make_task("profile-my-data")
+    result = process_analysis.delay(task_id, 1)
+    end(result)
+    for text in (f"[{result.id}] received", f"Starting task {task_id}", f"[{result.id}] succeeded"):
+        until(text, lambda text=text: kit.logs(text))
+        say([line.split("{")[0] for line in kit.logs(text)])
+    say("the app's own lines", [len(kit.logs("Celery " + text)) == len(kit.MODES[kit.MODE])
+                                for text in ("periodic tasks configured", "queues finalized")])
+
+
+@scene("content")
+def content_that_is_not_accepted():
+    result = process_analysis.apply_async(args=["x", 1], serializer="pickle")
+    until("a log line about it", lambda: kit.logs("Refusing to deserialize") or kit.logs("not accepted"))
+    outcome("the next task", debug_task.delay())
+    say("state", result.state)
+
+
+@scene("recycling", own_workers=True)
+def a_child_ends_after_fifty_tasks():
+    command = ("-l", "info", "--concurrency=1")
+    with kit.workers("celery_app", *command, kinds=kit.MODES[kit.MODE][-1:]):
+        results = [debug_task.delay() for _ in range(60)]
+        say({end(result) for result in results} == {"SUCCESS"})
+        until("sixty lines", lambda: sum(bool(kit.logs(f"[{r.id}] succeeded")) for r in results) == 60)
+        children = collections.Counter(
+            kit.logs(f"[{r.id}] succeeded")[0].split("INFO/")[1].split("]")[0] for r in results)
+        say("tasks of each child", list(children.values()))
+
+
+@scene("poison", own_workers=True,
+       on_purpose="the third death of its child sets a message aside as a dead letter (decision 0003)")
+def a_task_that_kills_its_children():
+    with kit.workers("celery_app", *COMMAND, kinds=kit.MODES[kit.MODE][-1:]):
+        task_id = make_task("profile-my-data")
+        with kit.gate("hold-" + task_id) as open_gate:
+            result = process_analysis.delay(task_id, 1)
+            for death in (1, 2, 3):
+                until("it runs", lambda n=death: len(kit.logs(f"Starting task {task_id}")) == n)
+                os.kill(running_pid(result.id), 9)
+            until("it runs again, or is over",
+                  lambda: len(kit.logs(f"Starting task {task_id}")) == 4
+                  or kit.logs("its message is a dead letter"))
+            if len(kit.logs(f"Starting task {task_id}")) == 4:
+                open_gate()
+                outcome("T-41: it runs again and again, until it survives:", debug_task.delay())
+                say(end(result))
+            else:
+                say("set aside")
+
+
+@scene("stopped", own_workers=True)
+def a_worker_finishes_what_runs():
+    kind = kit.MODES[kit.MODE][-1]
+    worker = kit.Worker("celery_app", kind, 1, *COMMAND).start()
+    worker.wait_ready()
+    task_id = make_task("profile-my-data")
+    with kit.gate("hold-" + task_id) as open_gate:
+        result = process_analysis.delay(task_id, 1)
+        until("state PROCESSING", lambda: result.state == "PROCESSING")
+        worker.process.terminate()
+        until("it stops", lambda: "Warm shutdown" in worker.text() or "stopping: no new" in worker.text())
+        later = debug_task.delay()
+        open_gate()
+        say("the running one", end(result))
+    say("code", worker.stop(), "the one that came later", later.state)
+    with kit.workers("celery_app", *COMMAND, kinds=[kit.MODES[kit.MODE][0]]):
+        say("and then", end(later))
 
 
 @scene("result backend", not_yet="CELERY_RESULT_BACKEND may only be the broker's URL", own_workers=True)

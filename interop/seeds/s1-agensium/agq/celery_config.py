@@ -5,9 +5,11 @@ The four queues are those of its expected banner (L195-198), the limits those of
 
 import os
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
-task_queues = (Queue("profile"), Queue("clean"), Queue("master"), Queue("default"))
+task_queues = tuple(
+    Queue(name, Exchange(name), routing_key=name) for name in ("profile", "clean", "master", "default")
+)
 task_default_queue = "default"
 # T-35: nothing of the seed reads these three variables; here its settings do.
 worker_concurrency = int(os.getenv("CELERY_WORKER_CONCURRENCY", "4"))

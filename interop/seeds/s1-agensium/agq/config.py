@@ -1,5 +1,3 @@
-
-```python
 """
 Queue Configuration
 
@@ -7,6 +5,7 @@ Provides feature flags and configuration for queue system.
 """
 
 import os
+import random
 from typing import Optional
 from functools import lru_cache
 
@@ -47,6 +46,36 @@ class QueueConfig:
     def task_time_limit(self) -> int:
         """Get task time limit in seconds."""
         return int(os.getenv("CELERY_TASK_TIME_LIMIT", "1800"))
+
+    @property
+    def celery_rollout_percentage(self) -> int:
+        """Get Celery rollout percentage (0-100)."""
+        return int(os.getenv("CELERY_ROLLOUT_PERCENTAGE", "0"))
+
+    def should_use_celery(self, task_id: str = None) -> bool:
+        """
+        Determine if Celery should be used.
+
+        Uses consistent hashing for the same task_id.
+        """
+        if not self.use_celery:
+            return False
+
+        percentage = self.celery_rollout_percentage
+
+        if percentage >= 100:
+            return True
+
+        if percentage <= 0:
+            return False
+
+        # Consistent routing based on task_id
+        if task_id:
+            hash_value = hash(task_id) % 100
+            return hash_value < percentage
+
+        # Random for new tasks
+        return random.randint(1, 100) <= percentage
 
 
 @lru_cache()

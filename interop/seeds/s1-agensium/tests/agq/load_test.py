@@ -1,4 +1,4 @@
-# tests/queue/load_test.py
+# S1 L848-879: tests/queue/load_test.py in the seed (T-01).
 """Load test for queue system."""
 
 import asyncio
