@@ -6,13 +6,14 @@ are extracted again and compared with the table; without it, only the verdicts a
 
 A detail begins with how its verdict is checked:
 
-    parse: ARGS         `celeriac ARGS --help` is accepted
-    run: ARGS           `celeriac ARGS` ends with code 0
-    run: ARGS => TEXT   `celeriac ARGS` fails and prints TEXT (refused, not-yet)
+    parse               the command line with `--help` is accepted
+    run                 it ends with code 0
+    run => TEXT         it fails and prints TEXT; what follows `; later: ` says where it belongs
     setting: NAME       `celeriac config show` names the variable as the source of the setting NAME
     scene: SEED/SCENE   the scene exists, so that `run.py` plays it
 
 Anything else is words for the reader, and only `replaced` and `not-yet` may have nothing but words.
+A command line is run with `celeriac` for `celery`, and but for `refused` with `agq` for `queue` (T-01).
 """
 
 import argparse
@@ -47,6 +48,7 @@ VARIABLES = [re.compile(pattern) for pattern in (
     r"--set-env-vars \"([A-Z_]+)=\S*\"",
     r"\b(CELERY_ENABLED|CELERY_PERCENTAGE|QUEUE_SERVICE_URL|FORCE_LEGACY_QUEUE|USE_CELERY)\b",
 )]
+CONTAINER_ARGUMENTS = re.compile(r'--args="(-A,[^"]*)"')
 ASSIGNMENT = re.compile(r"^(?:# )?([A-Z][A-Z_]+)=")
 YAML_VARIABLE = re.compile(r"^\s*([A-Z][A-Z_]+):")
 SPAN_VARIABLE = re.compile(r"^([A-Z]+_[A-Z_]+)(=\S+)?$")
@@ -80,9 +82,11 @@ def extract(seed, text):
             rows += [(seed, number, span) for span in SPAN.findall(line) if is_command(span)]
             continue
         command = bare.removeprefix("command: ")
+        if (found := CONTAINER_ARGUMENTS.match(command)) and language in SHELLS:
+            command = "celery " + found[1].replace(",", " ")
         if language in SHELLS or is_command(command):
             last = number
-            while command.endswith("\\"):
+            while command.endswith("\\") and command.startswith("celery "):
                 command = command[:-1].rstrip() + " " + lines[last].strip()
                 last += 1
             if is_command(command):
@@ -119,20 +123,28 @@ def table():
 
 
 class Program:
-    """Runs the program, each command line once."""
+    """Runs the program, each command line once, where a package is called `queue` (T-01)."""
 
-    def __init__(self, path, folder):
+    def __init__(self, path, python, folder):
         self.path = path
+        self.python = python
         self.folder = folder
         self.answers = {}
+        package = pathlib.Path(folder) / "queue"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "celery_app.py").touch()
 
     def run(self, words, **variables):
         key = (words, *sorted(variables.items()))
         if key not in self.answers:
-            own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": self.folder, **variables}
-            done = subprocess.run([self.path, *shlex.split(words)], cwd=self.folder, env=own,
-                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-                                  check=False)
+            own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": self.folder,
+                   "PYTHONDONTWRITEBYTECODE": "1", **variables}
+            words = shlex.split(words)
+            if "-A" in words and self.python:
+                words[:0] = ["--python", self.python]
+            done = subprocess.run([self.path, *words], cwd=self.folder, env=own, stdin=subprocess.DEVNULL,
+                                  capture_output=True, text=True, timeout=60, check=False)
             self.answers[key] = done.returncode, done.stdout + done.stderr
         return self.answers[key]
 
@@ -140,12 +152,15 @@ class Program:
 def check(program, text, verdict, detail):
     """What does not hold of a row, or None."""
     how, _, words = detail.partition(": ")
+    line = text.removeprefix("celery ")
+    if verdict != "refused":
+        line = line.replace("-A queue.", "-A agq.")
     if how == "parse":
-        code, said = program.run(words + " --help")
+        code, said = program.run(line + " --help")
         return None if code == 0 else f"not accepted: {said.strip()}"
-    if how == "run":
-        words, _, wanted = words.partition(" => ")
-        code, said = program.run(words)
+    if detail.partition(" => ")[0] == "run":
+        wanted = detail.partition(" => ")[2].partition("; later: ")[0]
+        code, said = program.run(line)
         flat = " ".join(said.split())
         if verdict == "runs":
             return None if code == 0 else f"code {code}: {flat}"
@@ -170,6 +185,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("documents", nargs="?", help="folder of the five seed documents")
     options.add_argument("--celeriac", help="the program; without it nothing is run")
+    options.add_argument("--python", help="a Python with Celery; without it no app is loaded")
     options.add_argument("--extract", action="store_true", help="print what is extracted, check nothing")
     options = options.parse_args()
     if options.extract:
@@ -183,13 +199,18 @@ def main():
         problems += [f"not in the documents: {row}" for row in said if row not in found]
         problems += [f"twice in the table: {row}" for row in sorted(set(said)) if said.count(row) > 1]
     with tempfile.TemporaryDirectory(prefix="commands-") as folder:
-        program = Program(options.celeriac and str(pathlib.Path(options.celeriac).resolve()), folder)
+        path = options.celeriac and str(pathlib.Path(options.celeriac).resolve())
+        python = options.python and os.path.abspath(options.python)
+        program = Program(path, python, folder)
         for seed, line, text, verdict, detail in rows:
-            if not options.celeriac and detail.startswith(("parse:", "run:", "setting:")):
+            if not path and detail.startswith(("parse", "run", "setting:")):
+                continue
+            if not python and verdict == "refused":
                 continue
             if problem := check(program, text, verdict, detail):
                 problems.append(f"{seed} L{line} {text}: {verdict}, {detail}: {problem}")
-    print("\n".join(problems))
+    for problem in problems:
+        print(problem)
     counts = {verdict: sum(row[3] == verdict for row in rows) for verdict in VERDICTS}
     print(f"{len(rows)} rows:", ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return 1 if problems else 0

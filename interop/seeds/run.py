@@ -269,7 +269,8 @@ def main():
         for row in rows:
             if row["mark"]:
                 print(f"{row['seed']} {row['scene']}: {row['mark']}")
-        print("\n".join(problems))
+        for problem in problems:
+            print(problem)
     bad = [cell for row in rows for cell in row["modes"].values() if cell["verdict"] in BAD]
     return 1 if bad or problems else 0
 

@@ -129,13 +129,15 @@ class Worker:
         self.process = None
 
     def start(self, **variables):
+        """Starts it with more variables; None takes one away."""
         # Until celeriac takes a result backend of its own, only Python hears of it (sitecustomize).
         ours = dict(os.environ)
         if self.kind == "celeriac" and ours["CELERY_RESULT_BACKEND"] != ours["CELERY_BROKER_URL"]:
             ours["SEED_RESULT_BACKEND"] = ours.pop("CELERY_RESULT_BACKEND")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.argv, env={**ours, **variables}, stdin=subprocess.DEVNULL, stdout=log,
+                self.argv, env={name: value for name, value in {**ours, **variables}.items()
+                                if value is not None}, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT)
         Worker.running.append(self)
         return self
@@ -191,6 +193,9 @@ def workers(app, *arguments, kinds=None, any_code=False):
 
 def inspect(app):
     """Asks all workers of this mode; their answers are waited for, not a time."""
+    # A worker that says that it is ready may subscribe a little later, whoever made it.
+    until("all workers answer",
+          lambda: len(app.control.ping(timeout=2, limit=len(Worker.running))) >= len(Worker.running))
     return app.control.inspect(timeout=10, limit=len(Worker.running) or 1)
 
 

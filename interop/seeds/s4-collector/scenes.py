@@ -217,6 +217,34 @@ def a_queue_is_left_and_taken_up_again():
     say("over", result.state)
 
 
+@scene("redis url", own_workers=True,
+       not_yet="REDIS_URL overrules the broker that the app names, so the worker listens elsewhere")
+def redis_url_is_for_the_schedules():
+    os.environ["SEED_BROKER"] = os.environ["CELERY_BROKER_URL"]
+    import own_app
+
+    worker = kit.Worker("own_app", kit.MODES[kit.MODE][-1], 1, "-l", "info")
+    worker.start(REDIS_URL=os.environ["REDIS_URL"].replace("/0", "/5"), CELERY_BROKER_URL=None,
+                 CELERY_RESULT_BACKEND=None)
+    worker.wait_ready()
+    outcome("add", own_app.add.delay(2, 3), 6)
+    say("code", worker.stop())
+
+
+@scene("limits of the environment", own_workers=True,
+       not_yet="CELERY_CONCURRENCY and CELERY_TASK_TIME_LIMIT overrule what the app sets")
+def celery_reads_no_such_variables():
+    os.environ["SEED_BROKER"] = os.environ["CELERY_BROKER_URL"]
+    import own_app
+
+    worker = kit.Worker("own_app", kit.MODES[kit.MODE][-1], 1, "-l", "info")
+    worker.start(CELERY_CONCURRENCY="3", CELERY_TASK_TIME_LIMIT="5")
+    worker.wait_ready()
+    for settings in kit.inspect(own_app.app).conf().values():
+        say({name: settings[name] for name in ("worker_concurrency", "task_time_limit")})
+    say("code", worker.stop())
+
+
 @scene("tests of the seed")
 def the_seeds_tests():
     done = subprocess.run(
