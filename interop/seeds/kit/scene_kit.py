@@ -33,15 +33,17 @@ class Late(AssertionError):
     """A condition did not come true before its deadline."""
 
 
-def scene(name, not_yet=None, on_purpose=None, own_workers=False):  # noqa: ARG001 read by run.py
+def scene(name, not_yet=None, on_purpose=None, own_workers=False, whole_fleet=False):
     """Registers a scene. `not_yet`: why celeriac cannot play it; the runner fails when it can.
 
-    `on_purpose`: why celeriac plays it otherwise, and will. With `own_workers` the scene starts its
-    workers itself, and no others run meanwhile.
+    `on_purpose`: why celeriac plays it otherwise, and will (`run.py` reads both from the source). With
+    `own_workers` the scene starts its workers itself, and no others run meanwhile; for one with
+    `whole_fleet` all workers consume all queues.
     """
+    del not_yet, on_purpose
 
     def register(function):
-        _scenes.append((name, function, own_workers))
+        _scenes.append((name, function, "own" if own_workers else "whole" if whole_fleet else "any"))
         return function
 
     return register
@@ -175,10 +177,14 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(app, *arguments, kinds=None, any_code=False):
-    """The workers of this mode, ready; at the end they must stop by TERM with code 0."""
+def workers(app, *arguments, kinds=None, any_code=False, leave=()):
+    """The workers of this mode, ready; at the end they must stop by TERM with code 0.
+
+    The stock worker of a mixed fleet leaves the queues of `leave` to celeriac.
+    """
     started = [
-        Worker(app, kind, number, *arguments) for number, kind in enumerate(kinds or MODES[MODE], 1)]
+        Worker(app, kind, number, *arguments, *(["-X", ",".join(leave)] if leave and kind == "stock" else []))
+        for number, kind in enumerate(kinds or MODES[MODE], 1)]
     for worker in started:
         worker.start()
     try:
@@ -319,8 +325,12 @@ def _play(name, function):
             "seconds": round(time.monotonic() - began, 2)}
 
 
-def main(app, *arguments, between=lambda: None):
-    """Plays the scenes that `run.py` wants, and writes a line of JSON for each."""
+def main(app, *arguments, leave=(), before=lambda: None):
+    """Plays the scenes that `run.py` wants, each after `before`, and writes a line of JSON for each.
+
+    In an idle mixed fleet stock workers get every task, for their BRPOP waits in Redis itself. So every
+    second scene has a fleet whose stock worker leaves some queues to celeriac.
+    """
     wanted = sys.argv[2:]
     chosen = [entry for entry in _scenes if not wanted or entry[0] in wanted]
     with open(sys.argv[1], "w", encoding="utf-8") as report:
@@ -328,18 +338,22 @@ def main(app, *arguments, between=lambda: None):
             report.write(json.dumps(line) + "\n")
             report.flush()
 
-        shared = [entry for entry in chosen if not entry[2]]
-        if shared:
+        shared = [entry for entry in chosen if entry[2] != "own"]
+        divided = [entry for entry in shared if entry[2] == "any"][1::2] if MODE == "mixed" and leave else []
+        fleets = [((), [entry for entry in shared if entry not in divided]), (leave, divided)]
+        for left, scenes in fleets:
+            if not scenes:
+                continue
             try:
-                with workers(app, *arguments):
-                    for name, function, _own in shared:
-                        between()
+                with workers(app, *arguments, leave=left):
+                    for name, function, _where in scenes:
+                        before()
                         put(_play(name, function))
-            except Exception:
+            except Exception:  # the report says it
                 put({"scene": "workers", "text": "", "error": traceback.format_exc(), "seconds": 0})
-        for name, function, own in chosen:
-            if own:
-                between()
+        for name, function, where in chosen:
+            if where == "own":
+                before()
                 put(_play(name, function))
                 for worker in list(Worker.running):
                     worker.kill()

@@ -141,7 +141,7 @@ def both_modes():
     say("as in direct execution", queued == direct)
 
 
-@scene("inspect")
+@scene("inspect", whole_fleet=True)
 def step_4():
     inspect = kit.inspect(celery_app)
     say("ping", sorted({show(answer) for answer in inspect.ping().values()}))
@@ -154,7 +154,7 @@ def step_4():
     say("stats", sorted({show(sorted(answer)) for answer in inspect.stats().values()}))
 
 
-@scene("inspect by command")
+@scene("inspect by command", whole_fleet=True)
 def step_4_by_the_command_line():
     for what in ("ping", "registered", "active_queues", "active"):
         done = subprocess.run(
@@ -198,7 +198,7 @@ def the_seeds_tests():
 
 
 @scene("levels", own_workers=True,
-       not_yet="queues do not take turns: one behind empty ones is served for each of them")
+       not_yet="a queue behind empty ones gets their turns too")
 def critical_work_is_not_behind_low_work():
     low = [check_monitor_task.apply_async(args=[monitor(f"low{n}", 1)], queue="low") for n in range(12)]
     critical = [check_monitor_task.apply_async(args=[monitor(f"critical{n}", 1)], queue="critical")
@@ -229,7 +229,7 @@ def the_seeds_scripts():
 
 
 @scene("worker killed", own_workers=True,
-       on_purpose="a dead worker's tasks come back within ten seconds, not after the visibility_timeout")
+       on_purpose="a dead worker's tasks are back within ten seconds")
 def a_worker_dies_and_another_takes_over():
     kinds = kit.MODES[kit.MODE]
     monitor("slow", 5)
@@ -247,4 +247,4 @@ def a_worker_dies_and_another_takes_over():
 
 
 if __name__ == "__main__":
-    kit.main("consultantos.jobs.celery_app", *COMMAND)
+    kit.main("consultantos.jobs.celery_app", *COMMAND, leave=("high", "low"))

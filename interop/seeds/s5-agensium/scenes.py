@@ -50,7 +50,8 @@ def without_time(result):
     return value
 
 
-@scene("banner", not_yet="the start shows no [config], [queues] and [tasks], and no log line of the start")
+@scene("banner", whole_fleet=True,
+        not_yet="the start shows no [config], [queues] and [tasks]")
 def banner():
     for line in kit.first_log().splitlines():
         if any(mark in line for mark in (".> ", "[queues]", "[tasks]", "  . ", "Connected to", "ready.")):
@@ -160,7 +161,7 @@ def over_the_soft_limit():
 
 
 @scene("hard limit",
-       not_yet="an outcome that no child stores is lost when results are not kept in the broker")
+       not_yet="an outcome of the worker is lost if results lie elsewhere")
 def over_the_hard_limit():
     task_id = make_task("profile-my-data")
     with kit.gate("deaf-" + task_id):
@@ -215,12 +216,15 @@ def events_of_a_task():
             say(event["type"], sorted(event))
 
 
-@scene("heartbeat", not_yet="a heartbeat lacks active, processed and loadavg")
+@scene("heartbeat")
 def heartbeat():
     with kit.Events(app) as events:
-        first = until(
-            "a heartbeat", lambda: [e for e in list(events.seen) if e["type"] == "worker-heartbeat"])
-        say(sorted(first[0]))
+        def beats(asked):
+            return [event for event in list(events.seen)
+                    if event["type"] == "worker-heartbeat" and (event["freq"] == 5) == asked]
+
+        say("asked for", sorted(until("an answer to `heartbeat`", lambda: beats(True))[0]))
+        say("by itself", sorted(until("a heartbeat", lambda: beats(False))[0]))
 
 
 @scene("maintenance")
@@ -240,11 +244,11 @@ def maintenance():
         for name in wrong:
             kit.fault(name)
         result = health_check.delay()
-        line = until("its log line", lambda: kit.logs(f"Task queue.tasks.health_check[{result.id}] succeeded"))
-        say("health", *wrong, line[0].split("succeeded in", 1)[1].split("{", 1)[1])
+        (line,) = until("its log line", lambda: kit.logs(f"health_check[{result.id}] succeeded"))
+        say("health", *wrong, line.split("succeeded in", 1)[1].split("{", 1)[1])
 
 
-@scene("inspect")
+@scene("inspect", whole_fleet=True)
 def inspect_commands():
     task_id = make_task("profile-my-data")
     with kit.gate("hold-" + task_id) as open_gate:
@@ -272,7 +276,7 @@ def countdown():
 
 
 @scene("expired",
-       not_yet="an outcome that no child stores is lost when results are not kept in the broker")
+       not_yet="an outcome of the worker is lost if results lie elsewhere")
 def expired():
     task_id = make_task("profile-my-data")
     result = process_analysis.apply_async(
@@ -281,7 +285,7 @@ def expired():
     document("  document", result)
 
 
-@scene("unregistered", on_purpose="the message waits for a worker that has the task (decision 0011)")
+@scene("unregistered", on_purpose="its message waits for a worker that has it (decision 0011)")
 def a_task_that_nobody_has():
     result = app.send_task("queue.tasks.no_such_task", args=[1])
     until("a log line",
@@ -322,7 +326,7 @@ def a_child_ends_after_fifty_tasks():
 
 
 @scene("poison", own_workers=True,
-       on_purpose="the third death of its child sets a message aside as a dead letter (decision 0003)")
+       on_purpose="the third death of its child makes it a dead letter")
 def a_task_that_kills_its_children():
     with kit.workers("celery_app", *COMMAND, kinds=kit.MODES[kit.MODE][-1:]):
         task_id = make_task("profile-my-data")
@@ -376,4 +380,4 @@ if __name__ == "__main__":
     with SessionLocal() as db:
         db.add(models.User(id=1, email="ada@x.org"))
         db.commit()
-    kit.main("celery_app", *COMMAND)
+    kit.main("celery_app", *COMMAND, leave=("default", "low_priority"))
