@@ -8,7 +8,7 @@ from evaluation import storage
 from evaluation.celery_app import celery_app
 from evaluation.recover import recover
 from evaluation.submit import submit_evaluation_to_celery
-from evaluation.tasks import cancel, evaluate_code
+from evaluation.tasks import cancel
 from scene_kit import document, end, outcome, say, scene, show, until
 
 COMMAND = ("--loglevel=info", "--concurrency=2")

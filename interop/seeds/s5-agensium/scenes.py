@@ -244,7 +244,8 @@ def maintenance():
         for name in wrong:
             kit.fault(name)
         result = health_check.delay()
-        (line,) = until("its log line", lambda: kit.logs(f"health_check[{result.id}] succeeded"))
+        text = f"health_check[{result.id}] succeeded"
+        (line,) = until(text, lambda text=text: kit.logs(text))
         say("health", *wrong, line.split("succeeded in", 1)[1].split("{", 1)[1])
 
 
