@@ -131,6 +131,7 @@ def listed(seed):
 
 def play(options, seed, mode, python, folder):
     """Runs a seed's scenes in one mode; gives its lines by scene, and who received how many tasks."""
+    print(f"{seed} · {mode}", file=sys.stderr, flush=True)
     for name in ("faults", "s3", "home"):
         (folder / name).mkdir(parents=True)
     with redis(options, folder) as port:
