@@ -257,7 +257,10 @@ class Events:
                         own_connection.drain_events(timeout=0.2)
 
     def of(self, task_id):
-        return [event for event in list(self.seen) if event.get("uuid") == task_id]
+        """The events of a task, in the order of its life: a client and a worker have two clocks."""
+        order = ["task-sent", "task-received", "task-started"]
+        mine = [event for event in list(self.seen) if event.get("uuid") == task_id]
+        return sorted(mine, key=lambda event: (*order, event["type"]).index(event["type"]))
 
     def wait_for(self, kind, task_id, seconds=20.0):
         return until(

@@ -200,15 +200,15 @@ def the_seeds_tests():
 @scene("levels", own_workers=True,
        not_yet="a queue behind empty ones gets their turns too")
 def critical_work_is_not_behind_low_work():
-    low = [check_monitor_task.apply_async(args=[monitor(f"low{n}", 1)], queue="low") for n in range(12)]
+    low = [check_monitor_task.apply_async(args=[monitor(f"low{n}", 1)], queue="low") for n in range(24)]
     critical = [check_monitor_task.apply_async(args=[monitor(f"critical{n}", 1)], queue="critical")
-                for n in range(3)]
+                for n in range(6)]
     kinds = kit.MODES[kit.MODE][-1:]
     with kit.workers("consultantos.jobs.celery_app", "-l", "info", "-c", "1", kinds=kinds):
         say("all are done", {end(result) for result in low + critical} == {"SUCCESS"})
     ran = [name for name in checks() if name.startswith(("low", "critical"))]
     last = max(place for place, name in enumerate(ran) if name.startswith("critical"))
-    say("the last critical one was among the first eight", last < 8)
+    say("the last critical one was among the first sixteen", last < 16)
 
 
 @scene("scripts", own_workers=True)

@@ -212,7 +212,7 @@ def events_of_a_task():
     with kit.Events(app) as events:
         result = process_analysis.delay(task_id, 1)
         events.wait_for("task-succeeded", result.id)
-        for event in sorted(events.of(result.id), key=lambda event: event["clock"]):
+        for event in events.of(result.id):
             say(event["type"], sorted(event))
 
 
@@ -223,8 +223,12 @@ def heartbeat():
             return [event for event in list(events.seen)
                     if event["type"] == "worker-heartbeat" and (event["freq"] == 5) == asked]
 
-        say("asked for", sorted(until("an answer to `heartbeat`", lambda: beats(True))[0]))
-        say("by itself", sorted(until("a heartbeat", lambda: beats(False))[0]))
+        def answers():
+            app.control.broadcast("heartbeat")
+            return beats(asked=True)
+
+        say("asked for", sorted(until("an answer to `heartbeat`", answers)[0]))
+        say("by itself", sorted(until("a heartbeat", lambda: beats(asked=False))[0]))
 
 
 @scene("maintenance")
