@@ -1,0 +1,1 @@
+"""Schedulers: the old one and Celery's."""

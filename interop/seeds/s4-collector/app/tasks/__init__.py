@@ -1,0 +1,1 @@
+"""Tasks by kind; the routes of app.celery_worker go by module."""

@@ -1,0 +1,1 @@
+"""Stand-in for the backend's services: object storage is a folder."""
