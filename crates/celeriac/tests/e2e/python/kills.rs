@@ -202,14 +202,18 @@ async fn everything_has_an_end(trial: &Trial, store: &dyn Store) {
             other => panic!("{id} is {other:?}"),
         }
     }
-    let page = Page { after: 0, count_max: 10_000 };
-    let letters = store.dead_list(&DeadFilter::default(), page).await.unwrap();
-    let dead: BTreeMap<String, &str> = letters
-        .iter()
-        .map(|one| (one.message.headers.id().unwrap().to_owned(), one.reason.as_str()))
-        .collect();
-    // A failure is a dead letter, and the other way round.
-    assert_eq!(failed, dead.keys().cloned().collect::<BTreeSet<_>>());
+    // A failure is a dead letter, and the other way round. The app hears of it first, and a worker that
+    // dies in between leaves the letter to the next.
+    let dead = until("each failure is a dead letter", PATIENCE, async || {
+        let page = Page { after: 0, count_max: 10_000 };
+        let letters = store.dead_list(&DeadFilter::default(), page).await.unwrap();
+        let named = letters
+            .iter()
+            .map(|one| (one.message.headers.id().unwrap().to_owned(), one.reason.as_str()));
+        let dead: BTreeMap<String, &str> = named.collect();
+        (failed == dead.keys().cloned().collect::<BTreeSet<_>>()).then_some(dead)
+    })
+    .await;
     for (id, reason) in &dead {
         let expected: &[&str] =
             if trial.sent[id] == "early" { &["worker-lost"] } else { &["poison"] };
