@@ -86,7 +86,9 @@ impl Loop {
             .find(delivery.message.headers.task().unwrap_or_default())
             .is_some_and(|handler| handler.takes_bytes());
         let (Some(end), true) = (end, known) else { return Some((delivery, refusal)) };
-        let mortem = PostMortem { delivery: Arc::new(delivery.clone()), started_at: None, end };
+        // When it began is not known any more; that it did is.
+        let started_at = (refusal == Refusal::Lost).then_some(delivery.enqueued_at);
+        let mortem = PostMortem { delivery: Arc::new(delivery.clone()), started_at, end };
         let Some(telling) = self.pool.as_ref().and_then(|pool| pool.tell(mortem)) else {
             return Some((delivery, refusal));
         };
@@ -127,23 +129,25 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
     };
     let state = match (told, &waiting) {
         (Told::Succeeded, _) => TracedState::Succeeded(None),
-        (Told::Requeue, _) => {
-            TracedState::Rejected { reason: "its app wants it to run again".into() }
+        // What was acknowledged and lost never runs again, whatever the app says.
+        (Told::Requeue, Waiting::Ran(..)) => {
+            TracedState::Rejected { reason: "its app wants it to run again".to_owned() }
         }
         (Told::Over, Waiting::Ran(_, outcome)) => over(outcome),
-        (Told::Over, Waiting::Refused(_, Refusal::Revoked)) => {
+        (_, Waiting::Refused(_, Refusal::Revoked)) => {
             TracedState::Revoked { terminated: false, expired: false }
         }
-        (Told::Over, Waiting::Refused(_, Refusal::Expired)) => {
+        (_, Waiting::Refused(_, Refusal::Expired)) => {
             TracedState::Revoked { terminated: false, expired: true }
         }
-        (Told::Over, Waiting::Refused(..)) => {
+        (_, Waiting::Refused(..)) => {
             let text = "its worker died after the message was acknowledged";
             let failure = Failure::permanent(ExceptionInfo::worker_lost(text));
             TracedState::Failed(failure.because(DeadReason::WorkerLost))
         }
     };
-    let disposition = if told == Told::Requeue { Disposition::Requeue } else { Disposition::Ack };
+    let again = matches!(state, TracedState::Rejected { .. });
+    let disposition = if again { Disposition::Requeue } else { Disposition::Ack };
     let traced = Traced { state, disposition, result: None };
     (waiting, Some(Outcome::Traced(Box::new(traced))))
 }
