@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 
@@ -59,6 +58,7 @@ def collect_load_report():
     outcome("over", result)
     node = result
     while node is not None:
+        end(node)  # Celery sends the next step before it stores the one that is done
         document("document", node)
         node = node.parent
 
@@ -154,8 +154,12 @@ def beat():
     try:
         yield log
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:  # TERM just after its start is now and then not heard
+            process.kill()
+            process.wait()
 
 
 @scene("beat")
