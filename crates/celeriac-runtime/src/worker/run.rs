@@ -8,7 +8,7 @@ mod words;
 
 use self::house::{host_of, keep_house, node_info};
 use self::look::{Fetched, Look};
-use self::mortem::Heard;
+use self::mortem::{Heard, TELLING_MAX};
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
@@ -371,6 +371,10 @@ impl Loop {
     /// How many messages may be fetched with so many children.
     fn room(&self, children: usize) -> usize {
         if self.queues.is_empty() {
+            return 0;
+        }
+        // What waits for the app to be told holds its message here.
+        if self.telling.len() >= TELLING_MAX {
             return 0;
         }
         let active = self.machine.active();

@@ -15,6 +15,9 @@ use celeriac_wire::{Body, ExceptionInfo};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Messages of which the app is to be told, one after another; at the bound no new work is fetched.
+pub(super) const TELLING_MAX: usize = 64;
+
 /// What waits for the app to be told.
 pub(super) enum Waiting {
     /// A task that ran.
