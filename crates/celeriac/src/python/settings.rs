@@ -4,7 +4,7 @@ use celeriac_runtime::pool::python::Hello;
 use celeriac_wire::Value;
 
 /// Celery's names of the settings that the worker itself acts on, and ours.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("task_default_queue", "default_queue"),
     ("worker_concurrency", "concurrency"),
     ("task_soft_time_limit", "soft_time_limit"),
@@ -16,7 +16,6 @@ const SETTINGS: [(&str, &str); 12] = [
     ("result_expires", "result_expires"),
     ("result_extended", "result_extended"),
     ("worker_soft_shutdown_timeout", "grace"),
-    ("worker_hijack_root_logger", ""),
 ];
 
 /// The app's own settings by our names, with Celery's.
@@ -26,7 +25,7 @@ pub(crate) fn app_settings(hello: &Hello) -> Vec<(&'static str, String, String)>
         found.push(("broker_url", url.clone(), "broker_url".to_owned()));
     }
     for (theirs, ours) in SETTINGS {
-        if ours.is_empty() || !hello.changed.iter().any(|name| name == theirs) {
+        if !hello.changed.iter().any(|name| name == theirs) {
             continue;
         }
         let Some(text) = hello.settings.get(theirs).and_then(|value| text_of(theirs, value)) else {
@@ -43,6 +42,8 @@ fn text_of(name: &str, value: &Value) -> Option<String> {
         Value::Bool(on) => on.to_string(),
         Value::String(text) => text.clone(),
         Value::Number(_) => value.as_f64()?.to_string(),
+        // Results that never expire; our word for it is 0.
+        Value::Null if name == "result_expires" => "0".to_owned(),
         _ => return None,
     };
     match name {
@@ -51,5 +52,28 @@ fn text_of(name: &str, value: &Value) -> Option<String> {
         // No time at all is Celery's default: it waits for ever.
         "worker_soft_shutdown_timeout" if text == "0" => None,
         _ => Some(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_our_settings_write_them() {
+        for (name, value, expected) in [
+            ("worker_concurrency", Value::from(4), Some("4")),
+            ("task_time_limit", Value::from(1.5), Some("1.5")),
+            ("task_time_limit", Value::Null, None),
+            ("task_default_queue", Value::from("jobs"), Some("jobs")),
+            ("task_send_sent_event", Value::from(true), Some("true")),
+            ("worker_max_memory_per_child", Value::from(12_000), Some("12000KiB")),
+            ("worker_soft_shutdown_timeout", Value::from(0.0), None),
+            ("worker_soft_shutdown_timeout", Value::from(10.0), Some("10")),
+            ("result_expires", Value::from(3600.0), Some("3600")),
+            ("result_expires", Value::Null, Some("0")),
+        ] {
+            assert_eq!(text_of(name, &value).as_deref(), expected, "{name} = {value:?}");
+        }
     }
 }

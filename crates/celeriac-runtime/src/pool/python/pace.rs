@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// Runs that are shorter leave their child idle while the worker fetches the next message.
 const SHORT: Duration = Duration::from_millis(5);
-/// So many runs of short tasks are at hand for each child. Measured with no-ops in two children: 8
-/// give twice the rate of 1, more give no more.
+/// So many runs of short tasks are at hand for each child. Measured once, with no-ops in two children
+/// on a busy machine: 8 gave 4,800 runs a second, 1 gave 1,450; other numbers were not tried.
 const WINDOW: usize = 8;
 /// A new run counts so much less than those before.
 const WEIGHT: u64 = 8;
