@@ -229,27 +229,7 @@ fn app_banner(session: &Session, hello: &Hello) {
     for line in &hello.banner {
         session.output.line(line);
     }
-    let coroutines: Vec<&str> = hello
-        .tasks
-        .iter()
-        .filter(|(_, task)| task.coroutine)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    for (what, names) in [
-        (
-            "threads that children will not have: they are forked after the app is loaded",
-            &hello.threads,
-        ),
-        ("bootsteps, which this version does not run", &hello.steps),
-        (
-            "receivers of signals of Celery's main process, which this version does not send",
-            &hello.receivers,
-        ),
-        (
-            "tasks that are coroutines, which a prefork pool cannot run, here as under Celery",
-            &coroutines.iter().map(|name| (*name).to_owned()).collect(),
-        ),
-    ] {
+    for (what, names) in what_is_missing(hello) {
         if !names.is_empty() {
             tracing::warn!("the app has {what}: {}", names.join(", "));
         }
@@ -264,6 +244,36 @@ fn app_banner(session: &Session, hello: &Hello) {
     );
 }
 
+/// What an app has that this version does not run, each with its names.
+#[cfg(target_os = "linux")]
+fn what_is_missing(hello: &Hello) -> [(&'static str, Vec<&str>); 4] {
+    /// Signals of Celery's main process that nobody sends; children and the steward send the others.
+    const UNSENT: [&str; 5] = [
+        "task_received",
+        "heartbeat_sent",
+        "worker_ready",
+        "worker_shutting_down",
+        "worker_shutdown",
+    ];
+    let unsent = hello.receivers.iter().map(String::as_str).filter(|name| UNSENT.contains(name));
+    let coroutines = hello.tasks.iter().filter(|(_, task)| task.coroutine);
+    [
+        (
+            "threads that children will not have: they are forked after the app is loaded",
+            hello.threads.iter().map(String::as_str).collect(),
+        ),
+        (
+            "bootsteps, which this version does not run",
+            hello.steps.iter().map(String::as_str).collect(),
+        ),
+        ("receivers of signals that this version does not send", unsent.collect()),
+        (
+            "tasks that are coroutines, which a prefork pool cannot run, here as under Celery",
+            coroutines.map(|(name, _)| name.as_str()).collect(),
+        ),
+    ]
+}
+
 /// Waits until the broker answers, as Celery's worker does (`broker_connection_retry_on_startup`).
 #[cfg(target_os = "linux")]
 async fn wait_for_broker(session: &Session) -> Result<(), Failed> {
@@ -275,7 +285,8 @@ async fn wait_for_broker(session: &Session) -> Result<(), Failed> {
     let url = celeriac_stores::redacted(&settings.broker_url.value);
     let store = session.app.store().await?;
     for number in 1..=TRIES {
-        match store.queues().await {
+        // Any short question does.
+        match store.pauses().await {
             Ok(_) => {
                 tracing::info!("Connected to {url}");
                 return Ok(());
