@@ -28,7 +28,7 @@ pub use process::{CHILD_VARIABLE, Launch};
 use crate::handler::RunContext;
 use crate::worker::control::ProcessView;
 use celeriac_core::outcome::Outcome;
-use crew::{Bounds, Crew, Startup};
+use crew::{Crew, Startup};
 use futures::future::BoxFuture;
 use kind::Kind;
 use native::Native;
@@ -45,6 +45,20 @@ const STOP_PATIENCE: Duration = Duration::from_millis(2500);
 /// After that they are killed and have so long to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many children a worker has, and when they are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How many tasks run at once.
+    pub slots: usize,
+    /// A child ends after so many tasks (Celery's `worker_max_tasks_per_child`).
+    pub tasks_max: Option<u64>,
+    /// A child that holds more, in bytes, ends after its task (Celery's
+    /// `worker_max_memory_per_child`, which is in KiB).
+    pub memory_recycle: Option<u64>,
+    /// A child that holds more, in bytes, is killed. Looked at every 100 ms, on Linux only.
+    pub memory_max: Option<u64>,
+}
+
 /// How the children of a worker are started and replaced.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProcessOptions {
@@ -56,15 +70,8 @@ pub struct ProcessOptions {
     pub node: String,
     /// The tasks that a child must know.
     pub tasks: Vec<String>,
-    /// How many tasks run at once.
-    pub slots: usize,
-    /// A child ends after so many tasks (Celery's `worker_max_tasks_per_child`).
-    pub tasks_max: Option<u64>,
-    /// A child that holds more, in bytes, ends after its task (Celery's
-    /// `worker_max_memory_per_child`, which is in KiB).
-    pub memory_recycle: Option<u64>,
-    /// A child that holds more, in bytes, is killed. Looked at every 100 ms, on Linux only.
-    pub memory_max: Option<u64>,
+    /// How many there are, and when they are replaced.
+    pub bounds: Bounds,
     /// Children's `/proc/self/oom_score_adj`: the kernel kills them before their worker.
     pub oom_score_adj: i32,
     /// The largest part of a frame, in bytes: a message or a result.
@@ -77,10 +84,7 @@ impl fmt::Debug for ProcessOptions {
         formatter
             .debug_struct("ProcessOptions")
             .field("launch", &self.launch)
-            .field("slots", &self.slots)
-            .field("tasks_max", &self.tasks_max)
-            .field("memory_recycle", &self.memory_recycle)
-            .field("memory_max", &self.memory_max)
+            .field("bounds", &self.bounds)
             .finish_non_exhaustive()
     }
 }
@@ -136,24 +140,13 @@ impl Children {
     pub(crate) async fn start(self) -> Result<Box<dyn TaskPool>, String> {
         match self {
             Self::Native(options) => {
-                let bounds = Bounds {
-                    slots: options.slots,
-                    tasks_max: options.tasks_max,
-                    memory_recycle: options.memory_recycle,
-                    memory_max: options.memory_max,
-                };
+                let bounds = options.bounds;
                 Ok(Box::new(Pool::start(Native { options }, bounds, native::run).await?))
             }
             #[cfg(target_os = "linux")]
             Self::Python(options) => {
-                let bounds = Bounds {
-                    slots: options.slots,
-                    tasks_max: options.tasks_max,
-                    memory_recycle: options.memory_recycle,
-                    memory_max: options.memory_max,
-                };
-                let kind = python::Python::new(options);
-                Ok(Box::new(Pool::start(kind, bounds, python::run).await?))
+                let bounds = options.bounds;
+                Ok(Box::new(Pool::start(python::Python::new(options), bounds, python::run).await?))
             }
         }
     }

@@ -108,7 +108,6 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
 /// The children and the tasks of a worker for this app.
 pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children, Registry)> {
     let settings = worker.application().settings();
-    let bounds = worker.child_bounds();
     let hello = app.hello();
     let mut registry = Registry::default();
     for (name, task) in &hello.tasks {
@@ -124,10 +123,7 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
     let children = Children::Python(PythonOptions {
         app: app.clone(),
         store_results: stores_results(hello, settings),
-        slots: bounds.slots,
-        tasks_max: bounds.tasks_max,
-        memory_recycle: bounds.memory_recycle,
-        memory_max: bounds.memory_max,
+        bounds: worker.child_bounds(),
         relay: relay(),
     });
     Ok((children, registry))

@@ -9,7 +9,7 @@ use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
 #[cfg(target_os = "linux")]
 use celeriac_runtime::pool::python::PythonApp;
-use celeriac_runtime::pool::{Children, ProcessOptions};
+use celeriac_runtime::pool::{Bounds, Children, ProcessOptions};
 use celeriac_runtime::{
     Background, ControlOptions, Registry, Spill, StopHandle, UnknownTasks, Worker, WorkerError,
     WorkerOptions, WorkerParts, WorkerReport,
@@ -24,16 +24,6 @@ const FRAME_EXTRA: usize = 1 << 20;
 /// Where dead letters go that the store has no room for.
 fn spill(path: &str) -> Option<Arc<dyn Spill>> {
     (!path.is_empty()).then(|| Arc::new(SpillFile::new(Path::new(path))) as Arc<dyn Spill>)
-}
-
-/// How many children there are, and when they are replaced.
-#[cfg(target_os = "linux")]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ChildBounds {
-    pub(crate) slots: usize,
-    pub(crate) tasks_max: Option<u64>,
-    pub(crate) memory_recycle: Option<u64>,
-    pub(crate) memory_max: Option<u64>,
 }
 
 /// A worker that is not started yet. Every setting has the name it has on the command line.
@@ -245,10 +235,9 @@ impl WorkerBuilder {
     }
 
     /// How many tasks run at once, and when children are replaced.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn child_bounds(&self) -> ChildBounds {
+    pub(crate) fn child_bounds(&self) -> Bounds {
         let settings = self.app.settings();
-        ChildBounds {
+        Bounds {
             slots: self.slots(),
             tasks_max: self.max_tasks_per_child.or(settings.max_tasks_per_child.value),
             memory_recycle: self.max_memory_per_child.or(settings.max_memory_per_child.value),
@@ -309,10 +298,7 @@ impl WorkerBuilder {
             broker_url: settings.broker_url.value.clone(),
             node: self.node_name(),
             tasks: self.app.task_defs().iter().map(|task| task.name().to_owned()).collect(),
-            slots: self.slots(),
-            tasks_max: self.max_tasks_per_child.or(settings.max_tasks_per_child.value),
-            memory_recycle: self.max_memory_per_child.or(settings.max_memory_per_child.value),
-            memory_max: self.child_memory_max.or(settings.child_memory_max.value),
+            bounds: self.child_bounds(),
             oom_score_adj: settings.child_oom_score_adj.value,
             frame_bytes_max,
         }))

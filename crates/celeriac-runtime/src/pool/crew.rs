@@ -3,6 +3,7 @@
 //! [`Crew`] is the shared table; the supervisor and the attendants (`supervisor`) change it from one
 //! side, runs (`run`) from the other. Nothing here waits with the table locked.
 
+use super::Bounds;
 use super::kind::Kind;
 use super::output::{Output, Speaker};
 use super::policy::{self, Backoff, Exit, FAILED_STARTS_MAX, Killed, Standing};
@@ -29,19 +30,6 @@ pub(super) enum Startup {
     Pending,
     Ready,
     Failed(String),
-}
-
-/// How many children there are, and when they are replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bounds {
-    /// How many tasks run at once.
-    pub(super) slots: usize,
-    /// A child ends after so many tasks.
-    pub(super) tasks_max: Option<u64>,
-    /// A child that holds more, in bytes, ends after its task.
-    pub(super) memory_recycle: Option<u64>,
-    /// A child that holds more, in bytes, is killed.
-    pub(super) memory_max: Option<u64>,
 }
 
 #[derive(Debug)]

@@ -19,6 +19,7 @@ pub use hello::{Backend, ConsumedQueue, Hello, LoadError, PythonTask};
 pub(super) use run::run;
 pub use template::Interpreter;
 
+use super::Bounds;
 use super::crew::Crew;
 use super::kind::{Born, Greeting, Kind};
 use super::mortem::{PostMortem, Told};
@@ -82,14 +83,8 @@ pub struct PythonOptions {
     pub app: PythonApp,
     /// Whether results go through the worker; otherwise children store them themselves.
     pub store_results: bool,
-    /// How many tasks run at once.
-    pub slots: usize,
-    /// A child ends after so many tasks.
-    pub tasks_max: Option<u64>,
-    /// A child that holds more, in bytes, ends after its task.
-    pub memory_recycle: Option<u64>,
-    /// A child that holds more, in bytes, is killed.
-    pub memory_max: Option<u64>,
+    /// How many there are, and when they are replaced.
+    pub bounds: Bounds,
     /// Takes what children print.
     pub relay: Relay,
 }
@@ -99,7 +94,7 @@ impl fmt::Debug for PythonOptions {
         formatter
             .debug_struct("PythonOptions")
             .field("app", &self.app)
-            .field("slots", &self.slots)
+            .field("bounds", &self.bounds)
             .finish_non_exhaustive()
     }
 }
