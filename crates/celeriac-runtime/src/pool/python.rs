@@ -32,11 +32,10 @@ use job::Job;
 use pace::Pace;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use steward::Steward;
 use template::Template;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// A Celery app that is loaded, and can be forked from.
 #[derive(Clone)]
@@ -112,14 +111,26 @@ impl Python {
         Self { options, steward: Steward::default(), pace: Pace::default() }
     }
 
-    /// Forks a child; a template that has ended is started anew first.
-    pub(super) async fn fork(
-        &self,
-        role: &'static str,
-        place: usize,
-        store: bool,
-        descriptors: [OwnedFd; 4],
-    ) -> io::Result<Arc<super::process::Process>> {
+    /// Forks a process of the app, with a socket, a page and pipes of its own. A template that has ended
+    /// is started anew first.
+    async fn bear(&self, role: &'static str, place: usize, store: bool) -> io::Result<Born<Job>> {
+        let (job, theirs) = Job::pair()?;
+        let (stdout, their_stdout) = io::pipe()?;
+        let (stderr, their_stderr) = io::pipe()?;
+        let page = job.page.fd().try_clone_to_owned()?;
+        let theirs = [theirs, page, their_stdout.into(), their_stderr.into()];
+        let process = self.template().await?.fork(role, place, store, theirs).await?;
+        let voice = Voice::Relay(Arc::clone(&self.options.relay));
+        match Output::new(process.pid(), [stdout.into(), stderr.into()], voice) {
+            Ok(output) => Ok(Born { process, output: Arc::new(output), channel: job }),
+            Err(error) => {
+                process.kill(Killed::Aborted);
+                Err(error)
+            }
+        }
+    }
+
+    async fn template(&self) -> io::Result<MutexGuard<'_, Template>> {
         let app = &self.options.app;
         let mut template = app.template.lock().await;
         if template.is_over() {
@@ -128,7 +139,7 @@ impl Python {
                 Template::start(&app.interpreter, &app.start).await.map_err(io::Error::other)?;
             *template = anew;
         }
-        template.fork(role, place, store, descriptors).await
+        Ok(template)
     }
 }
 
@@ -140,21 +151,7 @@ impl Kind for Python {
     }
 
     async fn start(&self, place: usize) -> io::Result<Born<Job>> {
-        let (job, theirs) = Job::pair()?;
-        let (stdout, their_stdout) = io::pipe()?;
-        let (stderr, their_stderr) = io::pipe()?;
-        let page = job.page.fd().try_clone_to_owned()?;
-        let theirs = [theirs, page, their_stdout.into(), their_stderr.into()];
-        let store = self.options.store_results;
-        let process = self.fork("worker", place, store, theirs).await?;
-        let voice = Voice::Relay(Arc::clone(&self.options.relay));
-        match Output::new(process.pid(), [stdout.into(), stderr.into()], voice) {
-            Ok(output) => Ok(Born { process, output: Arc::new(output), channel: job }),
-            Err(error) => {
-                process.kill(Killed::Aborted);
-                Err(error)
-            }
-        }
+        self.bear("worker", place, self.options.store_results).await
     }
 
     async fn greet(&self, channel: &mut Job) -> Greeting {

@@ -4,8 +4,8 @@
 use super::Python;
 use super::frame::{self, FromChild, Order};
 use super::job::Job;
+use crate::pool::kind::{Born, Greeting, Kind as _};
 use crate::pool::mortem::{End, PostMortem, Told};
-use crate::pool::output::{Output, Voice};
 use crate::pool::policy::Killed;
 use crate::pool::process::Process;
 use celeriac_core::outcome::{ChildDeath, Disposition, TracedState};
@@ -67,21 +67,16 @@ impl Steward {
 }
 
 async fn sit(python: &Python) -> io::Result<Seated> {
-    let (mut job, theirs) = Job::pair()?;
-    let (stdout, their_stdout) = io::pipe()?;
-    let (stderr, their_stderr) = io::pipe()?;
-    let page = job.page.fd().try_clone_to_owned()?;
-    let theirs = [theirs, page, their_stdout.into(), their_stderr.into()];
-    let process = python.fork("steward", PLACE, false, theirs).await?;
-    let voice = Voice::Relay(Arc::clone(&python.options.relay));
-    let output = Arc::new(Output::new(process.pid(), [stdout.into(), stderr.into()], voice)?);
+    let Born { process, output, channel: job } = python.bear("steward", PLACE, false).await?;
     let reading = tokio::spawn(async move { output.pump().await });
-    let ready = tokio::time::timeout(START_PATIENCE, job.next()).await;
-    let seated = Seated { job, process, tag: 0, reading };
-    match ready {
-        Ok(Ok(Some(FromChild::Ready))) => Ok(seated),
-        other => Err(io::Error::other(format!("the steward does not start: {other:?}"))),
-    }
+    let mut seated = Seated { job, process, tag: 0, reading };
+    let why = match tokio::time::timeout(START_PATIENCE, python.greet(&mut seated.job)).await {
+        Ok(Greeting::Ready) => return Ok(seated),
+        Ok(Greeting::Refused(text)) => text,
+        Ok(Greeting::Ended) => "it ended before it was ready".to_owned(),
+        Err(_elapsed) => format!("it was not ready within {} s", START_PATIENCE.as_secs()),
+    };
+    Err(io::Error::other(format!("the steward does not start: {why}")))
 }
 
 impl Seated {
