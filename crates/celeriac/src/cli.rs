@@ -61,6 +61,9 @@ struct Cli {
     /// The Python that has the application's packages
     #[arg(long, global = true, value_name = "PROGRAM")]
     python: Option<String>,
+    /// Go to this folder first
+    #[arg(long, global = true, value_name = "FOLDER")]
+    workdir: Option<PathBuf>,
     /// Print JSON for programs instead of tables
     #[arg(long, global = true)]
     json: bool,
@@ -204,6 +207,12 @@ impl App {
 }
 
 fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
+    if let Some(folder) = &cli.workdir {
+        std::env::set_current_dir(folder).map_err(|error| {
+            Failed::usage(format!("--workdir {}: {error}", folder.display()))
+                .hint("name a folder that is there and may be entered")
+        })?;
+    }
     let flags = flags(&cli);
     let config = cli.config.as_deref();
     let own = cli.app.as_ref().map(|_| Vec::new());

@@ -53,6 +53,7 @@ async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
 async fn what_is_not_here_is_refused_with_a_sentence() {
     let place = store().await;
     for (args, code, expected) in [
+        (vec!["--workdir", "/nowhere/at/all", "config", "show"], 2, "--workdir /nowhere/at/all"),
         (
             vec!["-A", "proj", "--python", "/nowhere/python", "worker"],
             3,
