@@ -21,8 +21,9 @@ const SETTINGS: [(&str, &str); 11] = [
 /// The app's own settings by our names, with Celery's.
 pub(crate) fn app_settings(hello: &Hello) -> Vec<(&'static str, String, String)> {
     let mut found = Vec::new();
-    if let Some(url) = &hello.broker_url {
-        found.push(("broker_url", url.clone(), "broker_url".to_owned()));
+    let urls = [("broker_url", &hello.broker_url), ("result_backend", &hello.result_backend)];
+    for (name, url) in urls {
+        found.extend(url.clone().map(|url| (name, url, name.to_owned())));
     }
     for (theirs, ours) in SETTINGS {
         if !hello.changed.iter().any(|name| name == theirs) {
