@@ -15,8 +15,8 @@ from celery.utils.nodenames import default_nodename, host_format
 from . import failures
 from .failures import LoadFailure
 
-#: Pools whose Celery class the banner shows; others run as prefork does.
-_POOLS = ("prefork", "solo", "threads", "gevent", "eventlet")
+#: What Celery's worker is told of pools that it does not know, for its banner and its signals.
+_RELATED = {"asyncio": "threads"}
 
 
 def load(start: dict):
@@ -125,8 +125,7 @@ def _worker_arguments(app, start: dict) -> dict:
     for name in ("purge", "pidfile", "statedb"):
         options.pop(name, None)
     pool = start.get("pool") or app.conf.worker_pool
-    if isinstance(pool, str) and pool not in _POOLS and ":" not in pool and "." not in pool:
-        pool = "prefork"
+    pool = _RELATED.get(pool, pool)
     options.update(
         app=app,
         hostname=host_format(default_nodename(start.get("hostname"))),

@@ -7,25 +7,22 @@ import logging
 import os
 import signal
 import sys
-from time import monotonic, time
+from time import time
 
 import billiard
 from billiard import pool as billiard_pool
-from billiard.einfo import ExceptionInfo
 from celery import signals
-from celery.app import trace
 from celery.concurrency.prefork import process_destructor, process_initializer
-from celery.exceptions import TaskRevokedError
 from celery.platforms import set_pdeathsig
 
-from . import logs, outcomes, results
-from .frames import DONE, EXIT, READY, RUN, Closed, JobSocket, ProtocolError, adopt, encode_json
+from . import coroutines, logs
+from .desk import Desk
+from .frames import EXIT, READY, RUN, Closed, JobSocket, ProtocolError, adopt, encode_json
 from .limits import SoftLimit
-from .outcomes import Run, as_main_process
 from .page import Page
-from .refusals import Refuser
-from .request import Delivery, has_own_request
+from .shared import SharedWorker
 from .steward import MainProcess, Steward
+from .turn import CURRENT, Turn
 
 EX_PROTOCOL = 70
 
@@ -56,23 +53,16 @@ class TaskWorker(billiard_pool.Worker):
     """
 
     def __init__(self, worker, job: JobSocket, page: Page, store: bool):
-        self.app = app = worker.app
-        self.hostname = hostname = worker.hostname
         self.job = job
         self.page = page
-        self.store = store
+        self.desk = Desk(worker, job, store)
         self.limit = SoftLimit(page)
-        self.results = None
-        self.run = None
-        self.tag = 0
-        self.tasks = app.tasks
-        self.with_own_request = {}
-        self.refuser = Refuser(app, hostname)
+        self.turn = None
         super().__init__(
             None,
             self,
             initializer=process_initializer,
-            initargs=(app, hostname),
+            initargs=(worker.app, worker.hostname),
             on_exit=process_destructor,
         )
 
@@ -89,10 +79,8 @@ class TaskWorker(billiard_pool.Worker):
         self.limit.install()
 
     def on_loop_start(self, pid):
-        backend = self.app.backend
-        if self.store and not results.is_own(backend):
-            self.results = results.DeferredResults(backend, self.job, self.limit)
-        self.log = logs.TaskLog(self.app)
+        coroutines.use(coroutines.Here())
+        self.desk.furnish()
         self.job.send(READY, 0, encode_json({"pid": pid}))
 
     def _do_exit(self, pid, exitcode, exc=None):
@@ -119,97 +107,35 @@ class TaskWorker(billiard_pool.Worker):
             sys.exit(billiard_pool.EX_OK)
         if op != RUN or not tag or not isinstance(meta, dict):
             self._end_by_protocol(f"op {op}, tag {tag}")
-        self.tag = tag
-        if self.results is not None:
-            self.results.begin(tag)
-        delivery = None
-        try:
-            delivery = Delivery(tag, meta, body, self.app)
-            return _TASK, (tag, None, *self._job(delivery), {})
-        except TaskRevokedError:
-            self._send(outcomes.done(outcomes.REVOKED, outcomes.ACK, 0.0))
-        except Exception as error:
-            with as_main_process():
-                self._send(self.refuser.refuse(delivery, error))
-        return None
-
-    def _job(self, delivery) -> tuple:
-        name = delivery.headers["task"]
-        task = self.tasks[name]
-        run = self.run = Run(delivery, task)
-        arguments = delivery.traced(self.hostname)
-        if self.log.info:
-            self.log.received(run)
-        try:
-            own = self.with_own_request[name]
-        except KeyError:
-            own = self.with_own_request[name] = has_own_request(task)
-        if own:
-            with as_main_process():
-                run.prepare_own(self.app, self.hostname)
-            return run.settlement.trace
-        return trace.fast_trace_task, arguments
+        turn = self.turn = Turn(tag, self.limit)
+        CURRENT.set(turn)
+        job = self.desk.open(turn, meta, body)
+        if job is None:
+            self.page.end()
+            return None
+        return _TASK, (tag, None, *job, {})
 
     def put(self, item) -> None:
         """Stands for billiard's `outq`."""
         kind, arguments = item
+        turn = self.turn
         if kind == _ACK:
-            run = self.run
-            self.page.begin(self.tag, time())
-            run.started = monotonic()
-            if run.request is not None:
-                self._accept(run)
-            elif self.log.debug:
-                self.log.accepted(run)
-            self.limit.arm(self.tag)
+            self.page.begin(turn.tag, time())
+            self.desk.accept(turn)
+            self.limit.arm(turn.tag)
         elif kind == _READY:
             self.limit.disarm()
             ok, value = arguments[2]
-            self._settle(ok, value)
-
-    def _accept(self, run) -> None:
-        """Errors of a callback are only logged, as billiard does (pool.py:safe_apply_callback)."""
-        try:
-            with as_main_process():
-                run.settlement.callbacks["accept_callback"](os.getpid(), run.started)
-        except Exception as error:
-            logs.error("Cannot accept task %s: %r", run.task.name, error, exc_info=True)
-
-    def _settle(self, ok: bool, value) -> None:
-        run = self.run
-        if self.limit.raised:
-            self.log.soft_limit(run)
-        try:
-            meta = run.settle(ok, value, self.app, self.hostname)
-        except Exception as error:
-            with as_main_process():
-                meta = self._unsettled(run, error)
-        self._send(meta)
-
-    def _unsettled(self, run, error) -> bytes:
-        """No `Request` could tell the outcome: the message cannot be read, or its result cannot be stored.
-
-        Celery's main process logs the latter and leaves the message unacknowledged, so it comes back.
-        """
-        if run.request is None:
-            return self.refuser.refuse(run.delivery, error)
-        logs.error("Cannot settle task %s: %r", run.task.name, error, exc_info=True)
-        fate = run.settlement.disposition or (outcomes.REQUEUE if run.task.acks_late else outcomes.ACK)
-        trace_text = ExceptionInfo().traceback
-        runtime = monotonic() - run.started
-        return outcomes.done(
-            outcomes.FAILURE, fate, runtime, outcomes.describe(error), trace_text, run.leaves
-        )
-
-    def _send(self, meta: bytes) -> None:
-        self.job.send(DONE, self.tag, meta)
-        self.page.end()
-        if self.results is not None:
-            self.results.end()
+            self.desk.close(turn, ok, value)
+            self.page.end()
 
     def _end_by_protocol(self, error) -> None:
         logs.error("The worker broke the protocol: %s", error)
         sys.exit(EX_PROTOCOL)
+
+
+#: What a child does, by its role.
+_BODIES = {"worker": TaskWorker, "shared": SharedWorker, "steward": Steward}
 
 
 def flush() -> None:
@@ -226,7 +152,7 @@ def prepare(frame: dict):
 
     Celery tells that one is coming, concurrency/asynpool.py:_create_worker_process of 5.3 to 5.7.
     """
-    if frame["role"] == "steward":
+    if frame["role"] != "worker":
         return MainProcess()
     if hasattr(signals, "worker_before_create_process"):
         signals.worker_before_create_process.send(sender=ForkPoolWorker)
@@ -247,8 +173,8 @@ def start(process, worker, frame: dict, descriptors: list, parent: int) -> None:
         adopt(errors, 2)
         shared = Page(page)
         os.close(page)
-        kind = Steward if frame["role"] == "steward" else TaskWorker
-        process.body = kind(worker, JobSocket.from_descriptor(job), shared, bool(frame.get("store")))
+        body = _BODIES[frame["role"]]
+        process.body = body(worker, JobSocket.from_descriptor(job), shared, bool(frame.get("store")))
         code = process._bootstrap()
     finally:
         os._exit(code)

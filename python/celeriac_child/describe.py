@@ -20,6 +20,7 @@ from celery.app.defaults import DEFAULTS
 from celery.utils.imports import qualname
 
 from . import PROTOCOL, results
+from .coroutines import is_coroutine
 
 #: Signals that Celery sends from its main process.
 _MAIN_SIGNALS = (
@@ -168,7 +169,7 @@ def _task(task) -> dict:
         "send_events": bool(task.send_events),
         "request": _unless(task.Request, _CELERY_REQUEST),
         "strategy": _unless(task.Strategy, _CELERY_STRATEGY),
-        "coroutine": inspect.iscoroutinefunction(inspect.unwrap(task.run)),
+        "coroutine": is_coroutine(task),
     }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from celery import states
 from celery.backends.base import BaseKeyValueStoreBackend
 
 from .frames import PAYLOAD_BYTES_MAX, STORE, encode_json
+from .turn import CURRENT
 
 #: Methods through which a result reaches its key. When one of them is not Celery's, only the class itself
 #: knows how a result is stored.
@@ -65,14 +64,9 @@ class DeferredResults:
     other threads and outside a run; documents too large for a frame.
     """
 
-    def __init__(self, backend, job, shield):
+    def __init__(self, backend, job):
         self._backend = backend
         self._job = job
-        self._shield = shield
-        self._thread = threading.get_ident()
-        self._tag = 0
-        self._id = None
-        self._current = {}
         self._previous = {}
         self._store_directly = backend._store_result
         self._set_directly = backend._set_with_state
@@ -81,54 +75,52 @@ class DeferredResults:
         backend._set_with_state = self.set_with_state
         backend._get_task_meta_for = self.read
 
-    def begin(self, tag: int) -> None:
-        self._tag = tag
-
-    def end(self) -> None:
-        """The run is over. What it stored may not be written yet when the next one begins."""
-        self._tag = 0
-        if self._current or self._previous:
+    def end(self, turn) -> None:
+        """The turn is over. What it stored may not be written yet when the next one begins."""
+        turn.tag = 0
+        if turn.documents or self._previous:
             self._previous = {
-                one: value for one, value in self._current.items() if len(value) <= _KEPT_BYTES_MAX
+                one: value for one, value in turn.documents.items() if len(value) <= _KEPT_BYTES_MAX
             }
-            self._current = {}
 
     def store(self, task_id, result, state, traceback=None, request=None, **options):
         """Stands for `_store_result` of the backend."""
-        deferred = self._tag and threading.get_ident() == self._thread and not getattr(request, "chord", None)
-        if not deferred:
+        turn = CURRENT.get()
+        if turn is None or not turn.tag or getattr(request, "chord", None):
             return self._store_directly(
                 task_id, result, state, traceback=traceback, request=request, **options
             )
-        self._id = task_id
+        turn.storing = task_id
         try:
             return self._store_directly(
                 task_id, result, state, traceback=traceback, request=request, **options
             )
         finally:
-            self._id = None
+            turn.storing = None
 
     def set_with_state(self, key, value, state):
         """Stands for `_set_with_state` of the backend."""
-        task_id = self._id
-        if task_id is None or threading.get_ident() != self._thread:
+        turn = CURRENT.get()
+        if turn is None or turn.storing is None:
             return self._set_directly(key, value, state)
         document = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
         if len(document) > PAYLOAD_BYTES_MAX - _META_BYTES_MAX:
             return self._set_directly(key, value, state)
+        task_id = turn.storing
         task_id = task_id if isinstance(task_id, str) else task_id.decode("utf-8", "replace")
-        with self._shield:
-            self._job.send(STORE, self._tag, encode_json({"id": task_id, "state": state}), document)
-        self._current[task_id] = value
+        with turn.limit:
+            self._job.send(STORE, turn.tag, encode_json({"id": task_id, "state": state}), document)
+        turn.documents[task_id] = value
 
     def read(self, task_id):
         """Stands for `_get_task_meta_for` of the backend: sees what the worker may not have written yet."""
-        if threading.get_ident() != self._thread:
+        turn = CURRENT.get()
+        if turn is None:
             return self._read_directly(task_id)
-        if self._id is not None:
+        if turn.storing is not None:
             return {"status": states.PENDING, "result": None}
-        if task_id in self._current:
-            return self._backend.decode_result(self._current[task_id])
+        if task_id in turn.documents:
+            return self._backend.decode_result(turn.documents[task_id])
         meta = self._read_directly(task_id)
         if meta["status"] == states.PENDING and task_id in self._previous:
             return self._backend.decode_result(self._previous[task_id])

@@ -30,6 +30,7 @@ from .limits import NoLimit
 from .outcomes import Settlement
 from .refusals import Refuser
 from .request import Delivery, build
+from .turn import CURRENT, Turn
 
 EX_OK = 0
 EX_FAILURE = 1
@@ -91,7 +92,7 @@ class Steward:
         worker_state.reset_state()
         backend = self.app.backend
         if self.store and not results.is_own(backend):
-            self.results = results.DeferredResults(backend, self.job, NoLimit())
+            self.results = results.DeferredResults(backend, self.job)
         self.job.send(READY, 0, encode_json({"pid": os.getpid()}))
 
     def _serve(self, op: int, tag: int, meta: dict, body: bytes) -> None:
@@ -100,13 +101,13 @@ class Steward:
         if not tag or not isinstance(meta, dict) or op not in (POST_MORTEM, TELL):
             raise ProtocolError(f"op {op}, tag {tag}")
         self.page.begin(tag, time.time())
-        if self.results is not None:
-            self.results.begin(tag)
+        turn = Turn(tag, NoLimit())
+        CURRENT.set(turn)
         answer = self._tell(meta) if op == TELL else self._examine(tag, meta, body)
         self.job.send(DONE, tag, answer)
         self.page.end()
         if self.results is not None:
-            self.results.end()
+            self.results.end(turn)
 
     def _tell(self, meta: dict) -> bytes:
         kind = meta.get("signal")

@@ -19,7 +19,9 @@ EX_PROTOCOL = 70
 EX_OSERR = 71
 #: The same number on every architecture.
 _SYS_PIDFD_OPEN = 434
-ROLES = ("worker", "steward")
+ROLES = ("worker", "shared", "steward")
+#: gevent puts another in its place, which reaps children before the template can.
+_fork = os.fork
 
 
 def main(descriptor: int, start: dict) -> None:
@@ -56,8 +58,9 @@ class Template:
                 "error",
                 f"The worker speaks protocol {start.get('protocol')}, its Python part {PROTOCOL}.",
             )
+        _patch(start.get("pool"))
         self._import_celery(start)
-        from . import app, child, describe
+        from . import app, child, coroutines, describe
 
         self.child = child
         app.enter_environment(start)
@@ -66,6 +69,7 @@ class Template:
         doing = f"starting a worker of {start['app']}"
         try:
             self.worker = app.make_worker(self.app, start)
+            coroutines.adapt(self.app)
             frame = describe.hello(self.app, self.worker, app.banner(self.worker), changed)
         except BaseException as error:
             raise failures.of_app(error, doing) from error
@@ -77,9 +81,10 @@ class Template:
 
     def _import_celery(self, start: dict) -> None:
         # celery/utils/threads.py reads it when it is imported: a stack per thread, not per greenlet.
-        fast = "USE_FAST_LOCALS" not in os.environ and start.get("pool") in (None, "prefork")
-        if fast:
-            os.environ["USE_FAST_LOCALS"] = "1"
+        # Where tasks share a process, each coroutine needs one.
+        usual = os.environ.pop("USE_FAST_LOCALS", None)
+        if start.get("pool") in (None, "prefork"):
+            os.environ["USE_FAST_LOCALS"] = "1" if usual is None else usual
         try:
             import celery
         except ImportError as error:
@@ -102,8 +107,9 @@ class Template:
             import celery.utils.threads
         except Exception as error:
             raise failures.of_celery(error, celery.__version__) from error
-        if fast:
-            del os.environ["USE_FAST_LOCALS"]
+        os.environ.pop("USE_FAST_LOCALS", None)
+        if usual is not None:
+            os.environ["USE_FAST_LOCALS"] = usual
 
     def serve(self) -> int:
         """Forks and reaps until the worker says `exit`. Raises `Closed` when it is gone."""
@@ -133,7 +139,7 @@ class Template:
         process = self.child.prepare(frame)
         self.child.flush()
         try:
-            pid = os.fork()
+            pid = (_fork if "gevent" in sys.modules else os.fork)()
         except OSError as error:
             sys.__stderr__.write(f"celeriac: cannot fork a child: {error}\n")
             for descriptor in descriptors:
@@ -142,6 +148,8 @@ class Template:
             return None
         if not pid:
             os.setpgid(0, 0)
+            if "gevent" in sys.modules:
+                sys.modules["gevent"].reinit()
             self.control.close()
             for descriptor in self.children:
                 os.close(descriptor)
@@ -186,6 +194,24 @@ class Template:
                 "memory_peak": memory_peak,
             }
         )
+
+
+def _patch(pool: str | None) -> None:
+    """Makes the standard library cooperate before anything else of the app is imported.
+
+    celery/__init__.py:maybe_patch_concurrency, which looks at `-P`.
+    """
+    if pool != "gevent":
+        return
+    try:
+        import gevent.monkey
+    except ImportError as error:
+        raise LoadFailure(
+            "celery",
+            f"-P gevent needs gevent, which is not installed for {sys.executable}.",
+            "Install it in the app's environment, or choose -P threads.",
+        ) from error
+    gevent.monkey.patch_all()
 
 
 def pidfd_open(pid: int) -> int:

@@ -309,7 +309,8 @@ class Child:
             if not flags & 1:
                 break
         payload = b"".join(pieces)
-        return chr(op), tag, json.loads(payload[:meta_bytes]), payload[meta_bytes:]
+        meta = json.loads(payload[:meta_bytes]) if meta_bytes else {}
+        return chr(op), tag, meta, payload[meta_bytes:]
 
     def send(self, op: str, tag: int, meta: dict, body: bytes = b"") -> None:
         data = json.dumps(meta).encode()

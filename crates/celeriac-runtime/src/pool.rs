@@ -144,6 +144,10 @@ impl Children {
                 Ok(Box::new(Pool::start(Native { options }, bounds, native::run).await?))
             }
             #[cfg(target_os = "linux")]
+            Self::Python(options) if options.tenancy == python::Tenancy::Shared => {
+                Ok(Box::new(python::Shared::start(options).await?))
+            }
+            #[cfg(target_os = "linux")]
             Self::Python(options) => {
                 let bounds = options.bounds;
                 Ok(Box::new(Pool::start(python::Python::new(options), bounds, python::run).await?))

@@ -16,7 +16,7 @@ pub(crate) use env::{python, worker_of_this_child};
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
-use crate::pool::Pool;
+use crate::pool::{Pool, PythonPool};
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::limits::StoreLimits;
@@ -67,6 +67,8 @@ pub struct Settings {
     pub time_limit: Setting<Option<Duration>>,
     /// Where a worker's tasks run.
     pub pool: Setting<Pool>,
+    /// How the tasks of a Celery application run.
+    pub python_pool: Setting<PythonPool>,
     /// The Python that runs a Celery application; empty to look for one.
     pub python: Setting<String>,
     /// A child of a process pool ends after so many tasks.
@@ -271,6 +273,7 @@ impl Settings {
             soft_time_limit: raw.parse("soft_time_limit", value::optional_duration)?,
             time_limit: raw.parse("time_limit", value::optional_duration)?,
             pool: raw.parse("pool", str::parse)?,
+            python_pool: raw.parse("python_pool", str::parse)?,
             python: raw.parse("python", value::text_or_empty)?,
             max_tasks_per_child: raw.parse("max_tasks_per_child", value::optional_count)?,
             max_memory_per_child: raw.parse("max_memory_per_child", value::optional_size)?,

@@ -55,6 +55,71 @@ impl FromStr for Pool {
     }
 }
 
+/// How the tasks of a Celery application run: Celery's pools by Celery's names, and `asyncio`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PythonPool {
+    /// A process for each task that runs.
+    #[default]
+    Prefork,
+    /// One process, one task after another.
+    Solo,
+    /// One process with a thread for each task that runs.
+    Threads,
+    /// The same, for tasks that are coroutines: they run together on one event loop.
+    Asyncio,
+    /// One process with a greenlet for each task that runs.
+    Gevent,
+}
+
+impl PythonPool {
+    /// Celery's name of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefork => "prefork",
+            Self::Solo => "solo",
+            Self::Threads => "threads",
+            Self::Asyncio => "asyncio",
+            Self::Gevent => "gevent",
+        }
+    }
+}
+
+impl fmt::Display for PythonPool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for PythonPool {
+    type Err = String;
+
+    /// Reads a name of Celery's `-P` or `worker_pool` (celery 5.7.0 `concurrency/__init__.py` `ALIASES`).
+    /// The error says what to use instead.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "" | "prefork" | "processes" | "process" => Ok(Self::Prefork),
+            "solo" => Ok(Self::Solo),
+            "threads" => Ok(Self::Threads),
+            "asyncio" => Ok(Self::Asyncio),
+            "gevent" => Ok(Self::Gevent),
+            "eventlet" => {
+                Err("there is no pool eventlet, which its own authors advise against: use \
+                               gevent, threads or asyncio"
+                    .to_owned())
+            }
+            "custom" => Err("a pool of one's own works inside Celery's worker only: keep `celery \
+                             worker` for the queues that need it"
+                .to_owned()),
+            name if name.contains(['.', ':']) => Err(format!(
+                "the pool {name} works inside Celery's own worker only: keep `celery worker` for the \
+                 queues that need it"
+            )),
+            _ => Err("expected prefork, solo, threads, asyncio or gevent".to_owned()),
+        }
+    }
+}
+
 impl App {
     /// The place where the children of a process pool enter: in a child it never returns, it runs
     /// tasks for its worker and ends the process. Everywhere else it gives the application back and
@@ -164,6 +229,29 @@ mod tests {
             ("fork", "expected async or process"),
         ] {
             let error = name.parse::<Pool>().unwrap_err();
+            assert!(error.contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn pools_of_python_have_celerys_names() {
+        let all = [
+            PythonPool::Prefork,
+            PythonPool::Solo,
+            PythonPool::Threads,
+            PythonPool::Asyncio,
+            PythonPool::Gevent,
+        ];
+        for pool in all {
+            assert_eq!(pool.to_string().parse(), Ok(pool));
+        }
+        assert_eq!("processes".parse(), Ok(PythonPool::Prefork));
+        for (name, hint) in [
+            ("eventlet", "use gevent"),
+            ("proj.pools:Mine", "keep `celery worker`"),
+            ("thread", "expected prefork"),
+        ] {
+            let error = name.parse::<PythonPool>().unwrap_err();
             assert!(error.contains(hint), "{error}");
         }
     }

@@ -8,6 +8,7 @@ pub(crate) use settings::app_settings;
 use crate::Result;
 use crate::TaskError;
 use crate::config::{Settings, Source};
+use crate::pool::PythonPool;
 use crate::worker::WorkerBuilder;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -15,7 +16,7 @@ use celeriac_core::outcome::{Acks, Classifier, Outcome};
 use celeriac_core::retry::RetryPolicy;
 use celeriac_core::throttle::Rate;
 use celeriac_runtime::pool::python::{
-    ConsumedQueue, Hello, Interpreter, LoadError, PythonApp, PythonOptions, PythonTask,
+    ConsumedQueue, Hello, Interpreter, LoadError, PythonApp, PythonOptions, PythonTask, Tenancy,
 };
 use celeriac_runtime::pool::{Children, Relay, Stream};
 use celeriac_runtime::{Handler, Registry, RunContext, TaskPolicy};
@@ -44,7 +45,17 @@ pub(crate) async fn load(
         boot: shim::BOOT,
         files: shim::FILES,
     };
-    PythonApp::load(interpreter, start(name, settings, arguments)).await
+    let given = Some(settings.python_pool.value).filter(|_| !settings.python_pool.is_default());
+    let start = |pool: PythonPool| start(name, settings, arguments.clone(), pool);
+    let app = PythonApp::load(interpreter.clone(), start(given.unwrap_or_default())).await?;
+    // What its interpreter is prepared for depends on the pool, so it has to be known before.
+    let own = app.hello().settings.get("worker_pool").and_then(Value::as_str);
+    match own.and_then(|name| name.parse::<PythonPool>().ok()) {
+        Some(pool) if given.is_none() && pool != PythonPool::default() => {
+            PythonApp::load(interpreter, start(pool)).await
+        }
+        _ => Ok(app),
+    }
 }
 
 /// The Python that is asked for, or the one of this environment.
@@ -60,7 +71,7 @@ pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, L
 }
 
 /// What the protocol leaves to the configuration of the worker.
-fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
+fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPool) -> Map {
     let given = |setting: &crate::config::Setting<String>| {
         // What the app itself says is stronger than these.
         let weaker = match &setting.source {
@@ -96,7 +107,7 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
         ("broker_url", given(&settings.broker_url)),
         ("result_backend", given(&settings.result_backend)),
         ("settings", Value::Object(Map::new())),
-        ("pool", Value::from("prefork")),
+        ("pool", Value::from(pool.as_str())),
         ("concurrency", concurrency),
         ("loglevel", level),
         ("logfile", Value::Null),
@@ -122,6 +133,10 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
     }
     let children = Children::Python(PythonOptions {
         app: app.clone(),
+        tenancy: match settings.python_pool.value {
+            PythonPool::Prefork | PythonPool::Solo => Tenancy::Single,
+            PythonPool::Threads | PythonPool::Asyncio | PythonPool::Gevent => Tenancy::Shared,
+        },
         store_results: stores_results(hello, settings),
         bounds: worker.child_bounds(),
         relay: relay(),

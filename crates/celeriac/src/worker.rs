@@ -4,6 +4,8 @@ use crate::Result;
 use crate::app::App;
 use crate::lines::SpillFile;
 use crate::pool::Pool;
+#[cfg(target_os = "linux")]
+use crate::pool::PythonPool;
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
@@ -259,7 +261,13 @@ impl WorkerBuilder {
     }
 
     fn slots(&self) -> usize {
-        self.concurrency.unwrap_or(self.app.settings().concurrency.value)
+        let settings = self.app.settings();
+        // One child at a time is what Celery's `solo` does; a child that dies takes nobody with it.
+        #[cfg(target_os = "linux")]
+        if self.python.is_some() && settings.python_pool.value == PythonPool::Solo {
+            return 1;
+        }
+        self.concurrency.unwrap_or(settings.concurrency.value)
     }
 
     /// How children are started, if tasks run in any.

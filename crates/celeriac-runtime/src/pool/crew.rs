@@ -55,7 +55,7 @@ struct Member<C> {
     last_taken: u64,
     /// The task that it has, or had last.
     task_id: String,
-    /// It holds too much memory and ends after its task.
+    /// It ends after its task: it holds too much memory, or is to be replaced.
     heavy: bool,
     stopped_since: Option<Instant>,
 }
@@ -124,7 +124,8 @@ pub(super) struct Deeds<C> {
 #[derive(Debug)]
 pub(super) struct Held<K: Kind> {
     crew: Arc<Crew<K>>,
-    number: u64,
+    /// The number of the child.
+    pub(super) number: u64,
     /// The number of the run on this child.
     pub(super) run: u64,
     pub(super) process: Arc<Process>,
@@ -315,6 +316,19 @@ impl<K: Kind> Crew<K> {
         self.publish(&table);
         drop(table);
         self.changed.notify_one();
+    }
+
+    /// Lets a busy child end after what it does now; its successor starts at once.
+    pub(super) fn retire(&self, number: u64) {
+        if let Some(member) = self.table().members.get_mut(&number) {
+            member.heavy = true;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Whether a child ends after what it does now.
+    pub(super) fn is_retired(&self, number: u64) -> bool {
+        self.table().members.get(&number).is_none_or(|member| member.heavy)
     }
 
     /// Has so many slots from now on.

@@ -3,7 +3,7 @@
 use super::crew::{Crew, Held};
 use super::mortem::{PostMortem, Told};
 use super::output::{DRAIN, Output, Speaker};
-use super::policy::Killed;
+use super::policy::{Exit, Killed};
 use super::process::Process;
 use celeriac_core::outcome::Outcome;
 use futures::future::BoxFuture;
@@ -86,6 +86,15 @@ impl Break {
 
 /// The child is lost: how it ended says what that means.
 pub(super) async fn lost<K: Kind>(held: Held<K>, speaker: &Speaker, why: Break) -> Outcome {
+    let Some(exit) = exit_of(&held, why).await else { return undead() };
+    let (task_id, task) = (&speaker.task_id, &speaker.task);
+    let (child, reason) = (held.process.pid(), exit.reason());
+    tracing::warn!(task_id, task, child, reason, "a child was lost while it ran a task");
+    exit.outcome(held.output.last_words().await)
+}
+
+/// How a child ends with which a conversation broke off; `None` when it does not.
+pub(super) async fn exit_of<K: Kind>(held: &Held<K>, why: Break) -> Option<Exit> {
     let process = &held.process;
     match why {
         Break::Kill(killed) => process.kill(killed),
@@ -96,11 +105,10 @@ pub(super) async fn lost<K: Kind>(held: Held<K>, speaker: &Speaker, why: Break) 
             }
         }
     }
-    let Ok(exit) = tokio::time::timeout(DEATH_PATIENCE, process.exited()).await else {
-        return Outcome::Returned { reason: "its child does not die".to_owned(), begun: true };
-    };
-    let (task_id, task) = (&speaker.task_id, &speaker.task);
-    let (child, reason) = (process.pid(), exit.reason());
-    tracing::warn!(task_id, task, child, reason, "a child was lost while it ran a task");
-    exit.outcome(held.output.last_words().await)
+    tokio::time::timeout(DEATH_PATIENCE, process.exited()).await.ok()
+}
+
+/// What becomes of a run whose child does not die.
+pub(super) fn undead() -> Outcome {
+    Outcome::Returned { reason: "its child does not die".to_owned(), begun: true }
 }

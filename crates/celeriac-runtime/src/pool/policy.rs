@@ -31,6 +31,8 @@ pub(super) enum Killed {
     Late,
     /// The process that it was forked from has ended, which ends it too.
     Orphaned,
+    /// A task beside others in it could not be stopped in any other way.
+    Stuck,
 }
 
 /// How a child ended.
@@ -62,6 +64,9 @@ impl Exit {
             (Some(Killed::Orphaned), ..) => {
                 "the template that it was forked from has ended".to_owned()
             }
+            (Some(Killed::Stuck), ..) => {
+                "another task of its process could not be stopped".to_owned()
+            }
             (Some(Killed::Aborted), ..) => "killed by its worker".to_owned(),
             (None, Some(signal), _) => {
                 let perhaps =
@@ -77,12 +82,16 @@ impl Exit {
     pub(super) fn outcome(&self, stderr_tail: String) -> Outcome {
         match &self.killed {
             Some(Killed::Aborted) => Outcome::Cancelled,
-            Some(killed @ (Killed::Deaf | Killed::Stopped | Killed::Late | Killed::Orphaned)) => {
-                Outcome::Returned {
-                    reason: format!("its child was replaced: {}", self.reason()),
-                    begun: !matches!(killed, Killed::Deaf | Killed::Late),
-                }
-            }
+            Some(
+                killed @ (Killed::Deaf
+                | Killed::Stopped
+                | Killed::Late
+                | Killed::Orphaned
+                | Killed::Stuck),
+            ) => Outcome::Returned {
+                reason: format!("its child was replaced: {}", self.reason()),
+                begun: !matches!(killed, Killed::Deaf | Killed::Late),
+            },
             None | Some(Killed::Memory { .. } | Killed::Broken(_)) => {
                 Outcome::ChildLost(ChildDeath {
                     signal: self.signal,

@@ -12,11 +12,13 @@ mod job;
 mod pace;
 mod page;
 mod run;
+mod shared;
 mod steward;
 mod template;
 
 pub use hello::{Backend, ConsumedQueue, Hello, LoadError, PythonTask};
 pub(super) use run::run;
+pub(super) use shared::Shared;
 pub use template::Interpreter;
 
 use super::Bounds;
@@ -75,11 +77,22 @@ impl PythonApp {
     }
 }
 
+/// How many tasks a child has at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenancy {
+    /// One; there are as many children as slots (Celery's `prefork`, and `solo` with one slot).
+    Single,
+    /// As many as there are slots; one child has them all (Celery's `threads` and `gevent`; coroutines).
+    Shared,
+}
+
 /// The Python children of a worker.
 #[derive(Clone)]
 pub struct PythonOptions {
     /// The app that they run.
     pub app: PythonApp,
+    /// How many tasks a child has at once.
+    pub tenancy: Tenancy,
     /// Whether results go through the worker; otherwise children store them themselves.
     pub store_results: bool,
     /// How many there are, and when they are replaced.
@@ -151,7 +164,11 @@ impl Kind for Python {
     }
 
     async fn start(&self, place: usize) -> io::Result<Born<Job>> {
-        self.bear("worker", place, self.options.store_results).await
+        let role = match self.options.tenancy {
+            Tenancy::Single => "worker",
+            Tenancy::Shared => "shared",
+        };
+        self.bear(role, place, self.options.store_results).await
     }
 
     async fn greet(&self, channel: &mut Job) -> Greeting {

@@ -5,6 +5,8 @@ use super::exit::Failed;
 use super::loaded::Loaded;
 use super::output::span;
 use crate::app::App;
+#[cfg(target_os = "linux")]
+use crate::pool::PythonPool;
 use crate::worker::WorkerBuilder;
 #[cfg(target_os = "linux")]
 use celeriac_core::ErrorKind;
@@ -72,7 +74,8 @@ pub(super) struct WorkerArgs {
     /// Celery's; a native worker listens to no events of others
     #[arg(long)]
     without_gossip: bool,
-    /// Where tasks run: async, or process (prefork is its name in Celery) [default: async]
+    /// Where tasks run: async, or process (prefork is its name in Celery) [default: async]; with -A
+    /// prefork, solo, threads, asyncio or gevent [default: prefork]
     #[arg(short = 'P', long, value_name = "POOL")]
     pool: Option<String>,
     /// With -P process: a child ends after so many tasks
@@ -114,20 +117,14 @@ mod humantime {
 impl WorkerArgs {
     /// The flags that are settings, by their key.
     pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String)>, of_app: bool) {
-        // One child at a time is what Celery's `solo` does, and a child that dies takes nobody with it.
-        let solo = of_app && self.pool.as_deref() == Some("solo");
-        let (one, none) = (Some("1".to_owned()), None);
-        let concurrency = if solo { &one } else { &self.concurrency };
-        // Native pools have other names.
-        let pool = if of_app { &none } else { &self.pool };
         let given = [
             ("queues", &self.queues),
-            ("concurrency", concurrency),
+            ("concurrency", &self.concurrency),
             ("node_name", &self.hostname),
             ("grace", &self.grace),
             ("soft_time_limit", &self.soft_time_limit),
             ("time_limit", &self.time_limit),
-            ("pool", pool),
+            (if of_app { "python_pool" } else { "pool" }, &self.pool),
             ("max_tasks_per_child", &self.max_tasks_per_child),
             ("max_memory_per_child", &self.max_memory_per_child.as_deref().map(kib)),
             ("child_memory_max", &self.child_memory_max),
@@ -200,13 +197,6 @@ async fn serve(worker: Worker) -> Result<ExitCode, Failed> {
 /// Runs the worker of a Python application.
 #[cfg(target_os = "linux")]
 async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
-    let asked = args.pool.as_deref().unwrap_or("prefork");
-    if !matches!(asked, "prefork" | "process" | "processes" | "solo") {
-        return Err(Failed::usage(format!(
-            "-P {asked}: this version runs Celery apps in prefork children only"
-        ))
-        .hint("leave -P out, or keep `celery worker` for the queues that need this pool"));
-    }
     let worker = builder(&session.app, &args).python(loaded.0.clone()).build().await?;
     app_banner(session, loaded.0.hello());
     wait_for_broker(session).await?;
@@ -229,7 +219,7 @@ fn app_banner(session: &Session, hello: &Hello) {
     for line in &hello.banner {
         session.output.line(line);
     }
-    for (what, names) in what_is_missing(hello) {
+    for (what, names) in what_is_missing(hello, session.app.settings().python_pool.value) {
         if !names.is_empty() {
             tracing::warn!("the app has {what}: {}", names.join(", "));
         }
@@ -246,7 +236,7 @@ fn app_banner(session: &Session, hello: &Hello) {
 
 /// What an app has that this version does not run, each with its names.
 #[cfg(target_os = "linux")]
-fn what_is_missing(hello: &Hello) -> [(&'static str, Vec<&str>); 4] {
+fn what_is_missing(hello: &Hello, pool: PythonPool) -> [(&'static str, Vec<&str>); 4] {
     /// Signals of Celery's main process that nobody sends; children and the steward send the others.
     const UNSENT: [&str; 5] = [
         "task_received",
@@ -256,7 +246,8 @@ fn what_is_missing(hello: &Hello) -> [(&'static str, Vec<&str>); 4] {
         "worker_shutdown",
     ];
     let unsent = hello.receivers.iter().map(String::as_str).filter(|name| UNSENT.contains(name));
-    let coroutines = hello.tasks.iter().filter(|(_, task)| task.coroutine);
+    let green = pool == PythonPool::Gevent;
+    let coroutines = hello.tasks.iter().filter(|(_, task)| green && task.coroutine);
     [
         (
             "threads that children will not have: they are forked after the app is loaded",
@@ -268,7 +259,7 @@ fn what_is_missing(hello: &Hello) -> [(&'static str, Vec<&str>); 4] {
         ),
         ("receivers of signals that this version does not send", unsent.collect()),
         (
-            "tasks that are coroutines, which a prefork pool cannot run, here as under Celery",
+            "tasks that are coroutines, which greenlets cannot run, here as under Celery; -P asyncio does",
             coroutines.map(|(name, _)| name.as_str()).collect(),
         ),
     ]

@@ -57,6 +57,8 @@ keys! {
         "after this time a task without its own limit is stopped and fails"
     "pool" [] "async";
         "where tasks run: async, or process (Celery's prefork)"
+    "python_pool" [] "prefork";
+        "how the tasks of a Celery application run: prefork, solo, threads, asyncio or gevent"
     "python" [] "";
         "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv`, or the first on the `PATH`"
     "max_tasks_per_child" [] "";

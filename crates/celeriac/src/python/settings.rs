@@ -4,7 +4,8 @@ use celeriac_runtime::pool::python::Hello;
 use celeriac_wire::Value;
 
 /// Celery's names of the settings that the worker itself acts on, and ours.
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 12] = [
+    ("worker_pool", "python_pool"),
     ("task_default_queue", "default_queue"),
     ("worker_concurrency", "concurrency"),
     ("task_soft_time_limit", "soft_time_limit"),

@@ -14,7 +14,9 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "__init__.py",
     "app.py",
     "child.py",
+    "coroutines.py",
     "describe.py",
+    "desk.py",
     "failures.py",
     "frames.py",
     "limits.py",
@@ -24,9 +26,11 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "refusals.py",
     "request.py",
     "results.py",
+    "shared.py",
     "sources.py",
     "steward.py",
     "template.py",
+    "turn.py",
 ];
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub(super) enum Order {
     Run,
     /// Tell the app how this message ended.
     PostMortem,
+    /// Tell a run among several that it is over a limit.
+    Limit,
     /// End.
     Quit,
 }
@@ -56,6 +58,7 @@ impl Order {
         match self {
             Self::Run => b'R',
             Self::PostMortem => b'P',
+            Self::Limit => b'L',
             Self::Quit => b'X',
         }
     }
@@ -151,6 +154,8 @@ impl Assembler {
 pub(super) enum FromChild {
     /// It can run tasks.
     Ready,
+    /// An order about this run, one among several, has come to whoever carries it out.
+    Heard { tag: u64 },
     /// The result document of a run, as the app's backend has encoded it.
     Store { tag: u64, meta: ResultMeta },
     /// A run has ended.
@@ -194,6 +199,7 @@ impl FromChild {
         let (meta, body) = payload.split_at(head.meta_bytes);
         match head.op {
             b'H' => Ok(Self::Ready),
+            b'A' => Ok(Self::Heard { tag: head.tag }),
             b'S' => {
                 let meta = ResultMeta::parse(body)
                     .map_err(|error| FrameError::new(format!("a result is not JSON: {error}")))?;

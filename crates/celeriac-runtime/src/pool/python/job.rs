@@ -5,14 +5,15 @@ use super::page::Page;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// A connection to a child, and the page that both see; whoever has it speaks with the child.
+/// A connection to a child, and the page that both see; whoever has it speaks with the child. Its socket is
+/// of the kind `SOCK_SEQPACKET`: never read as a stream, only by calls that keep datagrams.
 #[derive(Debug)]
 pub(in crate::pool) struct Job {
-    /// Of the kind `SOCK_SEQPACKET`: it is never read as a stream, only by calls that keep datagrams.
-    socket: UnixStream,
+    sender: JobSender,
     pub(super) page: Page,
     assembler: Assembler,
     buffer: Vec<u8>,
@@ -27,7 +28,13 @@ impl Job {
         ours.set_nonblocking(true)?;
         let socket = UnixStream::from_std(ours)?;
         let buffer = vec![0; DATAGRAM_BYTES_MAX];
-        Ok((Self { socket, page: Page::new()?, assembler: Assembler::default(), buffer }, theirs))
+        let sender = JobSender(Arc::new(socket));
+        Ok((Self { sender, page: Page::new()?, assembler: Assembler::default(), buffer }, theirs))
+    }
+
+    /// What sends on it, for somebody who does not read.
+    pub(super) fn sender(&self) -> JobSender {
+        self.sender.clone()
     }
 
     /// The next frame; `None` when the child has closed its end. Cancel safe.
@@ -36,10 +43,10 @@ impl Job {
             let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
             let buffer = &mut self.buffer;
             // Cancel safe: a datagram is read in one step, and pieces stay in the assembler.
-            let read = self
-                .socket
+            let socket = &self.sender.0;
+            let read = socket
                 .async_io(Interest::READABLE, || {
-                    Ok(rustix::net::recv(&self.socket, &mut buffer[..], flags)?)
+                    Ok(rustix::net::recv(socket, &mut buffer[..], flags)?)
                 })
                 .await;
             let (_, length) = match read {
@@ -61,6 +68,23 @@ impl Job {
         }
     }
 
+    /// As [`JobSender::send`].
+    pub(super) async fn send(
+        &self,
+        order: Order,
+        tag: u64,
+        meta: &[u8],
+        body: &[u8],
+    ) -> io::Result<()> {
+        self.sender.send(order, tag, meta, body).await
+    }
+}
+
+/// The half of a connection that sends. Frames of several senders would be mixed up: there is one.
+#[derive(Clone, Debug)]
+pub(super) struct JobSender(Arc<UnixStream>);
+
+impl JobSender {
     /// Sends a frame. Not cancel safe: a part of it may be on its way, the child is lost then.
     pub(super) async fn send(
         &self,
@@ -69,12 +93,11 @@ impl Job {
         meta: &[u8],
         body: &[u8],
     ) -> io::Result<()> {
+        let socket = &self.0;
         for piece in datagrams(order, tag, meta, body).map_err(io::Error::other)? {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            self.socket
-                .async_io(Interest::WRITABLE, || {
-                    Ok(rustix::net::send(&self.socket, &piece, flags)?)
-                })
+            socket
+                .async_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, &piece, flags)?))
                 .await?;
         }
         Ok(())

@@ -14,6 +14,8 @@ use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_wire::{ExceptionInfo, ResultMeta, State, Value};
 use futures::future::BoxFuture;
 use rustix::process::Signal;
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -62,11 +64,9 @@ async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
             }
             outcome
         }
-        Err(Stop::Unsent(text)) => {
+        Err(Stop::Unsent(error)) => {
             held.give_back();
-            let exception =
-                ExceptionInfo::new("celeriac.exceptions", "TaskFailed", vec![Value::from(text)]);
-            Outcome::Failure(Failure::permanent(exception))
+            unsent(&error)
         }
         Err(Stop::Terminated) => {
             drop(held);
@@ -79,7 +79,7 @@ async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
 /// Why a conversation ended without an outcome.
 enum Stop {
     /// The message cannot be handed over.
-    Unsent(String),
+    Unsent(io::Error),
     /// It was revoked while it ran, or the worker stops.
     Terminated,
     /// The child is lost.
@@ -103,8 +103,8 @@ async fn converse(
     let sending = job.send(Order::Run, tag, &meta, &context.delivery.message.body);
     match tokio::time::timeout_at(begin_by, sending).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::Other => {
-            return Err(Stop::Unsent(format!("the message cannot be handed to a child: {error}")));
+        Ok(Err(error)) if error.kind() == io::ErrorKind::Other => {
+            return Err(Stop::Unsent(error));
         }
         Ok(Err(_closed)) => return Err(Break::Closed.into()),
         Err(_elapsed) => return Err(Break::Kill(Killed::Deaf).into()),
@@ -155,9 +155,20 @@ async fn converse(
     }
 }
 
+/// What becomes of a message that cannot be handed to a child.
+pub(super) fn unsent(why: &dyn fmt::Display) -> Outcome {
+    let text = Value::from(format!("the message cannot be handed to a child: {why}"));
+    let exception = ExceptionInfo::new("celeriac.exceptions", "TaskFailed", vec![text]);
+    Outcome::Failure(Failure::permanent(exception))
+}
+
 /// Keeps the result of an end for its settlement; a state on the way, or of another task, is stored at
 /// once.
-async fn take_result(context: &RunContext, result: &mut Option<ResultMeta>, meta: ResultMeta) {
+pub(super) async fn take_result(
+    context: &RunContext,
+    result: &mut Option<ResultMeta>,
+    meta: ResultMeta,
+) {
     let state = meta.state();
     let own = meta.task_id() == context.delivery.message.headers.id();
     if own && (state.is_ready() || state == State::Retry) {
