@@ -29,7 +29,6 @@ pub(super) async fn run_in(hall: Arc<Hall>, context: RunContext) -> Outcome {
     let Some(mut seat) = hall.seat(&speaker).await else {
         return returned("no process was ready to run it", false);
     };
-    context.begun.store(true, Ordering::Release);
     match seat.order(Arc::clone(&context.delivery)).await {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::Other => {
@@ -47,7 +46,10 @@ pub(super) async fn run_in(hall: Arc<Hall>, context: RunContext) -> Outcome {
             biased;
             // Cancel safe: the seat keeps its frames, the rest are events and times.
             said = seat.next() => match said {
-                Some(FromChild::Heard { .. }) => heard = true,
+                Some(FromChild::Heard { .. }) => {
+                    heard = true;
+                    context.begun.store(true, Ordering::Release);
+                }
                 Some(FromChild::Store { meta, .. }) => take_result(&context, &mut result, meta).await,
                 Some(FromChild::Done { done, .. }) => {
                     seat.leave();
@@ -57,7 +59,15 @@ pub(super) async fn run_in(hall: Arc<Hall>, context: RunContext) -> Outcome {
                     };
                 }
                 Some(FromChild::Ready) => {}
-                None => return seat.fate(),
+                None => {
+                    let fate = seat.fate();
+                    // What the process never took has not begun, and is not to blame.
+                    return if context.begun.load(Ordering::Acquire) {
+                        fate
+                    } else {
+                        returned("its process ended before it took it", false)
+                    };
+                }
             },
             reason = context.cancellation.cancelled(), if !told => {
                 told = true;
