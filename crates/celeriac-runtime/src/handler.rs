@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How a task is run when its message does not say otherwise.
@@ -144,16 +144,18 @@ pub trait Handler: Send + Sync {
     fn run(&self, run: RunContext, body: Body) -> BoxFuture<'static, Outcome>;
 }
 
-/// The tasks that a worker knows, by name.
-#[derive(Clone, Default)]
+type Tasks = BTreeMap<String, Arc<dyn Handler>>;
+
+/// The tasks that a worker knows, by name. They can be replaced while it runs.
+#[derive(Default)]
 pub struct Registry {
-    tasks: BTreeMap<String, Arc<dyn Handler>>,
+    tasks: RwLock<Arc<Tasks>>,
     accept: Accept,
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.tasks.keys()).finish()
+        formatter.debug_set().entries(self.tasks().keys()).finish()
     }
 }
 
@@ -164,15 +166,26 @@ impl Registry {
     /// `Conflict` with the name.
     pub fn add(&mut self, handler: Arc<dyn Handler>) -> Result<(), StoreError> {
         let name = handler.name().to_owned();
-        if self.tasks.contains_key(&name) {
+        if self.tasks().contains_key(&name) {
             return Err(StoreError::new(
                 celeriac_core::ErrorKind::Conflict,
                 format!("two tasks are named {name:?}"),
             )
             .hint("give one of them another name with #[task(name = \"…\")]"));
         }
-        self.tasks.insert(name, handler);
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(tasks).insert(name, handler);
         Ok(())
+    }
+
+    /// Knows the tasks of another from now on, and none of those before.
+    pub fn replace(&self, other: Self) {
+        let tasks = other.tasks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.tasks.write().unwrap_or_else(PoisonError::into_inner) = tasks;
+    }
+
+    fn tasks(&self) -> Arc<Tasks> {
+        Arc::clone(&self.tasks.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says which bodies the tasks accept (Celery's `accept_content`); all that can be read if not.
@@ -186,16 +199,17 @@ impl Registry {
     }
 
     /// The task of a name.
-    pub fn find(&self, name: &str) -> Option<&Arc<dyn Handler>> {
-        self.tasks.get(name)
+    pub fn find(&self, name: &str) -> Option<Arc<dyn Handler>> {
+        self.tasks().get(name).cloned()
     }
 
     /// Whether the body of a message is for somebody else to read. Of a task that is not known, it is
     /// when any task's is.
     pub fn takes_bytes(&self, message: &Message) -> bool {
-        match self.tasks.get(message.headers.task().unwrap_or_default()) {
+        let tasks = self.tasks();
+        match tasks.get(message.headers.task().unwrap_or_default()) {
             Some(handler) => handler.takes_bytes(),
-            None => self.tasks.values().any(|handler| handler.takes_bytes()),
+            None => tasks.values().any(|handler| handler.takes_bytes()),
         }
     }
 
@@ -213,11 +227,11 @@ impl Registry {
                 origin: RuleOrigin::Application,
             })
         };
-        self.tasks.iter().filter_map(rule).collect()
+        self.tasks().iter().filter_map(rule).collect()
     }
 
     /// All names, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tasks.keys().map(String::as_str)
+    pub fn names(&self) -> Vec<String> {
+        self.tasks().keys().cloned().collect()
     }
 }

@@ -18,6 +18,6 @@ pub use cancel::{CancelReason, Cancellation};
 pub use clock::{OsEntropy, SystemClock};
 pub use handler::{Handler, Registry, RunContext, SharedLimit, TaskPolicy};
 pub use worker::{
-    Background, ControlOptions, Limits, Restart, Spill, SpilledLetter, Stop, StopHandle,
-    UnknownTasks, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
+    Background, ControlOptions, Limits, RenewHandle, Renewal, Restart, Spill, SpilledLetter, Stop,
+    StopHandle, UnknownTasks, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
 };

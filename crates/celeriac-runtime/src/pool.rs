@@ -102,6 +102,9 @@ pub(crate) trait TaskPool: fmt::Debug + Send + Sync {
     /// task.
     fn resize(&self, slots: usize);
 
+    /// Goes on with these children: those that are there end one by one, each after its task.
+    fn renew(&self, children: Children);
+
     /// The children that could take a task or have one.
     fn processes(&self) -> Vec<ProcessView>;
 
@@ -194,6 +197,11 @@ impl<K: Kind> TaskPool for Pool<K> {
 
     fn resize(&self, slots: usize) {
         self.crew.resize(slots);
+    }
+
+    fn renew(&self, children: Children) {
+        self.crew.kind.renew(children);
+        self.crew.renew();
     }
 
     fn processes(&self) -> Vec<ProcessView> {

@@ -40,7 +40,7 @@ use celeriac_core::{Clock, Entropy, QueueName, StoreError};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How a worker runs.
 #[derive(Clone, Debug)]
@@ -147,6 +147,26 @@ impl StopHandle {
     }
 }
 
+/// What a worker goes on with.
+#[derive(Debug)]
+pub struct Renewal {
+    /// The tasks that it knows.
+    pub registry: Registry,
+    /// The children that run them, of the kind that it has.
+    pub children: Children,
+}
+
+/// Gives a worker other tasks and children while it runs.
+#[derive(Clone, Debug)]
+pub struct RenewHandle(mpsc::Sender<Renewal>);
+
+impl RenewHandle {
+    /// Goes on with these. `false`: the worker has ended. Cancel safe.
+    pub async fn renew(&self, renewal: Renewal) -> bool {
+        self.0.send(renewal).await.is_ok()
+    }
+}
+
 /// A worker that has not started yet.
 pub struct Worker {
     options: WorkerOptions,
@@ -160,6 +180,8 @@ pub struct Worker {
     background: Background,
     restart: Option<Restart>,
     stop: StopHandle,
+    renew: RenewHandle,
+    renewals: Option<mpsc::Receiver<Renewal>>,
 }
 
 /// Starts the process anew; called when a task of the async pool holds a thread for ever.
@@ -227,6 +249,7 @@ impl Worker {
             background,
         } = parts;
         let stop = StopHandle(Arc::new(watch::Sender::new(Stop::No)));
+        let (renew, renewals) = mpsc::channel(1);
         Ok(Self {
             options,
             registry,
@@ -239,6 +262,8 @@ impl Worker {
             background,
             restart: None,
             stop,
+            renew: RenewHandle(renew),
+            renewals: Some(renewals),
         })
     }
 
@@ -253,6 +278,11 @@ impl Worker {
     /// A handle that stops this worker.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
+    }
+
+    /// A handle that gives this worker other tasks.
+    pub fn renew_handle(&self) -> RenewHandle {
+        self.renew.clone()
     }
 
     /// Runs until it is stopped and everything it started has ended.

@@ -19,7 +19,7 @@ use celeriac_runtime::pool::python::{
     ConsumedQueue, Hello, Interpreter, LoadError, PythonApp, PythonOptions, PythonTask, Tenancy,
 };
 use celeriac_runtime::pool::{Children, Relay, Stream};
-use celeriac_runtime::{Handler, Registry, RunContext, TaskPolicy};
+use celeriac_runtime::{Handler, Registry, Renewal, RunContext, TaskPolicy};
 use celeriac_wire::{Body, Map, Value};
 use futures::future::BoxFuture;
 use std::io::{IsTerminal as _, Write as _};
@@ -142,6 +142,12 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
         relay: relay(),
     });
     Ok((children, registry))
+}
+
+/// The same for a worker that runs already.
+pub(crate) fn renewal(app: &PythonApp, worker: &WorkerBuilder) -> Result<Renewal> {
+    let (children, registry) = parts(app, worker)?;
+    Ok(Renewal { registry, children })
 }
 
 /// Whether results go through the worker: the app keeps them in Celery's own way, as JSON, on the

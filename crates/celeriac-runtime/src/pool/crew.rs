@@ -83,6 +83,16 @@ impl<C> Table<C> {
         })
     }
 
+    /// A successor is ready: an idle child that was to be replaced goes.
+    fn dismiss_retired(&mut self) {
+        let idle = |one: &&mut Member<C>| one.heavy && matches!(one.phase, Phase::Idle(_));
+        if let Some(member) = self.members.values_mut().find(idle)
+            && let Phase::Idle(channel) = std::mem::replace(&mut member.phase, Phase::Ending)
+        {
+            member.phase = Phase::Leaving(channel);
+        }
+    }
+
     /// The lowest place that nobody has.
     fn free_place(&self) -> usize {
         let taken: BTreeSet<usize> = self.members.values().map(|member| member.place).collect();
@@ -209,8 +219,11 @@ impl<K: Kind> Crew<K> {
 
     /// Tells who waits what the table says now.
     fn publish(&self, table: &Table<K::Channel>) {
-        let at_work =
-            |member: &&Member<K::Channel>| matches!(member.phase, Phase::Idle(_) | Phase::Busy);
+        let at_work = |member: &&Member<K::Channel>| match member.phase {
+            Phase::Idle(_) => !member.heavy,
+            Phase::Busy => true,
+            _ => false,
+        };
         let set = |sender: &watch::Sender<usize>, count: usize| {
             sender.send_if_modified(|old| std::mem::replace(old, count) != count);
         };
@@ -244,7 +257,7 @@ impl<K: Kind> Crew<K> {
         let tasks_max = self.bounds.tasks_max;
         let is_idle = |member: &Member<K::Channel>| {
             let lives = member.process.as_ref().is_some_and(|process| !process.is_over());
-            lives && matches!(member.phase, Phase::Idle(_))
+            lives && !member.heavy && matches!(member.phase, Phase::Idle(_))
         };
         let (number, member) =
             table.members.iter_mut().filter(|(_, member)| is_idle(member)).min_by_key(
@@ -323,6 +336,18 @@ impl<K: Kind> Crew<K> {
         if let Some(member) = self.table().members.get_mut(&number) {
             member.heavy = true;
         }
+        self.changed.notify_one();
+    }
+
+    /// Has every child replaced: none of them takes another task. A busy one ends after its task, an idle
+    /// one when a successor is ready.
+    pub(super) fn renew(&self) {
+        let mut table = self.table();
+        for member in table.members.values_mut() {
+            member.heavy = true;
+        }
+        self.publish(&table);
+        drop(table);
         self.changed.notify_one();
     }
 
@@ -453,11 +478,12 @@ impl<K: Kind> Crew<K> {
         let Some(member) = table.members.get_mut(&number) else { return };
         if stopping {
             member.phase = Phase::Leaving(channel);
-            self.changed.notify_one();
         } else {
             member.phase = Phase::Idle(channel);
             self.freed.notify_one();
+            table.dismiss_retired();
         }
+        self.changed.notify_one();
         self.startup.send_if_modified(|startup| {
             let first = *startup == Startup::Pending;
             if first {

@@ -1,5 +1,6 @@
 //! What differs between pools of children: how a child comes to life and how it is spoken to.
 
+use super::Children;
 use super::crew::{Crew, Held};
 use super::mortem::{PostMortem, Told};
 use super::output::{DRAIN, Output, Speaker};
@@ -31,6 +32,9 @@ pub(super) trait Kind: fmt::Debug + Send + Sync + 'static {
 
     /// Tells an idle child to end; the channel stays open until it has.
     fn dismiss(&self, channel: &mut Self::Channel) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Makes its children as these are from now on; those of another kind are ignored.
+    fn renew(&self, _children: Children) {}
 
     /// How many runs to have at hand for each child, the present one included.
     fn window(&self) -> usize {

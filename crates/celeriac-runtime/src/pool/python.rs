@@ -21,12 +21,12 @@ pub(super) use run::run;
 pub(super) use shared::Shared;
 pub use template::Interpreter;
 
-use super::Bounds;
 use super::crew::Crew;
 use super::kind::{Born, Greeting, Kind};
 use super::mortem::{PostMortem, Told};
 use super::output::{Output, Relay, Voice};
 use super::policy::Killed;
+use super::{Bounds, Children};
 use celeriac_wire::Map;
 use frame::{FromChild, Order};
 use futures::future::BoxFuture;
@@ -34,10 +34,10 @@ use job::Job;
 use pace::Pace;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use steward::Steward;
 use template::Template;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// A Celery app that is loaded, and can be forked from.
 #[derive(Clone)]
@@ -47,6 +47,18 @@ pub struct PythonApp {
     /// What it said when it was loaded first.
     hello: Arc<Hello>,
     template: Arc<Mutex<Template>>,
+    /// How many children of it there are.
+    lodgers: Arc<watch::Sender<usize>>,
+}
+
+/// A child of an app, whose template it needs.
+#[derive(Debug)]
+struct Lodger(Arc<watch::Sender<usize>>);
+
+impl Drop for Lodger {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl fmt::Debug for PythonApp {
@@ -68,12 +80,38 @@ impl PythonApp {
     pub async fn load(interpreter: Interpreter, start: Map) -> Result<Self, LoadError> {
         let (template, hello) = Template::start(&interpreter, &start).await?;
         let (start, hello) = (Arc::new(start), Arc::new(hello));
-        Ok(Self { interpreter, start, hello, template: Arc::new(Mutex::new(template)) })
+        let lodgers = Arc::new(watch::Sender::new(0));
+        Ok(Self { interpreter, start, hello, template: Arc::new(Mutex::new(template)), lodgers })
     }
 
     /// What it said of the app.
     pub fn hello(&self) -> &Hello {
         &self.hello
+    }
+
+    fn lodger(&self) -> Lodger {
+        self.lodgers.send_modify(|count| *count += 1);
+        Lodger(Arc::clone(&self.lodgers))
+    }
+
+    /// Ends the template once its last child has: nothing is forked from it any more.
+    async fn leave(self) {
+        let mut lodgers = self.lodgers.subscribe();
+        // The sender lives in `self`.
+        drop(lodgers.wait_for(|count| *count == 0).await);
+        self.template.lock().await.end();
+    }
+
+    /// The template; one that has ended is started anew first.
+    async fn template(&self) -> io::Result<MutexGuard<'_, Template>> {
+        let mut template = self.template.lock().await;
+        if template.is_over() {
+            tracing::error!("the template has ended; the app is loaded anew");
+            let (anew, _hello) =
+                Template::start(&self.interpreter, &self.start).await.map_err(io::Error::other)?;
+            *template = anew;
+        }
+        Ok(template)
     }
 }
 
@@ -114,25 +152,30 @@ impl fmt::Debug for PythonOptions {
 /// Children that run a Celery app.
 #[derive(Debug)]
 pub(super) struct Python {
-    pub(super) options: PythonOptions,
-    steward: Steward,
+    options: PythonOptions,
+    /// What children are forked from now.
+    app: RwLock<PythonApp>,
+    steward: Arc<Steward>,
     pace: Pace,
 }
 
 impl Python {
     pub(super) fn new(options: PythonOptions) -> Self {
-        Self { options, steward: Steward::default(), pace: Pace::default() }
+        let app = RwLock::new(options.app.clone());
+        Self { options, app, steward: Arc::default(), pace: Pace::default() }
     }
 
     /// Forks a process of the app, with a socket, a page and pipes of its own. A template that has ended
     /// is started anew first.
     async fn bear(&self, role: &'static str, place: usize, store: bool) -> io::Result<Born<Job>> {
-        let (job, theirs) = Job::pair()?;
+        let (mut job, theirs) = Job::pair()?;
         let (stdout, their_stdout) = io::pipe()?;
         let (stderr, their_stderr) = io::pipe()?;
         let page = job.page.fd().try_clone_to_owned()?;
         let theirs = [theirs, page, their_stdout.into(), their_stderr.into()];
-        let process = self.template().await?.fork(role, place, store, theirs).await?;
+        let app = self.app();
+        job.keep(app.lodger());
+        let process = app.template().await?.fork(role, place, store, theirs).await?;
         let voice = Voice::Relay(Arc::clone(&self.options.relay));
         match Output::new(process.pid(), [stdout.into(), stderr.into()], voice) {
             Ok(output) => Ok(Born { process, output: Arc::new(output), channel: job }),
@@ -143,16 +186,8 @@ impl Python {
         }
     }
 
-    async fn template(&self) -> io::Result<MutexGuard<'_, Template>> {
-        let app = &self.options.app;
-        let mut template = app.template.lock().await;
-        if template.is_over() {
-            tracing::error!("the template has ended; the app is loaded anew");
-            let (anew, _hello) =
-                Template::start(&app.interpreter, &app.start).await.map_err(io::Error::other)?;
-            *template = anew;
-        }
-        Ok(template)
+    fn app(&self) -> PythonApp {
+        self.app.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -160,7 +195,7 @@ impl Kind for Python {
     type Channel = Job;
 
     fn program(&self) -> String {
-        self.options.app.interpreter.program.display().to_string()
+        self.app().interpreter.program.display().to_string()
     }
 
     async fn start(&self, place: usize) -> io::Result<Born<Job>> {
@@ -194,6 +229,18 @@ impl Kind for Python {
     ) -> Option<BoxFuture<'static, io::Result<Told>>> {
         let crew = Arc::clone(crew);
         Some(Box::pin(async move { crew.kind.steward.tell(&crew.kind, &mortem).await }))
+    }
+
+    fn renew(&self, children: Children) {
+        let Children::Python(options) = children else { return };
+        let mut app = self.app.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *app, options.app);
+        drop(app);
+        let steward = Arc::clone(&self.steward);
+        tokio::spawn(async move {
+            steward.leave().await;
+            before.leave().await;
+        });
     }
 
     fn rest(&self, _channel: &mut Job) {}

@@ -103,8 +103,8 @@ impl Shared {
         let worker = &self.worker;
         let now = worker.clock.wall();
         let headers = &delivery.message.headers;
-        let policy =
-            headers.task().and_then(|task| worker.registry.find(task)).map(|task| task.policy());
+        let handler = headers.task().and_then(|task| worker.registry.find(task));
+        let policy = handler.as_ref().map(|handler| handler.policy());
         let extended = policy.is_some_and(|policy| policy.result_extended);
         let recorder = Recorder {
             worker: &self.node,

@@ -59,11 +59,11 @@ pub(super) struct OwnRates(BTreeMap<String, Own>);
 
 impl OwnRates {
     pub(super) fn of(registry: &Registry) -> Self {
-        let rate = |name: &str| {
-            let rate = registry.find(name)?.policy().rate_limit?;
-            Some((name.to_owned(), Own { rate, spread: Spread(0), starts: VecDeque::new() }))
+        let rate = |name: String| {
+            let rate = registry.find(&name)?.policy().rate_limit?;
+            Some((name, Own { rate, spread: Spread(0), starts: VecDeque::new() }))
         };
-        Self(registry.names().filter_map(rate).collect())
+        Self(registry.names().into_iter().filter_map(rate).collect())
     }
 
     /// Gives a task another rate, or none.

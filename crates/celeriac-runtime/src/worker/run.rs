@@ -3,6 +3,7 @@
 mod house;
 mod look;
 mod mortem;
+mod renew;
 mod strangers;
 mod words;
 
@@ -23,7 +24,7 @@ use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
 use super::strangers::Strangers;
 use super::watchdog::{Watchdog, Watched};
-use super::{Background, Stop, Worker, WorkerError, WorkerReport};
+use super::{Background, Renewal, Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
 use crate::pool::{Children, TaskPool};
@@ -108,6 +109,7 @@ struct Loop {
     totals: BTreeMap<String, u64>,
     control: Arc<ControlOptions>,
     words: mpsc::Receiver<Word>,
+    renewals: mpsc::Receiver<Renewal>,
     /// When the worker started.
     began: Duration,
     idle_since: Duration,
@@ -118,7 +120,8 @@ struct Loop {
     report: WorkerReport,
 }
 
-pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
+pub(super) async fn run(mut worker: Worker) -> Result<WorkerReport, WorkerError> {
+    let renewals = worker.renewals.take().unwrap_or_else(|| mpsc::channel(1).1);
     let options = &worker.options;
     let mut stop = worker.stop.0.subscribe();
     let pool = tokio::select! {
@@ -200,6 +203,7 @@ pub(super) async fn run(worker: Worker) -> Result<WorkerReport, WorkerError> {
         totals: BTreeMap::new(),
         control,
         words,
+        renewals,
         began: idle_since,
         idle_since,
         strays: false,
@@ -307,6 +311,10 @@ impl Loop {
                     if more {
                         look = look.anew();
                     }
+                }
+                Some(renewal) = self.renewals.recv() => {
+                    self.renew(renewal).await;
+                    look = look.anew();
                 }
                 Some(Ok(heard)) = self.telling.join_next() => self.told(heard).await,
                 Some(ended) = self.tasks.join_next_with_id() => {
@@ -534,7 +542,7 @@ impl Loop {
     fn start(&mut self, start: Start, began: Duration, started_at: Timestamp) {
         let delivery = Arc::new(start.delivery);
         let name = delivery.message.headers.task().unwrap_or_default();
-        let Some(handler) = self.worker().registry.find(name).cloned() else { return };
+        let Some(handler) = self.worker().registry.find(name) else { return };
         let cancellation = Cancellation::default();
         let now = tokio::time::Instant::now();
         let context = RunContext {

@@ -103,6 +103,13 @@ impl Strangers {
         self.names.iter().map(wanted).collect()
     }
 
+    /// These tasks are known here now.
+    pub(super) fn forget(&mut self, known: &[String]) {
+        for name in known {
+            self.names.remove(name);
+        }
+    }
+
     /// Takes over which of the names stock workers know; returns the names that changed, and whether
     /// they are passed on now.
     pub(super) fn learn(&mut self, known: &BTreeSet<String>) -> Vec<(String, bool)> {

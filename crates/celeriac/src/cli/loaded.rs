@@ -14,17 +14,16 @@ type Given = Vec<(&'static str, String)>;
 mod on_linux {
     use super::{Failed, Given, Path, Settings};
     use crate::python;
-    use celeriac_runtime::pool::python::PythonApp;
+    use celeriac_runtime::pool::python::{LoadError, PythonApp};
 
-    /// A Python application that was imported.
-    pub(in crate::cli) struct Loaded(pub(in crate::cli) PythonApp);
+    /// A Python application that was imported, and its name.
+    #[derive(Clone)]
+    pub(in crate::cli) struct Loaded(pub(in crate::cli) PythonApp, String);
 
     /// Has Python import the application.
     pub(in crate::cli) async fn load(name: &str, settings: &Settings) -> Result<Loaded, Failed> {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        python::load(name, settings, arguments).await.map(Loaded).map_err(|error| {
-            let traceback = error.traceback.map_or_else(String::new, |text| format!("\n{text}"));
-            let failed = Failed::configuration(format!("{}{traceback}", error.text));
+        import(name, settings).await.map(|app| Loaded(app, name.to_owned())).map_err(|error| {
+            let failed = Failed::configuration(told(&error));
             match error.hint {
                 Some(hint) => failed.hint(hint),
                 None => failed,
@@ -32,7 +31,23 @@ mod on_linux {
         })
     }
 
+    async fn import(name: &str, settings: &Settings) -> Result<PythonApp, LoadError> {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        python::load(name, settings, arguments).await
+    }
+
+    fn told(error: &LoadError) -> String {
+        let traceback =
+            error.traceback.as_ref().map_or_else(String::new, |text| format!("\n{text}"));
+        format!("{}{traceback}", error.text)
+    }
+
     impl Loaded {
+        /// The same application, imported once more.
+        pub(in crate::cli) async fn again(&self, settings: &Settings) -> Result<PythonApp, String> {
+            import(&self.1, settings).await.map_err(|error| told(&error))
+        }
+
         /// The settings in force, with the application's.
         pub(in crate::cli) fn settings(
             &self,

@@ -11,6 +11,8 @@ use crate::worker::WorkerBuilder;
 #[cfg(target_os = "linux")]
 use celeriac_core::ErrorKind;
 #[cfg(target_os = "linux")]
+use celeriac_runtime::RenewHandle;
+#[cfg(target_os = "linux")]
 use celeriac_runtime::pool::python::Hello;
 use celeriac_runtime::{StopHandle, Worker};
 use clap::Args;
@@ -29,7 +31,9 @@ const EXAMPLES: &str = "Examples:
   CELERY_BROKER_URL=sqlite:///var/lib/app/queue.db celeriac worker
 
 Signals: TERM or INT stops fetching and lets running tasks finish within the grace period; the rest
-goes back to its queue. A second one, or QUIT, interrupts at once.";
+goes back to its queue. A second one, or QUIT, interrupts at once. With -A, HUP loads the application
+anew and replaces its processes one by one, each after its task; one that cannot be loaded changes
+nothing.";
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
@@ -197,11 +201,32 @@ async fn serve(worker: Worker) -> Result<ExitCode, Failed> {
 /// Runs the worker of a Python application.
 #[cfg(target_os = "linux")]
 async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
-    let worker = builder(&session.app, &args).python(loaded.0.clone()).build().await?;
+    let builder = builder(&session.app, &args);
+    let worker = builder.clone().python(loaded.0.clone()).build().await?;
     app_banner(session, loaded.0.hello());
     wait_for_broker(session).await?;
     tracing::info!("{} ready.", loaded.0.hello().hostname);
-    serve(worker).await
+    let renewing = tokio::spawn(renew_on_signal(builder, loaded.clone(), worker.renew_handle()));
+    let code = serve(worker).await;
+    renewing.abort();
+    code
+}
+
+/// HUP: the application is loaded anew.
+#[cfg(target_os = "linux")]
+async fn renew_on_signal(builder: WorkerBuilder, loaded: Loaded, handle: RenewHandle) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        tracing::info!("the application is loaded anew");
+        let renewal = match loaded.again(builder.application().settings()).await {
+            Ok(app) => crate::python::renewal(&app, &builder).map_err(|error| error.to_string()),
+            Err(text) => Err(text),
+        };
+        match renewal {
+            Ok(renewal) => _ = handle.renew(renewal).await,
+            Err(text) => tracing::error!("everything stays as it is: {text}"),
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

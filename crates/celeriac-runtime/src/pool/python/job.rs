@@ -1,5 +1,6 @@
 //! The worker's end of the socket to one Python child.
 
+use super::Lodger;
 use super::frame::{Assembler, DATAGRAM_BYTES_MAX, FromChild, Order, datagrams};
 use super::page::Page;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
@@ -17,6 +18,8 @@ pub(in crate::pool) struct Job {
     pub(super) page: Page,
     assembler: Assembler,
     buffer: Vec<u8>,
+    /// The child dies with its template.
+    lodger: Option<Lodger>,
 }
 
 impl Job {
@@ -29,7 +32,21 @@ impl Job {
         let socket = UnixStream::from_std(ours)?;
         let buffer = vec![0; DATAGRAM_BYTES_MAX];
         let sender = JobSender(Arc::new(socket));
-        Ok((Self { sender, page: Page::new()?, assembler: Assembler::default(), buffer }, theirs))
+        Ok((
+            Self {
+                sender,
+                page: Page::new()?,
+                assembler: Assembler::default(),
+                buffer,
+                lodger: None,
+            },
+            theirs,
+        ))
+    }
+
+    /// Has the template that the child was forked from live as long as this connection.
+    pub(super) fn keep(&mut self, lodger: Lodger) {
+        self.lodger = Some(lodger);
     }
 
     /// What sends on it, for somebody who does not read.

@@ -12,7 +12,7 @@ use crate::handler::RunContext;
 use crate::pool::crew::Crew;
 use crate::pool::kind::Kind as _;
 use crate::pool::output::Speaker;
-use crate::pool::{Bounds, Pool, PostMortem, TaskPool, Told};
+use crate::pool::{Bounds, Children, Pool, PostMortem, TaskPool, Told};
 use crate::worker::control::ProcessView;
 use celeriac_core::outcome::Outcome;
 use futures::future::BoxFuture;
@@ -90,6 +90,10 @@ impl TaskPool for Shared {
 
     fn resize(&self, slots: usize) {
         self.hall.slots.send_replace(slots);
+    }
+
+    fn renew(&self, children: Children) {
+        self.pool.renew(children);
     }
 
     fn processes(&self) -> Vec<ProcessView> {

@@ -43,6 +43,11 @@ impl Drop for Seated {
 }
 
 impl Steward {
+    /// Gives up the seat: the next is forked from the app as it is then.
+    pub(super) async fn leave(&self) {
+        drop(self.0.lock().await.take());
+    }
+
     /// Has the app told; an error means that nobody was, or that nobody knows.
     pub(super) async fn tell(&self, python: &Python, mortem: &PostMortem) -> io::Result<Told> {
         let mut seat = self.0.lock().await;

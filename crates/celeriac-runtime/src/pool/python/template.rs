@@ -119,6 +119,11 @@ impl Template {
         self.forks.is_closed() || self.process.is_over()
     }
 
+    /// Ends it, with every child that it has.
+    pub(super) fn end(&self) {
+        self.process.kill(Killed::Aborted);
+    }
+
     /// Forks a child: `descriptors` are its job socket, its page, its standard output and error.
     pub(super) async fn fork(
         &self,
@@ -142,7 +147,7 @@ impl Template {
 
 impl Drop for Template {
     fn drop(&mut self) {
-        self.process.kill(Killed::Aborted);
+        self.end();
     }
 }
 

@@ -61,20 +61,22 @@ pub(super) fn registered(snapshot: &Snapshot, arguments: &Map) -> Answer {
         wanted = TASK_INFO.map(str::to_owned).to_vec();
     }
     let builtins = truthy(arguments.get("builtins"));
-    let shown = |name: &&str| builtins || !name.starts_with("celery.");
-    let line = |name: &str| {
+    let names = snapshot.registry.names();
+    let shown = |name: &&String| builtins || !name.starts_with("celery.");
+    let line = |name: &String| {
         let facts: Vec<String> = wanted
             .iter()
             .filter_map(|item| Some(format!("{item}={}", attribute(snapshot, name, item)?)))
             .collect();
-        if facts.is_empty() { name.to_owned() } else { format!("{name} [{}]", facts.join(" ")) }
+        if facts.is_empty() { name.clone() } else { format!("{name} [{}]", facts.join(" ")) }
     };
-    Answer::just(snapshot.registry.names().filter(shown).map(line).collect())
+    Answer::just(names.iter().filter(shown).map(line).collect())
 }
 
 /// An attribute of a task, where a native task has it, as Python's `str` prints it.
 fn attribute(snapshot: &Snapshot, task: &str, name: &str) -> Option<String> {
-    let policy = snapshot.registry.find(task)?.policy();
+    let handler = snapshot.registry.find(task)?;
+    let policy = handler.policy();
     let limits = snapshot.orders.limits(task, policy);
     let boolean = |flag: bool| if flag { "True" } else { "False" }.to_owned();
     match name {

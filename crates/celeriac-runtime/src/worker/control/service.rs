@@ -251,7 +251,7 @@ impl Service {
             concurrency: None,
             origin: RuleOrigin::Application,
         });
-        let tasks: Vec<String> = snapshot.registry.names().map(str::to_owned).collect();
+        let tasks = snapshot.registry.names();
         self.store.declare_limits(&tasks, rules).await
     }
 

@@ -24,7 +24,7 @@ pub(super) fn node_info(worker: &Worker, processes: bool) -> NodeInfo {
         concurrency: options.concurrency as u32,
         pool: if processes { "process" } else { "async" }.to_owned(),
         times: options.lease_times,
-        tasks: worker.registry.names().map(str::to_owned).collect(),
+        tasks: worker.registry.names(),
     }
 }
 

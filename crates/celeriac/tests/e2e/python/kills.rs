@@ -54,7 +54,7 @@ enum Victim {
 }
 
 /// The processes whose parent is this one.
-fn children_of(parent: i32) -> Vec<i32> {
+pub(super) fn children_of(parent: i32) -> Vec<i32> {
     let listed = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_child = |pid: &i32| {
