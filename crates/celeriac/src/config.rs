@@ -8,11 +8,12 @@
 
 mod env;
 mod file;
+mod interpreter;
 mod keys;
 mod source;
 mod value;
 
-pub(crate) use env::{python, worker_of_this_child};
+pub(crate) use env::worker_of_this_child;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
@@ -42,6 +43,9 @@ pub struct Inputs {
     /// Settings of a Python application: our key, the value, Celery's name. With one, results may be
     /// kept anywhere: it stores them itself.
     pub app: Option<Vec<(&'static str, String, String)>>,
+    /// The Python of this machine that runs Celery applications when nobody names one, and the
+    /// place that it was found by.
+    pub python: Option<(PathBuf, &'static str)>,
     /// Settings given as flags, by key.
     pub flags: Vec<(&'static str, String)>,
 }
@@ -67,7 +71,7 @@ pub struct Settings {
     pub time_limit: Setting<Option<Duration>>,
     /// Where a worker's tasks run.
     pub pool: Setting<Pool>,
-    /// The Python that runs a Celery application; empty to look for one.
+    /// The Python that runs a Celery application; empty when there is none.
     pub python: Setting<String>,
     /// A child of a process pool ends after so many tasks.
     pub max_tasks_per_child: Setting<Option<u64>>,
@@ -194,7 +198,8 @@ impl Settings {
         };
         let path = path.map(Path::to_owned).or_else(|| named("CELERIAC_CONFIG").map(PathBuf::from));
         let file = file::read(path.as_deref())?;
-        Self::resolve(Inputs { env, dotenv, file, program, app, flags })
+        let python = interpreter::Places::of_process().python();
+        Self::resolve(Inputs { env, dotenv, file, program, app, python, flags })
     }
 
     /// Makes settings from what was read.
@@ -210,6 +215,9 @@ impl Settings {
         let mut raw = Raw::default();
         for key in KEYS {
             raw.set(key.name, (key.default)(), Source::Default);
+        }
+        if let Some((program, place)) = &inputs.python {
+            raw.set("python", program.display().to_string(), Source::Found { place });
         }
         for (key, value) in &inputs.program {
             raw.set(key, value.clone(), Source::Program);

@@ -47,13 +47,15 @@ pub(crate) async fn load(
     PythonApp::load(interpreter, start(name, settings, arguments)).await
 }
 
-/// The Python that is asked for, or the one of this environment.
+/// The Python that is asked for, or the one that was found.
 pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, LoadError> {
     if !settings.python.value.is_empty() {
         return Ok(PathBuf::from(&settings.python.value));
     }
-    crate::config::python().ok_or_else(|| LoadError {
-        text: "there is no Python: neither VIRTUAL_ENV, nor .venv, nor the PATH has one".to_owned(),
+    Err(LoadError {
+        text: "there is no Python: neither VIRTUAL_ENV, nor .venv, nor the environment that celeriac is \
+               installed in, nor the PATH has one"
+            .to_owned(),
         hint: Some("name the Python of the app's environment with --python".to_owned()),
         traceback: None,
     })
@@ -64,7 +66,11 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
     let given = |setting: &crate::config::Setting<String>| {
         // What the app itself says is stronger than these.
         let weaker = match &setting.source {
-            Source::Default | Source::Program | Source::File { .. } | Source::App { .. } => true,
+            Source::Default
+            | Source::Found { .. }
+            | Source::Program
+            | Source::File { .. }
+            | Source::App { .. } => true,
             // Applications use it for other things too.
             Source::Env { name } | Source::DotEnv { name, .. } => name == "REDIS_URL",
             _ => false,

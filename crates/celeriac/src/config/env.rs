@@ -118,18 +118,6 @@ pub(super) fn process() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The Python of this environment: that of `VIRTUAL_ENV`, of `.venv` in this folder, or the first on
-/// the `PATH`.
-pub(crate) fn python() -> Option<PathBuf> {
-    let bin = |folder: PathBuf| folder.join("bin").join("python");
-    let active = std::env::var_os("VIRTUAL_ENV").map(|folder| bin(folder.into()));
-    let local = std::env::current_dir().ok().map(|folder| bin(folder.join(".venv")));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path);
-    let on_path = folders.flat_map(|folder| [folder.join("python3"), folder.join("python")]);
-    active.into_iter().chain(local).chain(on_path).find(|program| program.is_file())
-}
-
 /// The process id of the worker that says it started this process as its child.
 pub(crate) fn worker_of_this_child() -> Option<u32> {
     std::env::var_os(CHILD_VARIABLE)?.to_str()?.parse().ok()

@@ -58,7 +58,7 @@ keys! {
     "pool" [] "async";
         "where tasks run: async, or process (Celery's prefork)"
     "python" [] "";
-        "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv`, or the first on the `PATH`"
+        "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv` in this folder, of the environment that celeriac is installed in, or the first on the `PATH`"
     "max_tasks_per_child" [] "";
         "a child of the process pool ends after so many tasks"
     "max_memory_per_child" [] "";
