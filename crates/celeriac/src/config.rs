@@ -6,6 +6,7 @@
 //! `celeriac config show` can say where it comes from. Resolving is pure ([`Settings::resolve`]);
 //! [`Settings::load`] does the reading.
 
+pub(crate) mod celery;
 mod env;
 mod file;
 mod interpreter;
@@ -14,6 +15,7 @@ mod source;
 mod value;
 
 pub(crate) use env::worker_of_this_child;
+pub(crate) use file::CeleryOverride;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
@@ -141,6 +143,8 @@ pub struct Settings {
     pub routes: Setting<Vec<(String, Route)>>,
     /// The queues of exchanges.
     pub task_queues: Setting<Vec<Binding>>,
+    celery: Vec<CeleryOverride>,
+    sources: Vec<(&'static str, Source)>,
     rows: Vec<SettingRow>,
     warnings: Vec<String>,
 }
@@ -233,27 +237,40 @@ impl Settings {
         for (key, value, name) in inputs.app.iter().flatten() {
             raw.set(key, value.clone(), Source::App { name: name.clone() });
         }
+        let of_app = inputs.app.is_some();
         if let Some((path, vars)) = &inputs.dotenv {
             let source = |name: &str| Source::DotEnv { name: name.to_owned(), path: path.clone() };
-            env::apply(&mut raw, vars, &source, &mut warnings)?;
+            env::apply(&mut raw, vars, &source, of_app, &mut warnings)?;
         }
         env::apply(
             &mut raw,
             &inputs.env,
             &|name| Source::Env { name: name.to_owned() },
+            of_app,
             &mut warnings,
         )?;
         if let Some(file) = &parsed {
             file.overrides
                 .iter()
                 .for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
+            for (name, value, source) in &file.celery {
+                match celery::as_ours(name, value) {
+                    Some((key, text)) => raw.set(key, text, source.clone()),
+                    None if !of_app && KEYS.iter().all(|key| key.name != *name) => {
+                        warnings.push(format!("{source}: {name} is a Celery app's: it needs -A"));
+                    }
+                    None => {}
+                }
+            }
         }
         for (key, value) in &inputs.flags {
             raw.set(key, value.clone(), Source::Flag { key });
         }
-        let (routes, task_queues) =
-            parsed.map(|file| (file.routes, file.task_queues)).unwrap_or_default();
-        Self::typed(&raw, routes, task_queues, warnings, inputs.app.is_some())
+        let (routes, task_queues, celery) =
+            parsed.map(|file| (file.routes, file.task_queues, file.celery)).unwrap_or_default();
+        let mut settings = Self::typed(&raw, routes, task_queues, warnings, of_app)?;
+        settings.celery = celery;
+        Ok(settings)
     }
 
     fn typed(
@@ -314,6 +331,8 @@ impl Settings {
             accept_content: raw.parse("accept_content", value::accept)?,
             routes,
             task_queues,
+            celery: Vec::new(),
+            sources: Vec::new(),
             rows: Vec::new(),
             warnings,
         };
@@ -379,6 +398,7 @@ impl Settings {
             }
         }));
         self.rows = rows;
+        self.sources = KEYS.iter().map(|key| (key.name, raw.find(key.name).1.clone())).collect();
         self.warnings.retain(|text| !text.starts_with("rollout:"));
         self
     }

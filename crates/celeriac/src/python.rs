@@ -1,13 +1,16 @@
 //! A Celery app: the interpreter that runs it, what it is started with, and what it means here.
 
+mod broker;
+mod review;
 mod settings;
 mod shim;
 
+pub(crate) use review::{POOLS, Refusal, connection_tries, refusals, rows, warnings};
 pub(crate) use settings::app_settings;
 
 use crate::Result;
 use crate::TaskError;
-use crate::config::{Settings, Source};
+use crate::config::Settings;
 use crate::worker::WorkerBuilder;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -64,19 +67,12 @@ pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, L
 /// What the protocol leaves to the configuration of the worker.
 fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
     let given = |setting: &crate::config::Setting<String>| {
-        // What the app itself says is stronger than these.
-        let weaker = match &setting.source {
-            Source::Default
-            | Source::Found { .. }
-            | Source::Program
-            | Source::File { .. }
-            | Source::App { .. } => true,
-            // Applications use it for other things too.
-            Source::Env { name } | Source::DotEnv { name, .. } => name == "REDIS_URL",
-            _ => false,
-        };
-        if weaker { Value::Null } else { Value::from(setting.value.as_str()) }
+        // What the app itself says is stronger than the others.
+        let stronger = settings::is_stronger(&setting.source);
+        stronger.then(|| broker::for_app(&setting.value)).unwrap_or_default()
     };
+    let (broker, results) = (given(&settings.broker_url), given(&settings.result_backend));
+    let url = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
     let queues = if settings.queues.is_default() {
         Value::Null
     } else {
@@ -99,9 +95,11 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
         ("hostname", Value::from(settings.node_name.value.as_str())),
         ("queues", queues),
         ("exclude_queues", Value::Null),
-        ("broker_url", given(&settings.broker_url)),
-        ("result_backend", given(&settings.result_backend)),
-        ("settings", Value::Object(Map::new())),
+        ("broker_url", url(&broker.url)),
+        ("result_backend", url(&results.url)),
+        ("transport_options", Value::Object(broker.transport)),
+        ("result_options", Value::Object(broker.results)),
+        ("settings", Value::Object(settings::overruled(settings))),
         ("pool", Value::from("prefork")),
         ("concurrency", concurrency),
         ("loglevel", level),
@@ -109,6 +107,19 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
         ("color", Value::from(std::io::stderr().is_terminal())),
         ("options", Value::Object(Map::new())),
     ])
+}
+
+/// The URL for the worker's store, with the broker's options of the app.
+///
+/// # Errors
+/// Options that the store cannot use; a sentence.
+pub(crate) fn store_url(hello: &Hello, settings: &Settings) -> std::result::Result<String, String> {
+    let value = |name: &str| hello.settings.get(name).unwrap_or(&Value::Null);
+    broker::for_store(
+        &settings.broker_url.value,
+        value("broker_transport_options"),
+        value("broker_use_ssl"),
+    )
 }
 
 /// The children and the tasks of a worker for this app.
@@ -123,12 +134,12 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
                  consume its queue with `celery worker`, and the others here with -Q"
             )));
         }
-        let policy = policy(name, task, settings)?;
+        let policy = policy(name, task, settings, review::keeps_rates(hello))?;
         registry.add(Arc::new(Traced { name: name.clone(), policy }))?;
     }
     let children = Children::Python(PythonOptions {
         app: app.clone(),
-        store_results: stores_results(hello, settings),
+        store_results: stores_results(hello),
         bounds: worker.child_bounds(),
         relay: relay(),
     });
@@ -137,11 +148,16 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
 
 /// Whether results go through the worker: the app keeps them in Celery's own way, as JSON, on the
 /// server that is the worker's store.
-fn stores_results(hello: &Hello, settings: &Settings) -> bool {
+fn stores_results(hello: &Hello) -> bool {
+    /// Parts of the backend's place that its URL may leave to settings.
+    const ELSEWHERE: [&str; 3] = ["redis_host", "redis_port", "redis_db"];
     let backend = &hello.backend;
-    let same = hello.result_backend.as_deref().is_some_and(|url| {
-        url.trim_end_matches('/') == settings.broker_url.value.trim_end_matches('/')
-    });
+    let place = |url: &Option<String>| {
+        url.as_deref().map(|url| url.trim_end_matches('/').to_owned()).filter(|url| !url.is_empty())
+    };
+    let same = place(&hello.result_backend).is_some()
+        && place(&hello.result_backend) == place(&hello.broker_url)
+        && !hello.changed.iter().any(|name| ELSEWHERE.contains(&name.as_str()));
     same && !backend.own
         && backend.serializer == "json"
         && backend.class.ends_with("RedisBackend")
@@ -192,11 +208,17 @@ pub(crate) fn bindings(hello: &Hello) -> Result<Vec<Binding>> {
 }
 
 /// How a task is run: its own attributes, then the app's settings, which the template has applied.
-fn policy(name: &str, task: &PythonTask, settings: &Settings) -> Result<TaskPolicy> {
+fn policy(
+    name: &str,
+    task: &PythonTask,
+    settings: &Settings,
+    keeps_rates: bool,
+) -> Result<TaskPolicy> {
     let seconds = |limit: Option<f64>| {
         limit.filter(|limit| *limit > 0.0).and_then(|limit| Duration::try_from_secs_f64(limit).ok())
     };
-    let rate_limit = match task.rate_limit.as_ref().filter(|rate| !rate.is_null()) {
+    let rate = task.rate_limit.as_ref().filter(|rate| keeps_rates && !rate.is_null());
+    let rate_limit = match rate {
         None => None,
         Some(rate) => {
             let text = rate.as_str().map_or_else(|| rate.describe(), str::to_owned);

@@ -5,6 +5,8 @@ use super::exit::Failed;
 use super::loaded::Loaded;
 use super::output::span;
 use crate::app::App;
+#[cfg(target_os = "linux")]
+use crate::python;
 use crate::worker::WorkerBuilder;
 #[cfg(target_os = "linux")]
 use celeriac_core::ErrorKind;
@@ -200,16 +202,23 @@ async fn serve(worker: Worker) -> Result<ExitCode, Failed> {
 /// Runs the worker of a Python application.
 #[cfg(target_os = "linux")]
 async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
-    let asked = args.pool.as_deref().unwrap_or("prefork");
-    if !matches!(asked, "prefork" | "process" | "processes" | "solo") {
+    let asked = args.pool.as_deref();
+    if let Some(asked) = asked.filter(|asked| !python::POOLS.contains(asked)) {
         return Err(Failed::usage(format!(
             "-P {asked}: this version runs Celery apps in prefork children only"
         ))
         .hint("leave -P out, or keep `celery worker` for the queues that need this pool"));
     }
+    let refused = python::refusals(loaded.0.hello(), asked).into_iter().next();
+    if let Some(python::Refusal { text, hint, .. }) = refused {
+        return Err(Failed::configuration(text).hint(hint));
+    }
     let worker = builder(&session.app, &args).python(loaded.0.clone()).build().await?;
     app_banner(session, loaded.0.hello());
-    wait_for_broker(session).await?;
+    for text in python::warnings(loaded.0.hello()) {
+        tracing::warn!("{text}");
+    }
+    wait_for_broker(session, python::connection_tries(loaded.0.hello())).await?;
     tracing::info!("{} ready.", loaded.0.hello().hostname);
     serve(worker).await
 }
@@ -276,27 +285,27 @@ fn what_is_missing(hello: &Hello) -> [(&'static str, Vec<&str>); 4] {
 
 /// Waits until the broker answers, as Celery's worker does (`broker_connection_retry_on_startup`).
 #[cfg(target_os = "linux")]
-async fn wait_for_broker(session: &Session) -> Result<(), Failed> {
-    /// Celery's `broker_connection_max_retries`.
-    const TRIES: u32 = 100;
+async fn wait_for_broker(session: &Session, tries: Option<u32>) -> Result<(), Failed> {
     const PAUSE: Duration = Duration::from_secs(2);
     const PAUSE_MAX: Duration = Duration::from_secs(32);
     let settings = session.app.settings();
     let url = celeriac_stores::redacted(&settings.broker_url.value);
     let store = session.app.store().await?;
-    for number in 1..=TRIES {
+    let (most, of) =
+        (tries.unwrap_or(u32::MAX), tries.map_or(String::new(), |most| format!("/{most}")));
+    for number in 1..=most {
         // Any short question does.
         match store.pauses().await {
             Ok(_) => {
                 tracing::info!("Connected to {url}");
                 return Ok(());
             }
-            Err(error) if error.kind() == ErrorKind::Unavailable && number < TRIES => {
-                let pause = (PAUSE * number).min(PAUSE_MAX);
+            Err(error) if error.kind() == ErrorKind::Unavailable && number < most => {
+                let pause = PAUSE.saturating_mul(number).min(PAUSE_MAX);
                 let seconds = pause.as_secs_f64();
                 tracing::error!(
                     "consumer: Cannot connect to {url}: {error}. Trying again in {seconds:.2} \
-                     seconds... ({number}/{TRIES})"
+                     seconds... ({number}{of})"
                 );
                 tokio::time::sleep(pause).await;
             }

@@ -24,6 +24,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "refusals.py",
     "request.py",
     "results.py",
+    "retries.py",
     "sources.py",
     "steward.py",
     "template.py",
