@@ -67,9 +67,11 @@ pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, L
 /// What the protocol leaves to the configuration of the worker.
 fn start(name: &str, settings: &Settings, arguments: Vec<String>) -> Map {
     let given = |setting: &crate::config::Setting<String>| {
-        // What the app itself says is stronger than the others.
-        let stronger = settings::is_stronger(&setting.source);
-        stronger.then(|| broker::for_app(&setting.value)).unwrap_or_default()
+        if settings::is_stronger(&setting.source) {
+            broker::for_app(&setting.value)
+        } else {
+            broker::ForApp::default()
+        }
     };
     let (broker, results) = (given(&settings.broker_url), given(&settings.result_backend));
     let url = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
