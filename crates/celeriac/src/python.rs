@@ -268,3 +268,47 @@ impl Handler for Traced {
         Box::pin(async move { Outcome::Returned { reason, begun: false } })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use celeriac_wire::from_value;
+
+    #[test]
+    fn an_app_may_say_that_rates_are_not_kept() {
+        let task = r#"{"acks_late": false, "reject_on_worker_lost": false, "ignore_result": false,
+            "rate_limit": "3/m"}"#;
+        let task: PythonTask = from_value(Value::parse(task.as_bytes()).unwrap()).unwrap();
+        let settings = Settings::resolve(crate::config::Inputs::default()).unwrap();
+        for (app, is_limited) in [
+            ("{}", true),
+            (r#"{"worker_disable_rate_limits": false}"#, true),
+            (r#"{"worker_disable_rate_limits": true}"#, false),
+        ] {
+            let keeps = review::keeps_rates(&review::tests::hello(app, "{}"));
+            let policy = policy("add", &task, &settings, keeps).unwrap();
+            assert_eq!(policy.rate_limit.is_some(), is_limited, "{app}");
+        }
+    }
+
+    #[test]
+    fn results_go_through_the_worker_only_where_its_store_is_their_place() {
+        let check = |broker: &str, backend: &str, app: &str, expected| {
+            let mut hello = review::tests::hello(app, "{}");
+            hello.broker_url = Some(broker.to_owned());
+            hello.result_backend = Some(backend.to_owned());
+            hello.backend.serializer = "json".to_owned();
+            hello.backend.class = "celery.backends.redis.RedisBackend".to_owned();
+            assert_eq!(stores_results(&hello), expected, "{broker} {backend} {app}");
+        };
+        check("redis://h/0", "redis://h/0", "{}", true);
+        check("redis://h/", "redis://h", "{}", true);
+        check("redis://h/0", "redis://h/1", "{}", false);
+        check("redis://h/0", "", "{}", false);
+        // The backend's place is completed from settings that the broker does not have.
+        check("redis://", "redis://", r#"{"redis_host": "other"}"#, false);
+        // A prefix of the broker is not one of the results.
+        let prefixed = r#"{"broker_transport_options": {"global_keyprefix": "a"}}"#;
+        check("redis://h/0", "redis://h/0", prefixed, true);
+    }
+}

@@ -265,4 +265,4 @@ pub(crate) fn connection_tries(hello: &Hello) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -95,7 +95,21 @@ pub(super) fn overruled(settings: &Settings) -> Map {
 mod tests {
     use super::*;
     use crate::config::Inputs;
+    use crate::python::review::tests::hello;
     use std::path::PathBuf;
+
+    #[test]
+    fn the_apps_settings_have_our_names() {
+        let found = |settings: &str| {
+            let found = app_settings(&hello(settings, "{}"));
+            found.into_iter().map(|(key, text, _)| format!("{key}={text}")).collect::<Vec<_>>()
+        };
+        let app = r#"{"task_time_limit": 9, "task_acks_late": true, "worker_pool": "prefork"}"#;
+        assert_eq!(found(app), ["time_limit=9"]);
+        // One child, however many are asked for.
+        let app = r#"{"worker_concurrency": 4, "worker_pool": "solo"}"#;
+        assert_eq!(found(app), ["concurrency=4", "concurrency=1"]);
+    }
 
     #[test]
     fn only_what_is_stronger_than_the_app_reaches_it() {

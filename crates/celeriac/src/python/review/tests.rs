@@ -4,7 +4,7 @@ use celeriac_wire::{Map, from_value};
 use std::path::PathBuf;
 
 /// What an app with these settings says; `unknown` are those that its Celery does not know.
-fn hello(settings: &str, unknown: &str) -> Hello {
+pub(in crate::python) fn hello(settings: &str, unknown: &str) -> Hello {
     let settings = Value::parse(settings.as_bytes()).unwrap();
     let unknown = Value::parse(unknown.as_bytes()).unwrap();
     let changed: Value = settings.as_object().unwrap().keys().collect();

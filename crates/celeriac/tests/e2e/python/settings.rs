@@ -3,6 +3,7 @@
 use super::Scene;
 use crate::kit::{Ran, command};
 use celeriac_testkit::services::python::App as Celery;
+use celeriac_testkit::services::redis::Redis;
 use celeriac_testkit::{celery_or_skip, redis_or_skip};
 use celeriac_wire::Value;
 use std::collections::BTreeMap;
@@ -214,6 +215,30 @@ async fn the_brokers_url_of_the_operator_reaches_the_tasks() {
     let mut client = scene.redis.connect().await;
     let done = client.call(&["BLPOP", "done", "20"]).await.unwrap();
     assert_eq!(done.texts()[1], "7", "its log:\n{}", worker.log());
+}
+
+/// Certificates in settings, not in the URL: the worker's store has them too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_of_the_app_are_the_workers() {
+    let redis = redis_or_skip!(Redis::options().tls_of_known_clients());
+    let python = celery_or_skip!();
+    let (certificate, key) = redis.client_certificate();
+    let (authority, url) = (redis.authority(), redis.tls_url());
+    let more = format!(
+        "import ssl\napp.conf.broker_url = app.conf.result_backend = '{}'\n\
+         how = {{'ssl_cert_reqs': ssl.CERT_REQUIRED, 'ssl_ca_certs': '{}', 'ssl_certfile': '{}',\n    \
+         'ssl_keyfile': '{}'}}\n\
+         app.conf.update(broker_use_ssl=how, redis_backend_use_ssl=how)\n\
+         @app.task(name='add')\ndef add(x, y):\n    return x + y\n",
+        url,
+        authority.display(),
+        certificate.display(),
+        key.display()
+    );
+    let scene = Scene::new(redis, &python, &more);
+    let worker = scene.worker("ours", &["-c", "1"]).await;
+    let call = "from proj import add\nprint(add.delay(2, 3).get(timeout=20))";
+    assert_eq!(scene.app.script(call).await, "5\n", "its log:\n{}", worker.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
