@@ -265,8 +265,11 @@ impl Document<'_> {
     ) -> Result<(&'static str, String, Source), ConfigError> {
         let Entry { key, value, at } = *entry;
         let Some(known) = KEYS.iter().find(|known| known.name == key) else {
-            let names =
-                KEYS.iter().map(|key| key.name).chain(["routes", "task_queues", "override"]);
+            // The operator may overrule an app in Celery's words.
+            let overrides = matches!(source, Source::Override { .. });
+            let theirs = celery::all().iter().map(|known| known.name).filter(|_| overrides);
+            let sections = ["routes", "task_queues", "override"];
+            let names = KEYS.iter().map(|key| key.name).chain(sections).chain(theirs);
             let error = self.error(at, format!("unknown key {key:?}"));
             return Err(match nearest(key, names) {
                 Some(near) => error.hint(format!("did you mean {near:?}?")),
