@@ -45,7 +45,8 @@ environments() {
         environment celery-5.6 'celery[redis]==5.6.*' 'kombu<5.7' msgpack pyyaml brotli zstandard &&
         environment celery-5.5 'celery[redis]==5.5.*' 'kombu<5.6' 'redis<6' &&
         environment celery-5.4 'celery[redis]==5.4.*' 'kombu<5.5' 'redis<6' msgpack pyyaml brotli zstandard &&
-        environment celery-5.3 'celery[redis]==5.3.4' 'kombu==5.3.*' 'redis<5'
+        environment celery-5.3 'celery[redis]==5.3.4' 'kombu==5.3.*' 'redis<5' &&
+        environment wheel 'maturin==1.*'
 }
 
 # The Python half of the worker, under each Celery that it is for; two at a time.
@@ -92,6 +93,9 @@ cargo check --quiet -p celeriac-stores --no-default-features
 if [ -x "${venvs:-}/celery-5.7/bin/python" ] && have redis-server; then
     say "Python children"
     python_tests
+    # Before the tests: both builds put their program into the same place.
+    say "the wheel, in an environment of its own"
+    "$venvs/celery-5.7/bin/python" -m unittest discover -s python/wheel_tests
 fi
 say "tests"
 cargo nextest run --workspace --all-features --profile "$profile"

@@ -41,12 +41,30 @@ def load(start: dict):
             "Name the app after a colon, for example -A proj.tasks:celery_app.",
         )
     try:
-        if start.get("settings"):
-            app.conf.update(start["settings"])
         app.conf.finalize()
+        overrule(app, start)
     except BaseException as error:
         raise failures.of_app(error, f"reading the settings of {name}") from error
     return app
+
+
+def overrule(app, start: dict) -> None:
+    """Sets what is stronger than the app's own settings."""
+    conf = app.conf
+    for name, value in (start.get("settings") or {}).items():
+        _set(conf, name, value)
+    for member, setting in (
+        ("transport_options", "broker_transport_options"),
+        ("result_options", "result_backend_transport_options"),
+    ):
+        if start.get(member):
+            _set(conf, setting, {**(conf.get(setting) or {}), **start[member]})
+
+
+def _set(conf, name: str, value) -> None:
+    # Before Celery 5.7 a name with the app's prefix is stronger than one without, wherever it is set.
+    for key in conf._to_keys(name):
+        conf.changes[conf._key(key)] = value
 
 
 def _refuse_shadowed(name: str) -> None:

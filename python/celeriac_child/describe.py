@@ -16,7 +16,7 @@ import billiard
 import celery
 import kombu
 from celery import signals
-from celery.app.defaults import DEFAULTS
+from celery.app.defaults import _TO_NEW_KEY, DEFAULTS
 from celery.utils.imports import qualname
 
 from . import PROTOCOL, results
@@ -35,6 +35,8 @@ _MAIN_SIGNALS = (
 )
 _CELERY_REQUEST = "celery.worker.request:Request"
 _CELERY_STRATEGY = "celery.worker.strategy:default"
+#: What settings began with before Celery 4.
+_OLD_PREFIXES = ("CELERY_", "CELERYD_", "CELERYBEAT_", "BROKER_")
 #: Depth at which a nested setting is no longer described but shown.
 _DEPTH_MAX = 12
 
@@ -60,6 +62,7 @@ def hello(app, worker, banner: list[str], changed_first: list[str]) -> dict:
         "settings": {name: plain(_setting(app, name)) for name in _setting_names(app)},
         # The worker itself lists every task's module in this setting, worker/worker.py:setup_includes.
         "changed": [name for name in changed(app) if name != "include" or name in changed_first],
+        "unknown": {name: plain(value) for name, value in sorted(unknown(app).items())},
         "tasks": {name: _task(task) for name, task in sorted(app.tasks.items())},
         "receivers": [name for name in _MAIN_SIGNALS if getattr(signals, name).receivers],
         "steps": sorted(_dotted(step) for kind in ("worker", "consumer") for step in app.steps[kind]),
@@ -99,6 +102,34 @@ def changed(app) -> list[str]:
     return sorted(names)
 
 
+def unknown(app) -> dict:
+    """What the app sets beside the settings of this Celery, by name, with what is there for other ends.
+
+    Under a prefix (Django's `CELERY_`) names are as Celery would write them.
+    """
+    conf = app.conf
+    own = conf.without_defaults()
+    prefix = conf.prefix or ""
+    found = {}
+    for name in own:
+        if not isinstance(name, str) or name.startswith("_"):
+            continue
+        if prefix:
+            if not name.startswith(prefix):
+                continue
+            known = name[len(prefix) :].lower()
+        elif name.islower() or name.startswith(_OLD_PREFIXES):
+            known = name
+        else:
+            continue
+        value = own[name]
+        if known in DEFAULTS or known in _TO_NEW_KEY or known == "deprecated_settings":
+            continue
+        if not callable(value) and not inspect.ismodule(value):
+            found[known] = value
+    return found
+
+
 def _setting_names(app) -> list[str]:
     own = app.conf.without_defaults()
     # A module or object of settings has more in it, such as the methods of Django's.
@@ -124,7 +155,8 @@ def _broker_url(app) -> str | None:
     url = app.conf.broker_read_url
     if isinstance(url, (list, tuple)):
         return ";".join(url)
-    return url or app.connection_for_read().as_uri(include_password=True)
+    # Without one, or with a host alone, the URL is made from parts (`broker_host` and the like).
+    return url if url and "://" in url else app.connection_for_read().as_uri(include_password=True)
 
 
 def _backend(app) -> dict:
@@ -135,7 +167,8 @@ def _backend(app) -> dict:
         "serializer": getattr(backend, "serializer", None) or "",
         "expires": plain(getattr(backend, "expires", None)),
         "prefix": prefix.decode("utf-8", "replace") if isinstance(prefix, bytes) else prefix or "",
-        "own": results.is_own(backend),
+        # Only the backend itself gives failures another age.
+        "own": results.is_own(backend) or app.conf.get("result_failure_expires") is not None,
     }
 
 

@@ -60,7 +60,7 @@ class Template:
             )
         _patch(start.get("pool"))
         self._import_celery(start)
-        from . import app, child, coroutines, describe
+        from . import app, child, coroutines, describe, retries
 
         self.child = child
         app.enter_environment(start)
@@ -69,8 +69,13 @@ class Template:
         doing = f"starting a worker of {start['app']}"
         try:
             self.worker = app.make_worker(self.app, start)
+            # Receivers of `celeryd_init` and `worker_init` may set settings.
+            app.overrule(self.app, start)
+            retries.apply(self.app)
             coroutines.adapt(self.app)
             frame = describe.hello(self.app, self.worker, app.banner(self.worker), changed)
+        except LoadFailure:
+            raise
         except BaseException as error:
             raise failures.of_app(error, doing) from error
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):

@@ -6,13 +6,16 @@
 //! `celeriac config show` can say where it comes from. Resolving is pure ([`Settings::resolve`]);
 //! [`Settings::load`] does the reading.
 
+pub(crate) mod celery;
 mod env;
 mod file;
+mod interpreter;
 mod keys;
 mod source;
 mod value;
 
-pub(crate) use env::{python, worker_of_this_child};
+pub(crate) use env::worker_of_this_child;
+pub(crate) use file::CeleryOverride;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
@@ -42,6 +45,9 @@ pub struct Inputs {
     /// Settings of a Python application: our key, the value, Celery's name. With one, results may be
     /// kept anywhere: it stores them itself.
     pub app: Option<Vec<(&'static str, String, String)>>,
+    /// The Python of this machine that runs Celery applications when nobody names one, and the
+    /// place that it was found by.
+    pub python: Option<(PathBuf, &'static str)>,
     /// Settings given as flags, by key.
     pub flags: Vec<(&'static str, String)>,
 }
@@ -69,7 +75,7 @@ pub struct Settings {
     pub pool: Setting<Pool>,
     /// How the tasks of a Celery application run.
     pub python_pool: Setting<PythonPool>,
-    /// The Python that runs a Celery application; empty to look for one.
+    /// The Python that runs a Celery application; empty when there is none.
     pub python: Setting<String>,
     /// A child of a process pool ends after so many tasks.
     pub max_tasks_per_child: Setting<Option<u64>>,
@@ -139,6 +145,8 @@ pub struct Settings {
     pub routes: Setting<Vec<(String, Route)>>,
     /// The queues of exchanges.
     pub task_queues: Setting<Vec<Binding>>,
+    celery: Vec<CeleryOverride>,
+    sources: Vec<(&'static str, Source)>,
     rows: Vec<SettingRow>,
     warnings: Vec<String>,
 }
@@ -196,7 +204,8 @@ impl Settings {
         };
         let path = path.map(Path::to_owned).or_else(|| named("CELERIAC_CONFIG").map(PathBuf::from));
         let file = file::read(path.as_deref())?;
-        Self::resolve(Inputs { env, dotenv, file, program, app, flags })
+        let python = interpreter::Places::of_process().python();
+        Self::resolve(Inputs { env, dotenv, file, program, app, python, flags })
     }
 
     /// Makes settings from what was read.
@@ -213,6 +222,9 @@ impl Settings {
         for key in KEYS {
             raw.set(key.name, (key.default)(), Source::Default);
         }
+        if let Some((program, place)) = &inputs.python {
+            raw.set("python", program.display().to_string(), Source::Found { place });
+        }
         for (key, value) in &inputs.program {
             raw.set(key, value.clone(), Source::Program);
         }
@@ -227,27 +239,40 @@ impl Settings {
         for (key, value, name) in inputs.app.iter().flatten() {
             raw.set(key, value.clone(), Source::App { name: name.clone() });
         }
+        let of_app = inputs.app.is_some();
         if let Some((path, vars)) = &inputs.dotenv {
             let source = |name: &str| Source::DotEnv { name: name.to_owned(), path: path.clone() };
-            env::apply(&mut raw, vars, &source, &mut warnings)?;
+            env::apply(&mut raw, vars, &source, of_app, &mut warnings)?;
         }
         env::apply(
             &mut raw,
             &inputs.env,
             &|name| Source::Env { name: name.to_owned() },
+            of_app,
             &mut warnings,
         )?;
         if let Some(file) = &parsed {
             file.overrides
                 .iter()
                 .for_each(|(key, value, source)| raw.set(key, value.clone(), source.clone()));
+            for (name, value, source) in &file.celery {
+                match celery::as_ours(name, value) {
+                    Some((key, text)) => raw.set(key, text, source.clone()),
+                    None if !of_app && KEYS.iter().all(|key| key.name != *name) => {
+                        warnings.push(format!("{source}: {name} is a Celery app's: it needs -A"));
+                    }
+                    None => {}
+                }
+            }
         }
         for (key, value) in &inputs.flags {
             raw.set(key, value.clone(), Source::Flag { key });
         }
-        let (routes, task_queues) =
-            parsed.map(|file| (file.routes, file.task_queues)).unwrap_or_default();
-        Self::typed(&raw, routes, task_queues, warnings, inputs.app.is_some())
+        let (routes, task_queues, celery) =
+            parsed.map(|file| (file.routes, file.task_queues, file.celery)).unwrap_or_default();
+        let mut settings = Self::typed(&raw, routes, task_queues, warnings, of_app)?;
+        settings.celery = celery;
+        Ok(settings)
     }
 
     fn typed(
@@ -309,6 +334,8 @@ impl Settings {
             accept_content: raw.parse("accept_content", value::accept)?,
             routes,
             task_queues,
+            celery: Vec::new(),
+            sources: Vec::new(),
             rows: Vec::new(),
             warnings,
         };
@@ -374,6 +401,7 @@ impl Settings {
             }
         }));
         self.rows = rows;
+        self.sources = KEYS.iter().map(|key| (key.name, raw.find(key.name).1.clone())).collect();
         self.warnings.retain(|text| !text.starts_with("rollout:"));
         self
     }

@@ -45,7 +45,7 @@ mod job;
 mod lines;
 mod node;
 mod pool;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "cli"))]
 mod python;
 mod remote;
 mod task;

@@ -1,13 +1,16 @@
 //! A Celery app: the interpreter that runs it, what it is started with, and what it means here.
 
+mod broker;
+mod review;
 mod settings;
 mod shim;
 
+pub(crate) use review::{Refusal, connection_tries, refusals, rows, warnings};
 pub(crate) use settings::app_settings;
 
 use crate::Result;
 use crate::TaskError;
-use crate::config::{Settings, Source};
+use crate::config::Settings;
 use crate::pool::PythonPool;
 use crate::worker::WorkerBuilder;
 use celeriac_core::QueueName;
@@ -58,13 +61,15 @@ pub(crate) async fn load(
     }
 }
 
-/// The Python that is asked for, or the one of this environment.
+/// The Python that is asked for, or the one that was found.
 pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, LoadError> {
     if !settings.python.value.is_empty() {
         return Ok(PathBuf::from(&settings.python.value));
     }
-    crate::config::python().ok_or_else(|| LoadError {
-        text: "there is no Python: neither VIRTUAL_ENV, nor .venv, nor the PATH has one".to_owned(),
+    Err(LoadError {
+        text: "there is no Python: neither VIRTUAL_ENV, nor .venv, nor the environment that celeriac is \
+               installed in, nor the PATH has one"
+            .to_owned(),
         hint: Some("name the Python of the app's environment with --python".to_owned()),
         traceback: None,
     })
@@ -73,15 +78,14 @@ pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, L
 /// What the protocol leaves to the configuration of the worker.
 fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPool) -> Map {
     let given = |setting: &crate::config::Setting<String>| {
-        // What the app itself says is stronger than these.
-        let weaker = match &setting.source {
-            Source::Default | Source::Program | Source::File { .. } | Source::App { .. } => true,
-            // Applications use it for other things too.
-            Source::Env { name } | Source::DotEnv { name, .. } => name == "REDIS_URL",
-            _ => false,
-        };
-        if weaker { Value::Null } else { Value::from(setting.value.as_str()) }
+        if settings::is_stronger(&setting.source) {
+            broker::for_app(&setting.value)
+        } else {
+            broker::ForApp::default()
+        }
     };
+    let (broker, results) = (given(&settings.broker_url), given(&settings.result_backend));
+    let url = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
     let queues = if settings.queues.is_default() {
         Value::Null
     } else {
@@ -104,9 +108,11 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPo
         ("hostname", Value::from(settings.node_name.value.as_str())),
         ("queues", queues),
         ("exclude_queues", Value::Null),
-        ("broker_url", given(&settings.broker_url)),
-        ("result_backend", given(&settings.result_backend)),
-        ("settings", Value::Object(Map::new())),
+        ("broker_url", url(&broker.url)),
+        ("result_backend", url(&results.url)),
+        ("transport_options", Value::Object(broker.transport)),
+        ("result_options", Value::Object(broker.results)),
+        ("settings", Value::Object(settings::overruled(settings))),
         ("pool", Value::from(pool.as_str())),
         ("concurrency", concurrency),
         ("loglevel", level),
@@ -114,6 +120,19 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPo
         ("color", Value::from(std::io::stderr().is_terminal())),
         ("options", Value::Object(Map::new())),
     ])
+}
+
+/// The URL for the worker's store, with the broker's options of the app.
+///
+/// # Errors
+/// Options that the store cannot use; a sentence.
+pub(crate) fn store_url(hello: &Hello, settings: &Settings) -> std::result::Result<String, String> {
+    let value = |name: &str| hello.settings.get(name).unwrap_or(&Value::Null);
+    broker::for_store(
+        &settings.broker_url.value,
+        value("broker_transport_options"),
+        value("broker_use_ssl"),
+    )
 }
 
 /// The children and the tasks of a worker for this app.
@@ -128,7 +147,7 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
                  consume its queue with `celery worker`, and the others here with -Q"
             )));
         }
-        let policy = policy(name, task, settings)?;
+        let policy = policy(name, task, settings, review::keeps_rates(hello))?;
         registry.add(Arc::new(Traced { name: name.clone(), policy }))?;
     }
     let children = Children::Python(PythonOptions {
@@ -137,7 +156,7 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
             PythonPool::Prefork | PythonPool::Solo => Tenancy::Single,
             PythonPool::Threads | PythonPool::Asyncio | PythonPool::Gevent => Tenancy::Shared,
         },
-        store_results: stores_results(hello, settings),
+        store_results: stores_results(hello),
         bounds: worker.child_bounds(),
         relay: relay(),
     });
@@ -152,11 +171,16 @@ pub(crate) fn renewal(app: &PythonApp, worker: &WorkerBuilder) -> Result<Renewal
 
 /// Whether results go through the worker: the app keeps them in Celery's own way, as JSON, on the
 /// server that is the worker's store.
-fn stores_results(hello: &Hello, settings: &Settings) -> bool {
+fn stores_results(hello: &Hello) -> bool {
+    /// Parts of the backend's place that its URL may leave to settings.
+    const ELSEWHERE: [&str; 3] = ["redis_host", "redis_port", "redis_db"];
     let backend = &hello.backend;
-    let same = hello.result_backend.as_deref().is_some_and(|url| {
-        url.trim_end_matches('/') == settings.broker_url.value.trim_end_matches('/')
-    });
+    let place = |url: &Option<String>| {
+        url.as_deref().map(|url| url.trim_end_matches('/').to_owned()).filter(|url| !url.is_empty())
+    };
+    let same = place(&hello.result_backend).is_some()
+        && place(&hello.result_backend) == place(&hello.broker_url)
+        && !hello.changed.iter().any(|name| ELSEWHERE.contains(&name.as_str()));
     same && !backend.own
         && backend.serializer == "json"
         && backend.class.ends_with("RedisBackend")
@@ -207,11 +231,17 @@ pub(crate) fn bindings(hello: &Hello) -> Result<Vec<Binding>> {
 }
 
 /// How a task is run: its own attributes, then the app's settings, which the template has applied.
-fn policy(name: &str, task: &PythonTask, settings: &Settings) -> Result<TaskPolicy> {
+fn policy(
+    name: &str,
+    task: &PythonTask,
+    settings: &Settings,
+    keeps_rates: bool,
+) -> Result<TaskPolicy> {
     let seconds = |limit: Option<f64>| {
         limit.filter(|limit| *limit > 0.0).and_then(|limit| Duration::try_from_secs_f64(limit).ok())
     };
-    let rate_limit = match task.rate_limit.as_ref().filter(|rate| !rate.is_null()) {
+    let rate = task.rate_limit.as_ref().filter(|rate| keeps_rates && !rate.is_null());
+    let rate_limit = match rate {
         None => None,
         Some(rate) => {
             let text = rate.as_str().map_or_else(|| rate.describe(), str::to_owned);
@@ -257,5 +287,49 @@ impl Handler for Traced {
     fn run(&self, _run: RunContext, _body: Body) -> BoxFuture<'static, Outcome> {
         let reason = "a Python task runs in children only".to_owned();
         Box::pin(async move { Outcome::Returned { reason, begun: false } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use celeriac_wire::from_value;
+
+    #[test]
+    fn an_app_may_say_that_rates_are_not_kept() {
+        let task = r#"{"acks_late": false, "reject_on_worker_lost": false, "ignore_result": false,
+            "rate_limit": "3/m"}"#;
+        let task: PythonTask = from_value(Value::parse(task.as_bytes()).unwrap()).unwrap();
+        let settings = Settings::resolve(crate::config::Inputs::default()).unwrap();
+        for (app, is_limited) in [
+            ("{}", true),
+            (r#"{"worker_disable_rate_limits": false}"#, true),
+            (r#"{"worker_disable_rate_limits": true}"#, false),
+        ] {
+            let keeps = review::keeps_rates(&review::tests::hello(app, "{}"));
+            let policy = policy("add", &task, &settings, keeps).unwrap();
+            assert_eq!(policy.rate_limit.is_some(), is_limited, "{app}");
+        }
+    }
+
+    #[test]
+    fn results_go_through_the_worker_only_where_its_store_is_their_place() {
+        let check = |broker: &str, backend: &str, app: &str, expected| {
+            let mut hello = review::tests::hello(app, "{}");
+            hello.broker_url = Some(broker.to_owned());
+            hello.result_backend = Some(backend.to_owned());
+            hello.backend.serializer = "json".to_owned();
+            hello.backend.class = "celery.backends.redis.RedisBackend".to_owned();
+            assert_eq!(stores_results(&hello), expected, "{broker} {backend} {app}");
+        };
+        check("redis://h/0", "redis://h/0", "{}", true);
+        check("redis://h/", "redis://h", "{}", true);
+        check("redis://h/0", "redis://h/1", "{}", false);
+        check("redis://h/0", "", "{}", false);
+        // The backend's place is completed from settings that the broker does not have.
+        check("redis://", "redis://", r#"{"redis_host": "other"}"#, false);
+        // A prefix of the broker is not one of the results.
+        let prefixed = r#"{"broker_transport_options": {"global_keyprefix": "a"}}"#;
+        check("redis://h/0", "redis://h/0", prefixed, true);
     }
 }

@@ -9,7 +9,7 @@ use crate::pool::PythonPool;
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
 use celeriac_core::store::Store;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "cli"))]
 use celeriac_runtime::pool::python::PythonApp;
 use celeriac_runtime::pool::{Bounds, Children, ProcessOptions};
 use celeriac_runtime::{
@@ -46,7 +46,7 @@ pub struct WorkerBuilder {
     child_memory_max: Option<u64>,
     remote_control: Option<bool>,
     unknown_tasks: Option<UnknownTasks>,
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "cli"))]
     python: Option<PythonApp>,
 }
 
@@ -67,7 +67,7 @@ impl WorkerBuilder {
             child_memory_max: None,
             remote_control: None,
             unknown_tasks: None,
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "cli"))]
             python: None,
         }
     }
@@ -167,7 +167,7 @@ impl WorkerBuilder {
     /// A queue name, an option or a missing state; a process pool in a program without a place where
     /// children enter, or on a store that processes cannot share; or the store cannot be opened.
     pub async fn build(self) -> Result<Worker> {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", feature = "cli"))]
         if let Some(python) = self.python.clone() {
             let (children, registry) = crate::python::parts(&python, &self)?;
             let queues = crate::python::queues(python.hello())?;
@@ -229,7 +229,7 @@ impl WorkerBuilder {
         /// Longer than anything runs; instants stay far from their end.
         const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 10);
         let setting = &self.app.settings().grace;
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", feature = "cli"))]
         if self.python.is_some() && setting.is_default() {
             return self.grace.unwrap_or(FOR_EVER);
         }

@@ -2,6 +2,7 @@
 
 use super::exit::Failed;
 use crate::config::Settings;
+use crate::config::celery::CeleryRow;
 use std::path::Path;
 
 #[cfg(target_os = "linux")]
@@ -12,7 +13,7 @@ type Given = Vec<(&'static str, String)>;
 
 #[cfg(target_os = "linux")]
 mod on_linux {
-    use super::{Failed, Given, Path, Settings};
+    use super::{CeleryRow, Failed, Given, Path, Settings};
     use crate::python;
     use celeriac_runtime::pool::python::{LoadError, PythonApp};
 
@@ -58,7 +59,14 @@ mod on_linux {
             let hello = self.0.hello();
             let own = python::app_settings(hello);
             let settings = Settings::load_with_app(program, Some(own), flags, config)?;
+            let url = python::store_url(hello, &settings).map_err(Failed::configuration)?;
+            let settings = settings.with_broker_options(url);
             Ok(settings.with_task_queues(python::bindings(hello)?))
+        }
+
+        /// The application's own settings: those that it changes, or all of Celery's.
+        pub(in crate::cli) fn rows(&self, settings: &Settings, all: bool) -> Vec<CeleryRow> {
+            python::rows(self.0.hello(), settings, all)
         }
     }
 }
@@ -75,6 +83,10 @@ impl Loaded {
         _flags: Given,
         _config: Option<&Path>,
     ) -> Result<Settings, Failed> {
+        match *self {}
+    }
+
+    pub(super) fn rows(&self, _settings: &Settings, _all: bool) -> Vec<CeleryRow> {
         match *self {}
     }
 }

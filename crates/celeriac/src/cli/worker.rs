@@ -7,6 +7,7 @@ use super::output::span;
 use crate::app::App;
 #[cfg(target_os = "linux")]
 use crate::pool::PythonPool;
+use crate::python;
 use crate::worker::WorkerBuilder;
 #[cfg(target_os = "linux")]
 use celeriac_core::ErrorKind;
@@ -201,12 +202,21 @@ async fn serve(worker: Worker) -> Result<ExitCode, Failed> {
 /// Runs the worker of a Python application.
 #[cfg(target_os = "linux")]
 async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
+    let pool = args.pool.as_deref();
+    let refused = python::refusals(loaded.0.hello(), pool).into_iter().next();
+    if let Some(python::Refusal { text, hint, .. }) = refused {
+        return Err(Failed::configuration(text).hint(hint));
+    }
     let builder = builder(&session.app, &args);
     let worker = builder.clone().python(loaded.0.clone()).build().await?;
     app_banner(session, loaded.0.hello());
-    wait_for_broker(session).await?;
+    for text in python::warnings(loaded.0.hello()) {
+        tracing::warn!("{text}");
+    }
+    wait_for_broker(session, python::connection_tries(loaded.0.hello())).await?;
     tracing::info!("{} ready.", loaded.0.hello().hostname);
-    let renewing = tokio::spawn(renew_on_signal(builder, loaded.clone(), worker.renew_handle()));
+    let renewing =
+        tokio::spawn(renew_on_signal(builder, loaded.clone(), args.pool, worker.renew_handle()));
     let code = serve(worker).await;
     renewing.abort();
     code
@@ -214,12 +224,20 @@ async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result
 
 /// HUP: the application is loaded anew.
 #[cfg(target_os = "linux")]
-async fn renew_on_signal(builder: WorkerBuilder, loaded: Loaded, handle: RenewHandle) {
+async fn renew_on_signal(
+    builder: WorkerBuilder,
+    loaded: Loaded,
+    pool: Option<String>,
+    handle: RenewHandle,
+) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
         tracing::info!("the application is loaded anew");
         let renewal = match loaded.again(builder.application().settings()).await {
-            Ok(app) => crate::python::renewal(&app, &builder).map_err(|error| error.to_string()),
+            Ok(app) => match python::refusals(app.hello(), pool.as_deref()).into_iter().next() {
+                Some(refusal) => Err(format!("{}; {}", refusal.text, refusal.hint)),
+                None => python::renewal(&app, &builder).map_err(|error| error.to_string()),
+            },
             Err(text) => Err(text),
         };
         match renewal {
@@ -292,27 +310,27 @@ fn what_is_missing(hello: &Hello, pool: PythonPool) -> [(&'static str, Vec<&str>
 
 /// Waits until the broker answers, as Celery's worker does (`broker_connection_retry_on_startup`).
 #[cfg(target_os = "linux")]
-async fn wait_for_broker(session: &Session) -> Result<(), Failed> {
-    /// Celery's `broker_connection_max_retries`.
-    const TRIES: u32 = 100;
+async fn wait_for_broker(session: &Session, tries: Option<u32>) -> Result<(), Failed> {
     const PAUSE: Duration = Duration::from_secs(2);
     const PAUSE_MAX: Duration = Duration::from_secs(32);
     let settings = session.app.settings();
     let url = celeriac_stores::redacted(&settings.broker_url.value);
     let store = session.app.store().await?;
-    for number in 1..=TRIES {
+    let (most, of) =
+        (tries.unwrap_or(u32::MAX), tries.map_or(String::new(), |most| format!("/{most}")));
+    for number in 1..=most {
         // Any short question does.
         match store.pauses().await {
             Ok(_) => {
                 tracing::info!("Connected to {url}");
                 return Ok(());
             }
-            Err(error) if error.kind() == ErrorKind::Unavailable && number < TRIES => {
-                let pause = (PAUSE * number).min(PAUSE_MAX);
+            Err(error) if error.kind() == ErrorKind::Unavailable && number < most => {
+                let pause = PAUSE.saturating_mul(number).min(PAUSE_MAX);
                 let seconds = pause.as_secs_f64();
                 tracing::error!(
                     "consumer: Cannot connect to {url}: {error}. Trying again in {seconds:.2} \
-                     seconds... ({number}/{TRIES})"
+                     seconds... ({number}{of})"
                 );
                 tokio::time::sleep(pause).await;
             }

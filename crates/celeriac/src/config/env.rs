@@ -14,13 +14,7 @@ const FALLBACK: &str = "REDIS_URL";
 const INTERNAL: [&str; 2] = ["CELERIAC_CONFIG", CHILD_VARIABLE];
 /// Names of Celery's environment that this version does not use (wire specification 9.8, and the
 /// ones that Celery sets itself in `celery/app/log.py` 5.7).
-const UNUSED: [&str; 16] = [
-    "CELERY_BROKER_READ_URL",
-    "CELERY_BROKER_WRITE_URL",
-    "CELERY_CONFIG_MODULE",
-    "CELERY_LOADER",
-    "CELERY_SKIP_CHECKS",
-    "CELERY_RDBSIG",
+const UNUSED: [&str; 10] = [
     "CELERY_WORKER_REVOKES_MAX",
     "CELERY_WORKER_REVOKE_EXPIRES",
     "CELERY_WORKER_SUCCESSFUL_MAX",
@@ -31,6 +25,15 @@ const UNUSED: [&str; 16] = [
     "CELERY_LOG_FILE",
     "CELERY_LOG_REDIRECT",
     "CELERY_LOG_REDIRECT_LEVEL",
+];
+/// Those of them that Celery reads where an app is loaded.
+const OF_APPS: [&str; 6] = [
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "CELERY_CONFIG_MODULE",
+    "CELERY_LOADER",
+    "CELERY_SKIP_CHECKS",
+    "CELERY_RDBSIG",
 ];
 /// Names of the seeds' rollout switches, which the rollout layer will read.
 const ROLLOUT: [&str; 5] = [
@@ -118,18 +121,6 @@ pub(super) fn process() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The Python of this environment: that of `VIRTUAL_ENV`, of `.venv` in this folder, or the first on
-/// the `PATH`.
-pub(crate) fn python() -> Option<PathBuf> {
-    let bin = |folder: PathBuf| folder.join("bin").join("python");
-    let active = std::env::var_os("VIRTUAL_ENV").map(|folder| bin(folder.into()));
-    let local = std::env::current_dir().ok().map(|folder| bin(folder.join(".venv")));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path);
-    let on_path = folders.flat_map(|folder| [folder.join("python3"), folder.join("python")]);
-    active.into_iter().chain(local).chain(on_path).find(|program| program.is_file())
-}
-
 /// The process id of the worker that says it started this process as its child.
 pub(crate) fn worker_of_this_child() -> Option<u32> {
     std::env::var_os(CHILD_VARIABLE)?.to_str()?.parse().ok()
@@ -140,6 +131,7 @@ pub(super) fn apply(
     raw: &mut Raw,
     vars: &[(String, String)],
     source: &dyn Fn(&str) -> Source,
+    of_app: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(), ConfigError> {
     let find = |name: &str| vars.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim());
@@ -157,7 +149,7 @@ pub(super) fn apply(
         }
     }
     agree(find("CELERY_WORKER_CONCURRENCY"), find("CELERY_CONCURRENCY"))?;
-    for (name, _) in vars {
+    for (name, _) in vars.iter().filter(|(name, _)| !(of_app && OF_APPS.contains(&name.as_str()))) {
         // A name in both `.env` and the environment is told once.
         warnings.extend(odd(name).filter(|text| !warnings.contains(text)));
     }
@@ -189,7 +181,7 @@ fn odd(name: &str) -> Option<String> {
     if ROLLOUT.contains(&name) {
         return Some(format!("rollout: {name}"));
     }
-    if UNUSED.contains(&name) {
+    if UNUSED.contains(&name) || OF_APPS.contains(&name) {
         return Some(format!("the environment variable {name} is Celery's and has no effect here"));
     }
     if !is_ours(name) || known().any(|known| known == name) || INTERNAL.contains(&name) {

@@ -1,5 +1,6 @@
 //! `celeriac.toml`.
 
+use super::celery::{self, Role};
 use super::keys::KEYS;
 use super::source::{ConfigError, Setting, Source, nearest};
 use celeriac_core::exchange::{Binding, ExchangeKind, check_name};
@@ -13,10 +14,15 @@ use toml::de::{DeTable, DeValue};
 /// The name of the settings file in the current folder.
 const NAME: &str = "celeriac.toml";
 
+/// A setting of Celery that the operator overrules: its name, its value, where it stands.
+pub(crate) type CeleryOverride = (&'static str, Value, Source);
+
 /// A settings file, read but not understood.
 pub(super) struct Parsed {
     pub(super) settings: Vec<(&'static str, String, Source)>,
     pub(super) overrides: Vec<(&'static str, String, Source)>,
+    /// Settings of Celery in `[override]`.
+    pub(super) celery: Vec<CeleryOverride>,
     pub(super) routes: Setting<Vec<(String, Route)>>,
     pub(super) task_queues: Setting<Vec<Binding>>,
 }
@@ -46,6 +52,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
     let mut parsed = Parsed {
         settings: Vec::new(),
         overrides: Vec::new(),
+        celery: Vec::new(),
         routes: Setting::default(),
         task_queues: Setting::default(),
     };
@@ -55,7 +62,16 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
                 for entry in entries(section) {
                     let line = document.line(entry.at);
                     let source = Source::Override { path: path.to_owned(), line };
-                    parsed.overrides.push(document.setting(&entry, source)?);
+                    let known = celery::find(entry.key);
+                    let ours = KEYS.iter().any(|key| key.name == entry.key);
+                    // A few names mean the same for native tasks and for Celery's.
+                    if let Some(known) = known.filter(|one| !ours || one.role == Role::Celery) {
+                        let value = document.plain(&entry, entry.value)?;
+                        parsed.celery.push((known.name, value, source.clone()));
+                    }
+                    if ours || known.is_none() {
+                        parsed.overrides.push(document.setting(&entry, source)?);
+                    }
                 }
             }
             ("routes", DeValue::Table(section)) => {
@@ -211,6 +227,37 @@ impl Document<'_> {
         Ok(binding)
     }
 
+    /// A value as Python has it.
+    fn plain(&self, entry: &Entry<'_>, value: &DeValue<'_>) -> Result<Value, ConfigError> {
+        let wrong = |what: &str| self.error(entry.at, format!("{} {what}", entry.key));
+        Ok(match value {
+            DeValue::String(text) => Value::from(text.to_string()),
+            DeValue::Boolean(on) => Value::from(*on),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map(Value::from)
+                .map_err(|_| wrong("is too large a number"))?,
+            DeValue::Float(number) => {
+                let number: f64 = number.as_str().parse().map_err(|_| wrong("is no number"))?;
+                Value::from(number)
+            }
+            DeValue::Array(items) => Value::Array(
+                items
+                    .iter()
+                    .map(|item| self.plain(entry, item.get_ref()))
+                    .collect::<Result<Vec<_>, _>>()?,
+            ),
+            DeValue::Table(table) => Value::Object(
+                entries(table)
+                    .into_iter()
+                    .map(|one| Ok((one.key.to_owned(), self.plain(entry, one.value)?)))
+                    .collect::<Result<Vec<_>, ConfigError>>()?
+                    .into_iter()
+                    .collect(),
+            ),
+            DeValue::Datetime(_) => return Err(wrong("cannot be a datetime")),
+        })
+    }
+
     fn setting(
         &self,
         entry: &Entry<'_>,
@@ -218,8 +265,11 @@ impl Document<'_> {
     ) -> Result<(&'static str, String, Source), ConfigError> {
         let Entry { key, value, at } = *entry;
         let Some(known) = KEYS.iter().find(|known| known.name == key) else {
-            let names =
-                KEYS.iter().map(|key| key.name).chain(["routes", "task_queues", "override"]);
+            // The operator may overrule an app in Celery's words.
+            let overrides = matches!(source, Source::Override { .. });
+            let theirs = celery::all().iter().map(|known| known.name).filter(|_| overrides);
+            let sections = ["routes", "task_queues", "override"];
+            let names = KEYS.iter().map(|key| key.name).chain(sections).chain(theirs);
             let error = self.error(at, format!("unknown key {key:?}"));
             return Err(match nearest(key, names) {
                 Some(near) => error.hint(format!("did you mean {near:?}?")),

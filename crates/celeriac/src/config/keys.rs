@@ -60,7 +60,7 @@ keys! {
     "python_pool" [] "prefork";
         "how the tasks of a Celery application run: prefork, solo, threads, asyncio or gevent"
     "python" [] "";
-        "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv`, or the first on the `PATH`"
+        "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv` in this folder, of the environment that celeriac is installed in, or the first on the `PATH`"
     "max_tasks_per_child" [] "";
         "a child of the process pool ends after so many tasks"
     "max_memory_per_child" [] "";
@@ -123,8 +123,8 @@ fn cpus() -> usize {
 pub fn reference_page() -> String {
     let mut page = String::from(
         "# Settings\n\nWritten by the program; a test keeps it true.\n\n\
-         Precedence, later wins: defaults, the program (`App::at`), `celeriac.toml`, `.env`, \
-         environment,\n`[override]` in `celeriac.toml`, flags.\n\
+         Precedence, later wins: defaults, the program (`App::at`), `celeriac.toml`, a Celery app's \
+         own, `.env`,\nenvironment, `[override]` in `celeriac.toml`, flags.\n\
          `celeriac config show` prints every value with its source.\n\
          Durations: `500ms`, `10s`, `5m`, `2h`, `1d`, a bare number is seconds.\n\
          Sizes: `16MiB`, `200MB`, a bare number is bytes.\n\
@@ -159,5 +159,6 @@ pub fn reference_page() -> String {
          `[task_queues]` declares queues of exchanges: \
          `tq = { exchange = \"tx\", exchange_type = \"topic\", routing_key = \"a.#\" }`.\n",
     );
+    page.push_str(&super::celery::reference());
     page
 }

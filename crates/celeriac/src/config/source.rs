@@ -11,6 +11,11 @@ pub enum Source {
     /// Nobody set it.
     #[default]
     Default,
+    /// What this machine has.
+    Found {
+        /// Where.
+        place: &'static str,
+    },
     /// The program itself, e.g. `App::at`.
     Program,
     /// The settings file.
@@ -55,6 +60,7 @@ impl fmt::Display for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => formatter.write_str("default"),
+            Self::Found { place } => write!(formatter, "found in {place}"),
             Self::Program => formatter.write_str("the program"),
             Self::File { path, line } => write!(formatter, "{}, line {line}", path.display()),
             Self::App { name } => write!(formatter, "the application's {name}"),

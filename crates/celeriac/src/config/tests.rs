@@ -7,12 +7,10 @@ fn inputs(env: &[(&str, &str)], dotenv: &[(&str, &str)], file: &str) -> Inputs {
             .collect::<Vec<_>>()
     };
     Inputs {
-        app: None,
         env: owned(env),
         dotenv: (!dotenv.is_empty()).then(|| (PathBuf::from(".env"), owned(dotenv))),
         file: (!file.is_empty()).then(|| (PathBuf::from("celeriac.toml"), file.to_owned())),
-        program: Vec::new(),
-        flags: Vec::new(),
+        ..Inputs::default()
     }
 }
 

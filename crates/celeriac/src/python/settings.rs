@@ -1,23 +1,10 @@
-//! What the settings of a Celery app mean for its worker.
+//! What an app's settings mean for its worker, and what the worker's mean for the app.
 
+use crate::config::{Setting, Settings, Source, celery};
 use celeriac_runtime::pool::python::Hello;
-use celeriac_wire::Value;
-
-/// Celery's names of the settings that the worker itself acts on, and ours.
-const SETTINGS: [(&str, &str); 12] = [
-    ("worker_pool", "python_pool"),
-    ("task_default_queue", "default_queue"),
-    ("worker_concurrency", "concurrency"),
-    ("task_soft_time_limit", "soft_time_limit"),
-    ("task_time_limit", "time_limit"),
-    ("worker_max_tasks_per_child", "max_tasks_per_child"),
-    ("worker_max_memory_per_child", "max_memory_per_child"),
-    ("task_send_sent_event", "sent_events"),
-    ("worker_enable_remote_control", "remote_control"),
-    ("result_expires", "result_expires"),
-    ("result_extended", "result_extended"),
-    ("worker_soft_shutdown_timeout", "grace"),
-];
+use celeriac_wire::codec::{Compression, Serializer};
+use celeriac_wire::{Map, Value};
+use std::time::Duration;
 
 /// The app's own settings by our names, with Celery's.
 pub(crate) fn app_settings(hello: &Hello) -> Vec<(&'static str, String, String)> {
@@ -26,56 +13,124 @@ pub(crate) fn app_settings(hello: &Hello) -> Vec<(&'static str, String, String)>
     for (name, url) in urls {
         found.extend(url.clone().map(|url| (name, url, name.to_owned())));
     }
-    for (theirs, ours) in SETTINGS {
-        if !hello.changed.iter().any(|name| name == theirs) {
-            continue;
-        }
-        let Some(text) = hello.settings.get(theirs).and_then(|value| text_of(theirs, value)) else {
-            continue;
-        };
-        found.push((ours, text, theirs.to_owned()));
+    for name in &hello.changed {
+        let ours = hello.settings.get(name).and_then(|value| celery::as_ours(name, value));
+        found.extend(ours.map(|(ours, text)| (ours, text, name.clone())));
+    }
+    // One child at a time is what Celery's `solo` does.
+    if has(hello, "worker_pool", "solo") {
+        found.push(("concurrency", "1".to_owned(), "worker_pool".to_owned()));
     }
     found
 }
 
-/// A value as our settings write it; `None` leaves the default.
-fn text_of(name: &str, value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Bool(on) => on.to_string(),
-        Value::String(text) => text.clone(),
-        Value::Number(_) => value.as_f64()?.to_string(),
-        // Results that never expire; our word for it is 0.
-        Value::Null if name == "result_expires" => "0".to_owned(),
-        _ => return None,
-    };
-    match name {
-        // Celery counts in KiB.
-        "worker_max_memory_per_child" => Some(format!("{text}KiB")),
-        // No time at all is Celery's default: it waits for ever.
-        "worker_soft_shutdown_timeout" if text == "0" => None,
-        _ => Some(text),
+/// Whether a setting of the app has this value.
+pub(super) fn has(hello: &Hello, name: &str, value: impl Into<Value>) -> bool {
+    hello.settings.get(name) == Some(&value.into())
+}
+
+/// Whether an app is told of a setting because it is stronger than the app's own.
+pub(super) fn is_stronger(source: &Source) -> bool {
+    match source {
+        Source::Default
+        | Source::Found { .. }
+        | Source::Program
+        | Source::File { .. }
+        | Source::App { .. } => false,
+        // Applications use it for other things too.
+        Source::Env { name } | Source::DotEnv { name, .. } => name != "REDIS_URL",
+        Source::Override { .. } | Source::Flag { .. } => true,
     }
+}
+
+/// The settings of Celery that overrule the app's, as Python has them.
+pub(super) fn overruled(settings: &Settings) -> Map {
+    fn seconds(span: Option<Duration>) -> Value {
+        span.map_or(Value::Null, |span| Value::from(span.as_secs_f64()))
+    }
+    fn text(text: &str) -> Value {
+        if text.is_empty() { Value::Null } else { Value::from(text) }
+    }
+    fn add<T>(map: &mut Map, name: &str, setting: &Setting<T>, value: impl Fn(&T) -> Value) {
+        if is_stronger(&setting.source) {
+            map.insert(name, value(&setting.value));
+        }
+    }
+    let mut map = Map::default();
+    let one = &mut map;
+    add(one, "task_default_queue", &settings.default_queue, |name| text(name));
+    add(one, "task_default_exchange", &settings.default_exchange, |name| text(name));
+    add(one, "task_default_exchange_type", &settings.default_exchange_type, |kind| {
+        Value::from(kind.as_str())
+    });
+    add(one, "task_default_routing_key", &settings.default_routing_key, |key| text(key));
+    add(one, "task_serializer", &settings.task_serializer, |one| Value::from(one.name()));
+    add(one, "task_compression", &settings.task_compression, |one| {
+        one.map_or(Value::Null, |one: Compression| Value::from(one.names()[0]))
+    });
+    add(one, "accept_content", &settings.accept_content, |accept| {
+        let all = [Serializer::Json, Serializer::Msgpack, Serializer::Yaml];
+        all.into_iter().filter(|one| accept.has(*one)).map(Serializer::name).collect()
+    });
+    add(one, "task_soft_time_limit", &settings.soft_time_limit, |span| seconds(*span));
+    add(one, "task_time_limit", &settings.time_limit, |span| seconds(*span));
+    add(one, "worker_max_tasks_per_child", &settings.max_tasks_per_child, |count| {
+        Value::from(*count)
+    });
+    add(one, "worker_max_memory_per_child", &settings.max_memory_per_child, |bytes| {
+        Value::from(bytes.map(|bytes| bytes / 1024))
+    });
+    add(one, "task_send_sent_event", &settings.sent_events, |on| Value::from(*on));
+    add(one, "worker_enable_remote_control", &settings.remote_control, |on| Value::from(*on));
+    add(one, "result_expires", &settings.result_expires, |span| seconds(*span));
+    add(one, "result_extended", &settings.result_extended, |on| Value::from(*on));
+    // What the operator wrote under Celery's own name is closest to what was meant.
+    for (name, value, _) in settings.celery_overrides() {
+        map.insert(*name, value.clone());
+    }
+    map
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Inputs;
+    use crate::python::review::tests::hello;
+    use std::path::PathBuf;
 
     #[test]
-    fn values_are_written_as_our_settings_write_them() {
-        for (name, value, expected) in [
-            ("worker_concurrency", Value::from(4), Some("4")),
-            ("task_time_limit", Value::from(1.5), Some("1.5")),
-            ("task_time_limit", Value::Null, None),
-            ("task_default_queue", Value::from("jobs"), Some("jobs")),
-            ("task_send_sent_event", Value::from(true), Some("true")),
-            ("worker_max_memory_per_child", Value::from(12_000), Some("12000KiB")),
-            ("worker_soft_shutdown_timeout", Value::from(0.0), None),
-            ("worker_soft_shutdown_timeout", Value::from(10.0), Some("10")),
-            ("result_expires", Value::from(3600.0), Some("3600")),
-            ("result_expires", Value::Null, Some("0")),
-        ] {
-            assert_eq!(text_of(name, &value).as_deref(), expected, "{name} = {value:?}");
-        }
+    fn the_apps_settings_have_our_names() {
+        let found = |settings: &str| {
+            let found = app_settings(&hello(settings, "{}"));
+            found.into_iter().map(|(key, text, _)| format!("{key}={text}")).collect::<Vec<_>>()
+        };
+        let app = r#"{"task_time_limit": 9, "task_acks_late": true, "worker_pool": "prefork"}"#;
+        assert_eq!(found(app), ["time_limit=9"]);
+        // One child, however many are asked for.
+        let app = r#"{"worker_concurrency": 4, "worker_pool": "solo"}"#;
+        assert_eq!(found(app), ["concurrency=4", "concurrency=1"]);
+    }
+
+    #[test]
+    fn only_what_is_stronger_than_the_app_reaches_it() {
+        let file = "concurrency = 3\ntime_limit = 7\n[override]\ntask_acks_late = true\n\
+                    task_soft_time_limit = 5\nmax_memory_per_child = \"12MiB\"\n\
+                    task_annotations = { add = { rate_limit = \"1/s\" } }\n\
+                    accept_content = [\"json\"]\n";
+        let settings = Settings::resolve(Inputs {
+            file: Some((PathBuf::from("celeriac.toml"), file.to_owned())),
+            env: vec![("CELERY_TASK_SERIALIZER".to_owned(), "yaml".to_owned())],
+            app: Some(Vec::new()),
+            ..Inputs::default()
+        })
+        .unwrap();
+        let expected = r#"{"task_serializer":"yaml","accept_content":["json"],
+            "task_soft_time_limit":5,"worker_max_memory_per_child":12288,
+            "task_acks_late":true,"task_annotations":{"add":{"rate_limit":"1/s"}}}"#;
+        let expected = Value::parse(expected.as_bytes()).unwrap();
+        assert_eq!(Value::Object(overruled(&settings)), expected);
+        assert_eq!(settings.soft_time_limit.value, Some(Duration::from_secs(5)));
+        assert_eq!(settings.soft_time_limit.source.to_string(), "celeriac.toml [override], line 5");
+        assert!(settings.warnings().is_empty(), "{:?}", settings.warnings());
     }
 }

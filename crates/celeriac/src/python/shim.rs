@@ -26,6 +26,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "refusals.py",
     "request.py",
     "results.py",
+    "retries.py",
     "shared.py",
     "sources.py",
     "steward.py",

@@ -66,6 +66,9 @@ pub struct Hello {
     pub settings: Map,
     /// Those that the app sets itself.
     pub changed: Vec<String>,
+    /// What it sets beside, as if Celery knew it.
+    #[serde(default)]
+    pub unknown: Map,
     /// Every task by name.
     pub tasks: BTreeMap<String, PythonTask>,
     /// Signals of Celery's main process that somebody listens to.

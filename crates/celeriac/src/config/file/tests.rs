@@ -22,6 +22,21 @@ fn the_line_is_the_one_of_the_key_itself() {
 }
 
 #[test]
+fn the_operator_may_use_celerys_names() {
+    let text = "[override]\ntime_limit = 5\ntask_acks_late = true\ntask_serializer = \"yaml\"\n\
+                task_routes = { \"a.*\" = { queue = \"q\", priority = 3 } }\n";
+    let file = parsed(text).unwrap();
+    let ours: Vec<&str> = file.overrides.iter().map(|(key, ..)| *key).collect();
+    // Serializers are native tasks' and Celery's.
+    assert_eq!(ours, ["time_limit", "task_serializer"]);
+    let theirs: Vec<String> =
+        file.celery.iter().map(|(name, value, _)| format!("{name} {value}")).collect();
+    let routes = r#"task_routes {"a.*": {"queue": "q", "priority": 3}}"#;
+    assert_eq!(theirs, ["task_acks_late true", "task_serializer \"yaml\"", routes]);
+    assert_eq!(file.celery[0].2.to_string(), "celeriac.toml [override], line 3");
+}
+
+#[test]
 fn what_is_wrong_is_said_without_the_line_itself() {
     for (text, expected) in [
         ("broker_url = \"redis://:secret@h\n", "line 1: this is not TOML"),
@@ -32,6 +47,10 @@ fn what_is_wrong_is_said_without_the_line_itself() {
         ("grace = 1979-05-27", "grace cannot be a datetime"),
         ("[grace]\nx = 1", "grace cannot be a table"),
         ("grace = 99999999999999999999", "too large"),
+        ("[override]\nworker_pol = 1", "line 2: unknown key \"worker_pol\""),
+        ("[override]\nworker_pol = 1", "did you mean \"worker_pool\"?"),
+        ("worker_pool = \"solo\"", "unknown key \"worker_pool\""),
+        ("[override]\ntask_routes = 1979-05-27", "task_routes cannot be a datetime"),
         ("[overide]\ngrace = 1", "did you mean \"override\"?"),
     ] {
         let error = parsed(text).err().unwrap();
