@@ -23,7 +23,7 @@ from .frames import DONE, EXIT, READY, RUN, Closed, JobSocket, ProtocolError, ad
 from .limits import SoftLimit
 from .outcomes import Run, as_main_process
 from .page import Page
-from .refusals import Refuser
+from .refusals import Refuser, consumer_of
 from .request import Delivery, has_own_request
 from .steward import MainProcess, Steward
 
@@ -68,6 +68,7 @@ class TaskWorker(billiard_pool.Worker):
         self.tasks = app.tasks
         self.with_own_request = {}
         self.refuser = Refuser(app, hostname)
+        self.consumer = consumer_of(worker)
         super().__init__(
             None,
             self,
@@ -139,7 +140,7 @@ class TaskWorker(billiard_pool.Worker):
         run = self.run = Run(delivery, task)
         arguments = delivery.traced(self.hostname)
         if self.log.info:
-            self.log.received(run)
+            self.log.received(delivery, task)
         try:
             own = self.with_own_request[name]
         except KeyError:
@@ -147,8 +148,16 @@ class TaskWorker(billiard_pool.Worker):
         if own:
             with as_main_process():
                 run.prepare_own(self.app, self.hostname)
+                self._tell_received(run.request)
             return run.settlement.trace
+        if signals.task_received.receivers:
+            with as_main_process():
+                self._tell_received(run.received(self.app, self.hostname))
         return trace.fast_trace_task, arguments
+
+    def _tell_received(self, request) -> None:
+        """worker/strategy.py:task_message_handler; here each task is received by the child that runs it."""
+        signals.task_received.send(sender=self.consumer, request=request)
 
     def put(self, item) -> None:
         """Stands for billiard's `outq`."""

@@ -30,15 +30,15 @@ class TaskLog:
         self.debug = celery_request.logger.isEnabledFor(logging.DEBUG)
         self._default_soft_limit = app.conf.task_soft_time_limit
 
-    def received(self, run) -> None:
+    def received(self, delivery, task) -> None:
         """worker/strategy.py:task_message_handler."""
-        headers = run.delivery.headers
+        headers = delivery.headers
         eta = headers.get("eta")
         if eta is not None:
             eta = maybe_make_aware(maybe_iso8601(eta), self._app.conf.timezone)
         context = {
             "id": headers["id"],
-            "name": headers.get("shadow") or run.task.name,
+            "name": headers.get("shadow") or task.name,
             "args": headers.get("argsrepr", ""),
             "kwargs": headers.get("kwargsrepr", ""),
             "eta": eta,

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import fnmatch
 import gc
 import json
@@ -43,13 +44,13 @@ async def play_together(stage, chosen, report):
 
     worker = stage.worker("proj", "w1", "-l", "INFO", "-c", "6", "-E", "-Q", "celery,other")
     await worker.ready()
-    room = asyncio.Semaphore(AT_ONCE)
+    room, dying = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
 
-    async def take(name, function):
-        async with room:
+    async def take(name, function, deaths):
+        async with dying if deaths else contextlib.nullcontext(), room:
             await play(Play(name, stage, worker), function, report)
 
-    await asyncio.gather(*(take(name, function) for name, function in chosen))
+    await asyncio.gather(*(take(*one) for one in chosen))
     await worker.stop()
 
 
@@ -74,14 +75,16 @@ async def main():
     # unsubscribes (celery/result.py, __del__) stands still for ever.
     gc.disable()
     stage = Stage(options.kind, options.url, options.work, options.celeriac)
-    chosen = [(name, function, own) for name, (function, own) in scenes().items()
+    chosen = [(name, function, own, deaths) for name, (function, own, deaths) in scenes().items()
               if not options.scene or any(fnmatch.fnmatch(name, glob) for glob in options.scene)]
     report = []
     problem = None
     listening = asyncio.create_task(stage.listen())
     try:
-        together = [(name, function) for name, function, own in chosen if not own]
-        alone = [(name, function) for name, function, own in chosen if own]
+        # Those with deaths wait for each other: they begin first.
+        together = sorted(((name, function, deaths) for name, function, own, deaths in chosen if not own),
+                          key=lambda one: not one[2])
+        alone = [(name, function) for name, function, own, _ in chosen if own]
         jobs = [play_alone(stage, alone, report)]
         if together:
             jobs.append(play_together(stage, together, report))

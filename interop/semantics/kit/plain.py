@@ -15,6 +15,7 @@ _PATTERNS = [
     (re.compile(r"(127\.0\.0\.1|localhost):\d+"), "<server>"),
     (re.compile(r"\bin [\d.]+(e-\d+)?s\b"), "in <seconds>s"),
     (re.compile(r"Job: \d+"), "Job: <number>"),
+    (re.compile(r"seconds=[\d.e-]+"), "seconds=<seconds>"),
     (re.compile(re.escape(sys.prefix)), "<env>"),
     (re.compile(re.escape(sys.base_prefix)), "<python>"),
     (re.compile(re.escape(socket.gethostname())), "<host>"),

@@ -3,7 +3,7 @@
 import json
 
 from .plain import plain, show
-from .stage import Late, shown_document, told, until
+from .stage import Late, in_order, shown_document, told, until
 
 #: An event of these kinds is the last of a delivery.
 LAST = ("task-succeeded", "task-failed", "task-revoked", "task-rejected")
@@ -12,19 +12,22 @@ END_SECONDS = 10.0
 _scenes = {}
 
 
-def scene(name, own=False):
-    """Registers a scene. With `own` it starts workers of its own; else it plays on the common one."""
+def scene(name, own=False, deaths=False):
+    """Registers a scene. With `own` it starts workers of its own; else it plays on the common one.
+
+    With `deaths` children die: one such scene at a time, for stock Celery confuses deaths that come together.
+    """
 
     def register(function):
         assert name not in _scenes, name
-        _scenes[name] = (function, own)
+        _scenes[name] = (function, own, deaths)
         return function
 
     return register
 
 
 def scenes():
-    """All of them by name: the function, and whether it has workers of its own."""
+    """All of them by name: the function, whether it has workers of its own, whether children die."""
     return dict(_scenes)
 
 
@@ -96,13 +99,13 @@ class Play:
             self.features[f"{label}: result"] = shown_document(document, ids)
             if document and document.get("traceback"):
                 self.features[f"{label}: traceback"] = plain(document["traceback"], ids)
-            self.features[f"{label}: events"] = "\n".join(
-                told(event, ids) for event in stage.events_of(task_id)) or "none"
+            self.features[f"{label}: events"] = in_order(
+                [told(event, ids) for event in stage.events_of(task_id)])
             self.features[f"{label}: log"] = "\n".join(sorted(self.worker.lines(f"[{task_id}]"))) or "none"
             for kind, word in (("signal", "signals"), ("hook", "hooks"), ("request", "own Request")):
                 lines = [self._noted(note, ids) for note in stage.notes(kind, id=task_id)]
                 if lines:
-                    self.features[f"{label}: {word}"] = "\n".join(lines)
+                    self.features[f"{label}: {word}"] = in_order(lines)
 
         self.afterwards(tell)
 
@@ -120,8 +123,11 @@ class Play:
 
     # -- many tasks --------------------------------------------------------------------------------
 
-    async def tree(self, label, result, tasks, seconds=15.0):
-        """Waits until so many tasks of one root have ended, and tells who they were, and their parents."""
+    async def tree(self, label, result, tasks, parents=True, seconds=15.0):
+        """Waits until so many tasks of one root have ended, and tells who they were.
+
+        `parents`: theirs too; of what follows several tasks, it is the last of them to end.
+        """
         stage = self.stage
         root = self.root_of(result)
 
@@ -136,7 +142,7 @@ class Play:
             return len(members()) >= tasks and done == ids
 
         await until(f"{tasks} tasks of {label}", over, seconds)
-        self.afterwards(lambda: self._tell_tree(label, members()))
+        self.afterwards(lambda: self._tell_tree(label, members(), parents))
 
     @staticmethod
     def root_of(result):
@@ -146,18 +152,19 @@ class Play:
         children = getattr(result, "results", None)
         return children[0].id if children else result.id
 
-    def _tell_tree(self, label, received):
+    def _tell_tree(self, label, received, parents):
         names = {event["uuid"]: f"{event['name']}{event['args']}" for event in received}
         lines = []
         for event in received:
             document = self.stage.document(event["uuid"]) or {}
+            kinds = [one["type"] for one in self.stage.events_of(event["uuid"])]
             lines.append(plain(show({
                 "task": names[event["uuid"]], "kwargs": event["kwargs"],
-                "parent": names.get(event["parent_id"], event["parent_id"]),
+                "parent": names.get(event["parent_id"], event["parent_id"]) if parents else "",
                 "root": names.get(event["root_id"], event["root_id"]),
                 "status": document.get("status"), "result": document.get("result"),
                 "group": bool(document.get("group_id")),
                 "children": len(document.get("children") or ()),
-                "events": [one["type"] for one in self.stage.events_of(event["uuid"])],
+                "events": kinds if kinds.count("task-received") == 1 else sorted(kinds),
             })))
         self.features[f"{label}: tasks"] = "\n".join(sorted(lines))

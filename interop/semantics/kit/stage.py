@@ -132,7 +132,8 @@ class Stage:
         if self.kind == "celeriac":
             head = [self.celeriac, "-A", app, "--python", sys.executable, *before]
         else:
-            head = [sys.executable, *(launch or ["-m", "celery", "-A", app]), *before]
+            celery = pathlib.Path(sys.executable).parent / "celery"
+            head = [*(launch or [str(celery), "-A", app]), *before]
         argv = [*head, "worker", "-n", f"{name}@semantics", *arguments]
         worker = Worker(self, name, argv, environment)
         self.workers.append(worker)
@@ -200,6 +201,12 @@ class Worker:
             else:
                 entries[-1] += f"\n{line}"
         return [plain(entry) for entry in entries if word in entry]
+
+
+def in_order(lines):
+    """Lines of a task in their order; of several deliveries, which overtake each other, sorted."""
+    several = sum("task-received" in line or "task_prerun" in line for line in lines) > 1
+    return "\n".join(sorted(lines) if several else lines) or "none"
 
 
 def told(event, ids):

@@ -77,7 +77,7 @@ async def replaced(play):
     ):
         result = made.apply_async()
         await ended(play, feature, result)
-        await play.tree(feature, result, tasks)
+        await play.tree(feature, result, tasks, parents=not feature.endswith("group"))
     result = fans_out.delay(2)
     await ended(play, "a group from inside", result)
     await play.tree("a group from inside", result, 3)

@@ -2,7 +2,7 @@
 
 from kit.play import scene
 from kit.stage import until
-from proj import canvas, limits, outcomes
+from proj import canvas, outcomes
 from proj.celery import app
 
 NODE = "w1@semantics"
@@ -12,6 +12,12 @@ def broadcast(command, *arguments, **options):
     """What the worker answers."""
     replies = app.control.broadcast(command, arguments=options, destination=[NODE], reply=True, timeout=10, limit=1)
     return replies[0][NODE] if replies else "no answer"
+
+
+async def known(play, result):
+    """Waits until a worker knows of a task that waits for its time."""
+    await until("it is known", lambda: play.stage.events_of(result.id, "task-received") or [
+        one for one in broadcast("scheduled") if one["request"]["id"] == result.id])
 
 
 async def revoke_told(play, label, result):
@@ -24,13 +30,14 @@ async def revoke_told(play, label, result):
 @scene("revoke")
 async def revoke(play):
     """Waiting and running tasks."""
-    waiting = outcomes.add.apply_async((1, 1), countdown=1.5)
+    waiting = outcomes.add.apply_async((1, 1), countdown=1)
     play.watch("waiting", waiting.id)
-    await until("it is received", lambda: play.stage.events_of(waiting.id, "task-received"))
+    await known(play, waiting)
     waiting.revoke()
     await revoke_told(play, "waiting", waiting)
-    before = outcomes.add.apply_async((1, 1), countdown=0.5, task_id="44444444-0000-4000-8000-000000000000")
+    before = outcomes.add.apply_async((1, 1), countdown=1, task_id="44444444-0000-4000-8000-000000000000")
     play.watch("by a list of ids", before.id)
+    await known(play, before)
     app.control.revoke([before.id, "55555555-0000-4000-8000-000000000000"])
     await revoke_told(play, "by a list of ids", before)
     running = outcomes.held.delay("revoke")
@@ -41,7 +48,7 @@ async def revoke(play):
     await play.end("running, not terminated", running.id)
 
 
-@scene("terminate")
+@scene("terminate", deaths=True)
 async def terminate(play):
     """By TERM, KILL and the signal of the soft limit."""
     for word, options in (("terminate", {}), ("terminate by KILL", {"signal": "SIGKILL"}),
@@ -50,7 +57,10 @@ async def terminate(play):
         play.watch(word, running.id)
         await play.stage.waiting(word)
         running.revoke(terminate=True, **options)
-        await revoke_told(play, word, running)
+        if word.endswith("USR1"):
+            await play.end(word, running.id, ("task-failed",))
+        else:
+            await revoke_told(play, word, running)
     late = outcomes.late_held.delay("late")
     play.watch("terminate, acks_late", late.id)
     await play.stage.waiting("late")
@@ -58,7 +68,7 @@ async def terminate(play):
     await revoke_told(play, "terminate, acks_late", late)
 
 
-@scene("revoke by stamp")
+@scene("revoke by stamp", deaths=True)
 async def by_stamp(play):
     """Waiting and running."""
     waiting = canvas.stamped.s().set(countdown=1)
@@ -70,7 +80,7 @@ async def by_stamp(play):
     held = held.apply_async()
     play.watch("running, terminated", held.id)
     await play.stage.waiting("stamp")
-    await until("it is received", lambda: play.stage.events_of(waiting.id, "task-received"))
+    await known(play, waiting)
     app.control.revoke_by_stamped_headers({"tenant": ["gone", "gone too"]}, terminate=True)
     await revoke_told(play, "waiting", waiting)
     await revoke_told(play, "running, terminated", held)
@@ -102,8 +112,8 @@ async def inspect(play):
     conf = broadcast("conf", with_defaults=False)
     for name in sorted(conf):
         play.say(f"conf: {name}", conf[name])
-    scheduled = limits.soft.apply_async(countdown=900)
-    await until("it is received", lambda: play.stage.events_of(scheduled.id, "task-received"))
-    listed = [one for one in broadcast("scheduled") if one["request"]["id"] == scheduled.id]
-    play.say("scheduled", {**listed[0], "eta": "<time>", "request": sorted(listed[0]["request"])} if listed else "none")
-    scheduled.revoke()
+    scheduled = outcomes.add.apply_async((1, 1), countdown=2)
+    listed = await until("it is scheduled", lambda: [
+        one for one in broadcast("scheduled") if one["request"]["id"] == scheduled.id])
+    play.say("scheduled", {**listed[0], "request": sorted(listed[0]["request"])})
+    await play.end("scheduled", scheduled.id)

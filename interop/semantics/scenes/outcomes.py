@@ -51,7 +51,7 @@ async def acknowledgement(play):
     play.afterwards(lambda: play.say("left on the broker", play.stage.left()))
 
 
-@scene("worker lost")
+@scene("worker lost", deaths=True)
 async def lost(play):
     """A child that is killed under its task."""
     await play.life("early", outcomes.early.s("die"))
@@ -74,7 +74,7 @@ async def retry(play):
     await play.life("retry in except", outcomes.retries_in_except.s(), ends=done)
 
 
-@scene("custom classes")
+@scene("custom classes", deaths=True)
 async def classes(play):
     """Task and Request classes of the app's own."""
     await play.life("Task: success", outcomes.hooked.s("fine"))
@@ -98,6 +98,7 @@ async def results(play):
     await play.life("ignore_result of a call", outcomes.add.s(1, 2), ends=done, ignore_result=True)
     await play.life("ignore_result, failure", outcomes.forgotten_fails.s(), ends=done)
     await play.life("store_errors_even_if_ignored", outcomes.errors_kept.s(), ends=done)
+    await play.life("shadow", outcomes.add.s(1, 2), shadow="a shadow")
     first = await play.life("sends from inside", outcomes.calls.s())
     play.say("children of the sender", [len(first.children or []), type(first.info).__name__])
     made = await play.life("read by another task", outcomes.add.s(1, 1))

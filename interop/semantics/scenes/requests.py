@@ -20,8 +20,9 @@ async def about(play):
         for name in sorted(fields):
             value = fields[name]
             play.say(f"{label}: {name}", told(value, ids))
-    for feature in ("plain: result", "full: result"):
-        play.afterwards(lambda feature=feature: play.features.pop(feature))
+    # They hold all of it once more, and are cut at a place that depends on the length of names.
+    play.afterwards(lambda: [play.features.pop(f"{label}: {what}") for label in ("plain", "full")
+                             for what in ("result", "events", "log", "signals")])
 
 
 def told(value, ids):

@@ -1,7 +1,7 @@
 //! What differs between pools of children: how a child comes to life and how it is spoken to.
 
 use super::crew::{Crew, Held};
-use super::mortem::{PostMortem, Told};
+use super::mortem::{News, PostMortem, Told};
 use super::output::{DRAIN, Output, Speaker};
 use super::policy::Killed;
 use super::process::Process;
@@ -42,6 +42,14 @@ pub(super) trait Kind: fmt::Debug + Send + Sync + 'static {
         _crew: &Arc<Crew<Self>>,
         _mortem: PostMortem,
     ) -> Option<BoxFuture<'static, io::Result<Told>>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Has the app's receivers hear of the worker; `None` where nobody listens.
+    fn announce(_crew: &Arc<Crew<Self>>, _news: News) -> Option<BoxFuture<'static, ()>>
     where
         Self: Sized,
     {

@@ -5,6 +5,7 @@ import time
 from celery.exceptions import SoftTimeLimitExceeded
 
 from .celery import app
+from .world import note
 
 LONG = 30
 
@@ -53,7 +54,8 @@ def late_keeps(self):
     time.sleep(LONG)
 
 
-@app.task(rate_limit="4/s")
-def slow_lane(number):
+@app.task(bind=True, rate_limit="4/s")
+def slow_lane(self, number):
     """Four a second."""
-    return time.time()
+    note("time", self.request.id, at=time.time())
+    return number

@@ -13,6 +13,10 @@ from .celery import app
 from .world import note, wait_at
 
 
+#: Long enough for a retry to be told before it runs again.
+RETRY_SECONDS = 0.3
+
+
 @app.task
 def add(x, y):
     """The first task of everybody."""
@@ -87,7 +91,7 @@ def act(self, how):
     if how == "requeue" and not again:
         raise Reject("once more", requeue=True)
     if how == "retry" and not self.request.retries:
-        raise self.retry(countdown=0)
+        raise self.retry(countdown=RETRY_SECONDS)
     if how == "die" and not again:
         os.kill(os.getpid(), signal.SIGKILL)
     return [how, again]
@@ -117,7 +121,7 @@ def late_lost(self, how):
     return act(self, how)
 
 
-@app.task(bind=True, autoretry_for=(OSError,), max_retries=2, default_retry_delay=0)
+@app.task(bind=True, autoretry_for=(OSError,), max_retries=2, default_retry_delay=RETRY_SECONDS)
 def autoretries(self, until):
     """Retried by Celery until it is lucky."""
     if self.request.retries < until:
@@ -135,7 +139,7 @@ def autoretries_but(self):
 @app.task(bind=True, max_retries=1)
 def retries_out(self, with_exc):
     """Gives up: with its own exception, or with Celery's."""
-    raise self.retry(countdown=0, exc=ValueError("mine") if with_exc else None)
+    raise self.retry(countdown=RETRY_SECONDS, exc=ValueError("mine") if with_exc else None)
 
 
 @app.task(bind=True, max_retries=3)
@@ -143,7 +147,7 @@ def retries_changed(self, word, **options):
     """The next try has other arguments."""
     if self.request.retries:
         return [word, options, self.request.retries, self.request.delivery_info["routing_key"]]
-    raise self.retry(args=(f"{word}!",), kwargs={"more": True}, countdown=0)
+    raise self.retry(args=(f"{word}!",), kwargs={"more": True}, countdown=RETRY_SECONDS)
 
 
 @app.task(bind=True)
@@ -154,7 +158,7 @@ def retries_in_except(self):
     except KeyError as error:
         if self.request.retries == 2:
             return "third time"
-        raise self.retry(exc=error, countdown=0, max_retries=5) from error
+        raise self.retry(exc=error, countdown=RETRY_SECONDS, max_retries=5) from error
 
 
 class Hooked(Task):

@@ -26,6 +26,8 @@ def name_of(sender):
     """A sender is a task, its name, or a part of the worker."""
     if sender is None or isinstance(sender, str):
         return sender
+    if isinstance(sender, type):
+        return sender.__name__
     return getattr(sender, "name", None) or f"<{type(sender).__name__}>"
 
 

@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use celeriac_core::dead::DeadReason;
-use celeriac_core::outcome::{Disposition, Failure, Traced, TracedState};
+use celeriac_core::outcome::{Disposition, Failure, Traced, TracedEvent, TracedState};
 use celeriac_core::store::Delivery;
 use celeriac_wire::{ExceptionInfo, Map, ResultMeta, Value, from_value};
 use serde::Deserialize;
@@ -47,6 +47,8 @@ pub(super) enum Order {
     Run,
     /// Tell the app how this message ended.
     PostMortem,
+    /// Send a signal of Celery's main process.
+    Tell,
     /// End.
     Quit,
 }
@@ -56,6 +58,7 @@ impl Order {
         match self {
             Self::Run => b'R',
             Self::PostMortem => b'P',
+            Self::Tell => b'Y',
             Self::Quit => b'X',
         }
     }
@@ -168,6 +171,8 @@ pub(super) struct Done {
     exception: Option<Raised>,
     #[serde(default)]
     traceback: Option<String>,
+    #[serde(default)]
+    events: Option<Vec<(String, Map)>>,
     /// The child ends after this.
     #[serde(default)]
     pub(super) leaves: bool,
@@ -231,7 +236,9 @@ impl Done {
             "revoked" => TracedState::Revoked { terminated: false, expired: false },
             other => return Err(FrameError::new(format!("the state {other:?}"))),
         };
-        Ok(Traced { state, disposition, result })
+        let event = |(kind, fields)| TracedEvent { kind, fields };
+        let events = self.events.map(|events| events.into_iter().map(event).collect());
+        Ok(Traced { state, disposition, result, events })
     }
 }
 
