@@ -57,10 +57,14 @@ class TaskLog:
         """worker/request.py:on_timeout, with the limit that the pool would have taken."""
         headers = run.delivery.headers
         limit = (headers.get("timelimit") or (None, None))[1] or run.task.soft_time_limit
+        limit = limit or self._default_soft_limit
+        # Without one it was an operator's signal, of which Celery's main process says nothing.
+        if not limit:
+            return
         with as_main_process():
             celery_request.logger.warning(
                 "Soft time limit (%ss) exceeded for %s[%s]",
-                limit or self._default_soft_limit,
+                limit,
                 headers.get("shadow") or run.task.name,
                 headers["id"],
             )

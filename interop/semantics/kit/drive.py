@@ -110,7 +110,7 @@ def write(path, report, problem):
                 one.finish()
             except Exception:
                 error = traceback.format_exc()
-        found[one.name] = {"features": one.features, "error": error, "seconds": round(seconds, 2)}
+        found[one.name] = {"features": one.features, "error": error, "lacks": one.lacks, "seconds": round(seconds, 2)}
     path.write_text(json.dumps({"scenes": found, "problem": problem}, indent=1, ensure_ascii=False))
 
 

@@ -40,6 +40,11 @@ class Play:
         self.worker = worker
         self.features = {}
         self.later = []
+        self.lacks = []
+
+    def missing(self, package):
+        """This environment lacks what the scene is about."""
+        self.lacks.append(package)
 
     def say(self, feature, value):
         """A feature that is known by now."""

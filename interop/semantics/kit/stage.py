@@ -206,6 +206,8 @@ class Worker:
 def in_order(lines):
     """Lines of a task in their order; of several deliveries, which overtake each other, sorted."""
     several = sum("task-received" in line or "task_prerun" in line for line in lines) > 1
+    # Celery's main process tells of a termination while the child unwinds.
+    several = several or any("task_revoked" in line or "TimeLimit" in line for line in lines)
     return "\n".join(sorted(lines) if several else lines) or "none"
 
 

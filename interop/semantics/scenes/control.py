@@ -25,6 +25,8 @@ async def revoke_told(play, label, result):
     await until(f"the end of {label}", result.ready)
     await play.end(label, result.id, ("task-revoked", "task-failed"))
     play.say(f"{label}: AsyncResult", [result.state, repr(result.result)])
+    play.afterwards(lambda: play.say(f"{label}: Terminating", "\n".join(
+        play.worker.lines(f"Terminating {result.id}")) or "no line"))
 
 
 @scene("revoke")

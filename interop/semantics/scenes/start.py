@@ -24,5 +24,5 @@ def tell(play):
     play.say("exit code after TERM", str(play.worker.code))
     ours = ("MainProcess] Connected to", "MainProcess] mingle")
     play.say("connected", "\n".join(plain(line) for line in text.splitlines() if any(one in line for one in ours)))
-    stop = ("Warm shutdown", "Hitting Ctrl", "MainProcess] Initiating", "MainProcess] Shutting", "Terminating")
+    stop = ("Warm shutdown", "Hitting Ctrl", "MainProcess] Initiating", "MainProcess] Shutting")
     play.say("stop", "\n".join(plain(line) for line in text.splitlines() if any(one in line for one in stop)))

@@ -10,6 +10,7 @@ use crate::pool::kind::{Break, lost};
 use crate::pool::output::Speaker;
 use crate::pool::policy::Killed;
 use crate::pool::process::Process;
+use celeriac_core::dead::DeadReason;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_wire::{ExceptionInfo, ResultMeta, State, Value};
 use futures::future::BoxFuture;
@@ -72,6 +73,12 @@ async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
             drop(held);
             Outcome::Cancelled
         }
+        Err(Stop::TimedOut) => {
+            drop(held);
+            // The worker knows the limit.
+            let exception = ExceptionInfo::time_limit_exceeded(Duration::ZERO);
+            Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
+        }
         Err(Stop::Broken(why)) => lost(held, &speaker, why).await,
     }
 }
@@ -82,6 +89,8 @@ enum Stop {
     Unsent(String),
     /// It was revoked while it ran, or the worker stops.
     Terminated,
+    /// It ran over its hard limit, and unwound.
+    TimedOut,
     /// The child is lost.
     Broken(Break),
 }
@@ -109,7 +118,8 @@ async fn converse(
         Ok(Err(_closed)) => return Err(Break::Closed.into()),
         Err(_elapsed) => return Err(Break::Kill(Killed::Deaf).into()),
     }
-    let (mut begun, mut told, mut leaving) = (false, false, false);
+    let (mut begun, mut told, mut leaving, mut over) = (false, false, false, false);
+    let ends = context.hard_deadline;
     let mut again = tokio::time::interval(SIGNAL_EVERY);
     let mut result: Option<ResultMeta> = None;
     loop {
@@ -126,6 +136,7 @@ async fn converse(
                     let traced = done.into_traced(result.take()).map_err(|error| Break::broken(&error))?;
                     return Ok((Outcome::Traced(Box::new(traced)), leaves));
                 }
+                Ok(None) | Err(_) if over => return Err(Stop::TimedOut),
                 Ok(None) | Err(_) if leaving => return Err(Stop::Terminated),
                 Ok(Some(other)) => return Err(Break::broken(&format!("{other:?}")).into()),
                 Ok(None) => return Err(Break::Closed.into()),
@@ -162,6 +173,11 @@ async fn converse(
                     // Those of a cold shutdown are killed.
                     _ => return Err(Stop::Terminated),
                 }
+            }
+            // The worker aborts what does not unwind, which kills the child.
+            () = tokio::time::sleep_until(ends.unwrap_or(begin_by)), if ends.is_some() && !over => {
+                (over, leaving) = (true, true);
+                process.signal(Signal::TERM);
             }
             // Python can miss a signal that comes just before it waits; it heeds the first only.
             _ = again.tick(), if told && !leaving => process.signal(Signal::USR1),
