@@ -5,7 +5,10 @@ from kit.stage import until
 from proj import canvas, outcomes
 from proj.celery import app
 
+#: The common worker. Stock Celery's others would store a revocation too, each in its own way.
 NODE = "w1@semantics"
+#: Long enough to be revoked before its time, on a busy machine too; in seconds.
+WAITS = 4
 
 
 def broadcast(command, *arguments, **options):
@@ -32,20 +35,20 @@ async def revoke_told(play, label, result):
 @scene("revoke")
 async def revoke(play):
     """Waiting and running tasks."""
-    waiting = outcomes.add.apply_async((1, 1), countdown=1)
+    waiting = outcomes.add.apply_async((1, 1), countdown=WAITS)
     play.watch("waiting", waiting.id)
     await known(play, waiting)
-    waiting.revoke()
+    app.control.revoke(waiting.id, destination=[NODE])
     await revoke_told(play, "waiting", waiting)
-    before = outcomes.add.apply_async((1, 1), countdown=1, task_id="44444444-0000-4000-8000-000000000000")
+    before = outcomes.add.apply_async((1, 1), countdown=WAITS, task_id="44444444-0000-4000-8000-000000000000")
     play.watch("by a list of ids", before.id)
     await known(play, before)
-    app.control.revoke([before.id, "55555555-0000-4000-8000-000000000000"])
+    app.control.revoke([before.id, "55555555-0000-4000-8000-000000000000"], destination=[NODE])
     await revoke_told(play, "by a list of ids", before)
     running = outcomes.held.delay("revoke")
     play.watch("running, not terminated", running.id)
     await play.stage.waiting("revoke")
-    running.revoke()
+    app.control.revoke(running.id, destination=[NODE])
     play.stage.open("revoke")
     await play.end("running, not terminated", running.id)
 
@@ -58,7 +61,7 @@ async def terminate(play):
         running = outcomes.held.delay(word)
         play.watch(word, running.id)
         await play.stage.waiting(word)
-        running.revoke(terminate=True, **options)
+        app.control.revoke(running.id, terminate=True, destination=[NODE], **options)
         if word.endswith("USR1"):
             await play.end(word, running.id, ("task-failed",))
         else:
@@ -66,14 +69,14 @@ async def terminate(play):
     late = outcomes.late_held.delay("late")
     play.watch("terminate, acks_late", late.id)
     await play.stage.waiting("late")
-    app.control.terminate(late.id)
+    app.control.terminate(late.id, destination=[NODE])
     await revoke_told(play, "terminate, acks_late", late)
 
 
 @scene("revoke by stamp", deaths=True)
 async def by_stamp(play):
     """Waiting and running."""
-    waiting = canvas.stamped.s().set(countdown=1)
+    waiting = canvas.stamped.s().set(countdown=WAITS)
     waiting.stamp(tenant="gone")
     waiting = waiting.apply_async()
     play.watch("waiting", waiting.id)
@@ -83,7 +86,7 @@ async def by_stamp(play):
     play.watch("running, terminated", held.id)
     await play.stage.waiting("stamp")
     await known(play, waiting)
-    app.control.revoke_by_stamped_headers({"tenant": ["gone", "gone too"]}, terminate=True)
+    app.control.revoke_by_stamped_headers({"tenant": ["gone", "gone too"]}, terminate=True, destination=[NODE])
     await revoke_told(play, "waiting", waiting)
     await revoke_told(play, "running, terminated", held)
 
@@ -114,7 +117,7 @@ async def inspect(play):
     conf = broadcast("conf", with_defaults=False)
     for name in sorted(conf):
         play.say(f"conf: {name}", conf[name])
-    scheduled = outcomes.add.apply_async((1, 1), countdown=2)
+    scheduled = outcomes.add.apply_async((1, 1), countdown=WAITS)
     listed = await until("it is scheduled", lambda: [
         one for one in broadcast("scheduled") if one["request"]["id"] == scheduled.id])
     play.say("scheduled", {**listed[0], "request": sorted(listed[0]["request"])})

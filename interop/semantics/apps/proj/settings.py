@@ -1,8 +1,8 @@
 """Settings as a module, the usual way."""
 
-from os import environ
+from os import environ as _environ
 
-broker_url = result_backend = environ["SEMANTICS_URL"]
+broker_url = result_backend = _environ["SEMANTICS_URL"]
 broker_connection_retry_on_startup = True
 accept_content = ["json", "pickle", "yaml", "msgpack"]
 result_extended = True

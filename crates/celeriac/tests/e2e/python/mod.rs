@@ -4,6 +4,7 @@ mod deaths;
 mod first;
 mod kills;
 mod loading;
+mod semantics;
 
 use celeriac_testkit::services::python::{App as Celery, CeleryWorker, Python};
 use celeriac_testkit::services::redis::Redis;
