@@ -7,13 +7,14 @@ import threading
 from time import monotonic
 
 from billiard.einfo import ExceptionInfo
+from celery import signals
 from celery.app import trace
 from celery.exceptions import TaskRevokedError
 
 from . import logs, outcomes, results
 from .frames import DONE
 from .outcomes import Run, as_main_process
-from .refusals import Refuser
+from .refusals import Refuser, consumer_of
 from .request import Delivery, has_own_request
 
 
@@ -30,6 +31,7 @@ class Desk:
         self.tasks = self.app.tasks
         self.with_own_request = {}
         self.refuser = Refuser(self.app, self.hostname)
+        self.consumer = consumer_of(worker)
 
     def furnish(self) -> None:
         """To be called in each thread that opens turns, when logging is the process's own.
@@ -62,7 +64,7 @@ class Desk:
         run = turn.run = Run(delivery, task)
         arguments = delivery.traced(self.hostname)
         if self.log.info:
-            self.log.received(run)
+            self.log.received(delivery, task)
         try:
             own = self.with_own_request[name]
         except KeyError:
@@ -70,8 +72,16 @@ class Desk:
         if own:
             with as_main_process():
                 run.prepare_own(self.app, self.hostname)
+                self._tell_received(run.request)
             return run.settlement.trace
+        if signals.task_received.receivers:
+            with as_main_process():
+                self._tell_received(run.received(self.app, self.hostname))
         return trace.fast_trace_task, arguments
+
+    def _tell_received(self, request) -> None:
+        """worker/strategy.py:task_message_handler; here each task is received by the child that runs it."""
+        signals.task_received.send(sender=self.consumer, request=request)
 
     def accept(self, turn) -> None:
         """Its task begins now."""

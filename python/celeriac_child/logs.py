@@ -30,15 +30,15 @@ class TaskLog:
         self.debug = celery_request.logger.isEnabledFor(logging.DEBUG)
         self._default_soft_limit = app.conf.task_soft_time_limit
 
-    def received(self, run) -> None:
+    def received(self, delivery, task) -> None:
         """worker/strategy.py:task_message_handler."""
-        headers = run.delivery.headers
+        headers = delivery.headers
         eta = headers.get("eta")
         if eta is not None:
             eta = maybe_make_aware(maybe_iso8601(eta), self._app.conf.timezone)
         context = {
             "id": headers["id"],
-            "name": headers.get("shadow") or run.task.name,
+            "name": headers.get("shadow") or task.name,
             "args": headers.get("argsrepr", ""),
             "kwargs": headers.get("kwargsrepr", ""),
             "eta": eta,
@@ -57,10 +57,14 @@ class TaskLog:
         """worker/request.py:on_timeout, with the limit that the pool would have taken."""
         headers = run.delivery.headers
         limit = (headers.get("timelimit") or (None, None))[1] or run.task.soft_time_limit
+        limit = limit or self._default_soft_limit
+        # Without one it was an operator's signal, of which Celery's main process says nothing.
+        if not limit:
+            return
         with as_main_process():
             celery_request.logger.warning(
                 "Soft time limit (%ss) exceeded for %s[%s]",
-                limit or self._default_soft_limit,
+                limit,
                 headers.get("shadow") or run.task.name,
                 headers["id"],
             )

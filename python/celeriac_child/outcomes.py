@@ -44,6 +44,7 @@ class Settlement:
     def __init__(self):
         self.disposition = None
         self.events = {}
+        self.sent = []
         self.trace = None
         self.callbacks = {}
 
@@ -56,6 +57,10 @@ class Settlement:
     def send(self, kind: str, **fields) -> None:
         """`EventDispatcher.send`."""
         self.events[kind] = fields
+        fields.pop("uuid", None)
+        # The worker has told that it began.
+        if kind != "task-started":
+            self.sent.append((kind, fields))
 
     def apply_async(self, target, args=(), kwargs=None, **callbacks) -> None:
         """`BasePool.apply_async`: keeps the call, which the child's own loop makes."""
@@ -70,8 +75,10 @@ def success(runtime: float, result: str | None, disposition: str = ACK) -> bytes
     return head.encode("utf-8", "backslashreplace") + _SUCCESS_END
 
 
-def done(state, disposition, runtime, exception=None, traceback=None, leaves=False) -> bytes:
-    """The meta of any other outcome."""
+def done(
+    state, disposition, runtime, exception=None, traceback=None, leaves=False, events=None
+) -> bytes:
+    """The meta of any other outcome; `events` are those that Celery would send of it, where it is asked."""
     return encode_json(
         {
             "state": state,
@@ -81,6 +88,7 @@ def done(state, disposition, runtime, exception=None, traceback=None, leaves=Fal
             "exception": exception,
             "traceback": traceback,
             "leaves": leaves,
+            "events": events,
         }
     )
 
@@ -137,6 +145,12 @@ class Run:
         self.request = requests.build_own(self.delivery, self.task, app, hostname, self.settlement)
         self.request.execute_using_pool(self.settlement)
 
+    def received(self, app, hostname: str):
+        """A `Request` for those who look at what was received; another one settles the run."""
+        return requests.build(
+            requests.CeleryRequest, self.delivery, self.task, app, hostname, Settlement()
+        )
+
     def settle(self, ok: bool, value, app, hostname: str) -> bytes:
         """The meta of `D`. `ok` and `value` are billiard's: a tracer's answer, or an `ExceptionInfo`."""
         runtime = monotonic() - self.started
@@ -169,6 +183,8 @@ class Run:
             return success(runtime if value[2] is None else value[2], value[1], settlement.disposition or ACK)
         info = value[1] if ok else value
         error = unwrap(info.exception)
+        # As it comes out of the pickle in which billiard sends it.
+        info.exception = error
         self.leaves = not ok and isinstance(error, (SystemExit, KeyboardInterrupt))
         if self.leaves:
             info = _lost(error)
@@ -188,7 +204,7 @@ class Run:
             # worker/request.py:on_failure with reject_on_worker_lost: the task runs again, nothing failed.
             state = REJECTED
         cause, trace = self._told(state, error, info)
-        return done(state, disposition, runtime, cause, trace, self.leaves)
+        return done(state, disposition, runtime, cause, trace, self.leaves, settlement.sent)
 
     def _told(self, state: str, error, info) -> tuple:
         """The exception and traceback that Celery's events of this outcome would hold."""

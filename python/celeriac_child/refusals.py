@@ -9,6 +9,30 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from . import logs, outcomes
 
 
+class ConsumerStandIn(Consumer):
+    """Celery's consumer for receivers that look at it, as the sender of `worker_ready` and `task_received`.
+
+    It never connects: the worker consumes.
+    """
+
+    pool = timer = connection = event_dispatcher = qos = task_consumer = None
+    initial_prefetch_count = 0
+
+    def __init__(self, worker):
+        """Without what Celery's own does: its parts would start."""
+        self.app = worker.app
+        self.hostname = worker.hostname
+        self.controller = worker
+
+
+ConsumerStandIn.__name__, ConsumerStandIn.__qualname__ = Consumer.__name__, Consumer.__qualname__
+
+
+def consumer_of(worker) -> Consumer:
+    """The consumer of a worker, as receivers of signals see it."""
+    return ConsumerStandIn(worker)
+
+
 class Refuser:
     """Stands for the consumer and its channel in those methods of the consumer that refuse a message."""
 

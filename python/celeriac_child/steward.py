@@ -28,7 +28,7 @@ from . import logs, outcomes, results
 from .frames import DONE, EXIT, POST_MORTEM, READY, TELL, Closed, ProtocolError, encode_json
 from .limits import NoLimit
 from .outcomes import Settlement
-from .refusals import Refuser
+from .refusals import Refuser, consumer_of
 from .request import Delivery, build
 from .turn import CURRENT, Turn
 
@@ -125,7 +125,7 @@ class Steward:
         try:
             delivery = Delivery(tag, meta, body, self.app)
             task = self.app.tasks[delivery.headers["task"]]
-            examination = Examination(delivery, task, self.app, self.hostname, meta)
+            examination = Examination(delivery, task, self.worker, self.senders.consumer, meta)
         except Exception as error:
             return self.refuser.refuse(delivery, error)
         return examination.answer(kind)
@@ -137,16 +137,18 @@ class Examination:
     worker/request.py of 5.2 to 5.7: on_timeout, on_failure with a lost worker, revoked and terminate.
     """
 
-    def __init__(self, delivery, task, app, hostname: str, meta: dict):
+    def __init__(self, delivery, task, worker, consumer, meta: dict):
         self.meta = meta
+        self.consumer = consumer
+        self.delivery = delivery
         self.task = task
         self.settlement = Settlement()
         self.request = build(
             symbol_by_name(task.Request),
             delivery,
             task,
-            app,
-            hostname,
+            worker.app,
+            worker.hostname,
             self.settlement,
         )
         if meta.get("started"):
@@ -170,7 +172,8 @@ class Examination:
         )
         event = self.settlement.events.get("task-failed") or self.settlement.events.get("task-retried") or {}
         told = error if state in (outcomes.FAILURE, outcomes.RETRIED) else None
-        return outcomes.done(state, fate, 0.0, outcomes.describe(told), event.get("traceback") or None)
+        trace = event.get("traceback") or None
+        return outcomes.done(state, fate, 0.0, outcomes.describe(told), trace, events=self.settlement.sent)
 
     def _state(self, error) -> str:
         events = self.settlement.events
@@ -185,32 +188,58 @@ class Examination:
         return outcomes.FAILURE if error is not None else outcomes.IGNORED
 
     def _timeout(self):
-        limit = self.meta.get("limit")
+        limit = self._as_written(self.meta.get("limit"))
         self.request.on_timeout(False, limit)
         return billiard.exceptions.TimeLimitExceeded(limit)
+
+    def _as_written(self, limit):
+        """The number as it stands in the call or at the task: whoever wrote 1 reads 1, not 1.0."""
+        hard = (self.request.request_dict.get("timelimit") or (None, None))[0]
+        for written in (hard, self.task.time_limit, self.request.app.conf.task_time_limit):
+            if written == limit:
+                return written
+        return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
     def _lost(self):
         number = self.meta.get("signal")
         status = human_status(self.meta.get("code") if number is None else -number)
         try:
-            raise WorkerLostError(f"Worker exited prematurely: {status}.")
+            # billiard/pool.py:mark_as_worker_lost; jobs are numbered by whoever gives them out.
+            raise WorkerLostError(f"Worker exited prematurely: {status} Job: {self.delivery.tag}.")
         except WorkerLostError as error:
             lost = error
             info = billiard.einfo.ExceptionInfo()
         self.request.on_failure(info)
         return lost
 
+    def _receive(self):
+        """No child has received it. What waited for its time was received before it was revoked."""
+        log = logs.TaskLog(self.request.app)
+        if log.info:
+            log.received(self.delivery, self.task)
+        if self.request.eta:
+            signals.task_received.send(sender=self.consumer, request=self.request)
+
     def _terminated(self):
-        self.request._announce_revoked("terminated", True, self.meta.get("signal"), False)
+        number = signal.Signals(self.meta.get("signal") or signal.SIGTERM)
+        self.request._announce_revoked("terminated", True, number, False)
 
     def _revoked(self):
-        worker_state.revoked.add(self.request.id)
+        self._receive()
+        stamps = self.meta.get("stamps") or {}
+        if stamps:
+            worker_state.revoked_stamps.update(stamps)
+        else:
+            worker_state.revoked.add(self.request.id)
         try:
             self.request.revoked()
         finally:
             worker_state.revoked.discard(self.request.id)
+            for header in stamps:
+                worker_state.revoked_stamps.pop(header, None)
 
     def _expired(self):
+        self._receive()
         try:
             if not self.request.revoked():
                 # The clock of the worker is ahead of this one.
@@ -230,24 +259,12 @@ class Examination:
     }
 
 
-class ConsumerStandIn:
-    """What receivers of `worker_ready` may look at: the sender is Celery's consumer there."""
-
-    pool = timer = connection = event_dispatcher = None
-    initial_prefetch_count = 0
-
-    def __init__(self, worker):
-        self.app = worker.app
-        self.hostname = worker.hostname
-        self.controller = worker
-
-
 class Senders:
     """Sends the signals of Celery's main process, with stand-ins for the parts that send them there."""
 
     def __init__(self, worker):
         self.worker = worker
-        self.consumer = ConsumerStandIn(worker)
+        self.consumer = consumer_of(worker)
         eventer = SimpleNamespace(
             on_enabled=set(), on_disabled=set(), enabled=False, hostname=worker.hostname
         )

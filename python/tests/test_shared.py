@@ -36,7 +36,7 @@ def waits(self, path, began):
     return [self.request.id, current_task.request.id, threading.current_thread().name.split("_")[0]]
 
 
-@app.task(bind=True)
+@app.task(bind=True, soft_time_limit=600)
 def spins(self, began):
     said(began, "began")
     try:

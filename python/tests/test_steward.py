@@ -91,6 +91,21 @@ class StewardChild(unittest.TestCase):
                 self.assertEqual(done.exception["repr"], "TimeLimitExceeded(3)")
                 self.assertEqual(done.outcome, ("failure", fate))
 
+    def test_a_limit_is_told_as_it_was_written(self):
+        for limit, told in ((3.0, 3), (1.5, 1.5)):
+            done = self.examine("timeout", "proj.add", limit=limit, headers={"timelimit": [limit, None]})
+            self.assertEqual(done.exception["repr"], f"TimeLimitExceeded({limit})")
+            done = self.examine("timeout", "proj.add", limit=limit)
+            self.assertEqual(done.exception["repr"], f"TimeLimitExceeded({told})")
+
+    def test_a_revoked_stamp_is_named(self):
+        stamped = {"stamped_headers": ["tenant"], "stamps": {"tenant": ["acme"]}}
+        done = self.examine(
+            "revoked", "proj.add", started=None, task_id="st", headers=stamped, stamps={"tenant": ["acme"]}
+        )
+        self.assertEqual(done.outcome, ("revoked", "ack"))
+        self.assertIn("proj.add[st] (revoked by header: {'tenant': 'acme'})", self.steward.log())
+
     def test_a_lost_child(self):
         for name, state, fate in (
             ("proj.add", "failure", "ack"),
@@ -103,14 +118,14 @@ class StewardChild(unittest.TestCase):
                 self.assertEqual(done.outcome, (state, fate))
                 if state == "failure":
                     self.assertEqual(self.states(done), [("gone", "FAILURE")])
-                    self.assertEqual(
-                        done.exception["message"], "Worker exited prematurely: signal 9 (SIGKILL)."
-                    )
+                    text = f"Worker exited prematurely: signal 9 (SIGKILL) Job: {self.steward.tag}."
+                    self.assertEqual(done.exception["message"], text)
                     self.assertIn("WorkerLostError", done.traceback)
                 else:
                     self.assertEqual(done.stores, [])
         done = self.examine("lost", "proj.add", code=7)
-        self.assertEqual(done.exception["message"], "Worker exited prematurely: exitcode 7.")
+        text = f"Worker exited prematurely: exitcode 7 Job: {self.steward.tag}."
+        self.assertEqual(done.exception["message"], text)
 
     @unittest.skipIf(VERSION < (5, 7), "since 5.7")
     def test_a_lost_child_after_its_success(self):
@@ -132,12 +147,18 @@ class StewardChild(unittest.TestCase):
         for kind, started, details, line in (
             ("revoked", None, {}, "[('expired', False), ('signum', None), ('terminated', False)]"),
             ("expired", None, {}, "[('expired', True), ('signum', None), ('terminated', False)]"),
-            ("terminated", 2.5, {"signal": 15}, "('expired', False), ('signum', 15), ('terminated', True)"),
+            ("terminated", 2.5, {"signal": 15}, "('signum', <Signals.SIGTERM: 15>), ('terminated', True)"),
         ):
             with self.subTest(kind=kind):
                 done = self.examine(kind, "proj.add", started=started, task_id=kind, **details)
                 self.assertEqual((done.outcome, self.states(done)), (("revoked", "ack"), [(kind, "REVOKED")]))
                 self.assertIn(line, self.steward.log())
+                ((event, fields),) = done.events
+                signum = details.get("signal")
+                expected = {"terminated": bool(signum), "signum": signum, "expired": kind == "expired"}
+                self.assertEqual((event, fields), ("task-revoked", expected))
+        self.assertIn("INFO/MainProcess] Task proj.add[revoked] received", self.steward.log())
+        self.assertNotIn("INFO/MainProcess] Task proj.add[terminated] received", self.steward.log())
         self.assertIn("INFO/MainProcess] Discarding revoked task: proj.add[revoked]", self.steward.log())
         self.assertIn("INFO/MainProcess] Discarding revoked task: proj.add[expired]", self.steward.log())
         done = self.examine(
@@ -188,7 +209,7 @@ class StewardChild(unittest.TestCase):
             {"worker_ready", "worker_shutting_down", "worker_shutdown", "heartbeat_sent", "task_revoked"},
         )
         for meta, line in (
-            ({"signal": "worker_ready"}, "signal worker_ready ConsumerStandIn w1@here []"),
+            ({"signal": "worker_ready"}, "signal worker_ready Consumer w1@here []"),
             (
                 {"signal": "worker_shutting_down", "sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
                 "worker_shutting_down str w1@here [('exitcode', 0), ('how', 'Cold'), ('sig', 'SIGQUIT')]",

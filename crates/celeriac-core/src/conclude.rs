@@ -147,7 +147,7 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
 
 /// What Celery's tracer did stands: the result is written and the message settled, nothing is sent.
 fn settle_traced(run: &Run<'_>, traced: Traced) -> Conclusion {
-    let Traced { state, disposition, result } = traced;
+    let Traced { state, disposition, result, events: _ } = traced;
     let mut plan = Plan::default();
     plan.results
         .extend(result.map(|meta| run.recorder.traced(&run.delivery.message.headers, meta)));

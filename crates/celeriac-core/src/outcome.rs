@@ -1,7 +1,7 @@
 //! How a run ended, and the classifier that finds failures inside returned values.
 
 use crate::dead::DeadReason;
-use celeriac_wire::{ExceptionInfo, ResultMeta, Value};
+use celeriac_wire::{ExceptionInfo, Map, ResultMeta, Value};
 use std::time::Duration;
 
 /// How one run of a task ended.
@@ -56,6 +56,18 @@ pub struct Traced {
     /// Its result as the app's backend writes it; `None` when it is not wanted, or was stored by
     /// the child itself.
     pub result: Option<ResultMeta>,
+    /// The events that Celery's own worker would send of this end; `None`: those that follow from
+    /// the state.
+    pub events: Option<Vec<TracedEvent>>,
+}
+
+/// An event of a task as Celery's worker would send it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracedEvent {
+    /// Its type, `task-failed`.
+    pub kind: String,
+    /// Its members, without those that every event has, and without the task's id.
+    pub fields: Map,
 }
 
 /// How a traced run ended.

@@ -1,7 +1,7 @@
 //! How a running task learns that it should stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use tokio_util::sync::CancellationToken;
 
 /// Why a task should stop.
@@ -33,6 +33,7 @@ impl CancelReason {
 pub struct Cancellation {
     token: CancellationToken,
     reason: Arc<AtomicU8>,
+    signal: Arc<AtomicI32>,
 }
 
 impl Cancellation {
@@ -46,6 +47,16 @@ impl Cancellation {
             self.reason.store(reason as u8, Ordering::Release);
         }
         self.token.cancel();
+    }
+
+    /// Which signal its child is to get when it is revoked; operators may name one.
+    pub(crate) fn set_signal(&self, signal: i32) {
+        self.signal.store(signal, Ordering::Release);
+    }
+
+    /// The signal that an operator has named.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        Some(self.signal.load(Ordering::Acquire)).filter(|signal| *signal != 0)
     }
 
     /// Why the task should stop, or `None` while it may run.

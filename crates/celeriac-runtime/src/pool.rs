@@ -20,7 +20,7 @@ mod process;
 pub mod python;
 mod supervisor;
 
-pub(crate) use mortem::{End, PostMortem, Told};
+pub(crate) use mortem::{End, News, PostMortem, Told, ToldFate};
 pub use native::{ChildTasks, Offer, Prepare, is_child, serve_child};
 pub use output::{Relay, Stream};
 pub use process::{CHILD_VARIABLE, Launch};
@@ -120,6 +120,9 @@ pub(crate) trait TaskPool: fmt::Debug + Send + Sync {
     /// Has the app told how a task ended that cannot tell it itself; `None` where nobody is told. An
     /// error means that nobody was, or that nobody knows.
     fn tell(&self, mortem: PostMortem) -> Option<BoxFuture<'static, io::Result<Told>>>;
+
+    /// Has the app's receivers hear of the worker; `None` where nobody listens.
+    fn announce(&self, news: News) -> Option<BoxFuture<'static, ()>>;
 
     /// Ends all children: idle ones by themselves, others by force.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
@@ -222,6 +225,10 @@ impl<K: Kind> TaskPool for Pool<K> {
 
     fn tell(&self, mortem: PostMortem) -> Option<BoxFuture<'static, io::Result<Told>>> {
         K::tell(&self.crew, mortem)
+    }
+
+    fn announce(&self, news: News) -> Option<BoxFuture<'static, ()>> {
+        K::announce(&self.crew, news)
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {

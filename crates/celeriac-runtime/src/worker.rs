@@ -125,23 +125,44 @@ impl From<StoreError> for WorkerError {
 
 /// Asks a worker to stop; clones ask the same worker. Asking twice, or before the start, is fine.
 #[derive(Clone, Debug)]
-pub struct StopHandle(Arc<watch::Sender<Stop>>);
+pub struct StopHandle(Arc<watch::Sender<Asked>>);
+
+/// What a worker was asked last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) stop: Stop,
+    /// The name of the signal that asked, if one did.
+    pub(crate) signal: Option<&'static str>,
+}
 
 impl StopHandle {
     /// Takes no new tasks and lets the running ones finish within the grace period.
     pub fn grace(&self) {
-        self.raise(Stop::Grace);
+        self.raise(Stop::Grace, None);
     }
 
     /// Interrupts the running tasks; they go back to their queues.
     pub fn now(&self) {
-        self.raise(Stop::Now);
+        self.raise(Stop::Now, None);
     }
 
-    fn raise(&self, stop: Stop) {
+    /// As [`StopHandle::grace`], because of a signal of the system: an app that listens hears its
+    /// name, `SIGTERM`.
+    pub fn grace_on(&self, signal: &'static str) {
+        self.raise(Stop::Grace, Some(signal));
+    }
+
+    /// As [`StopHandle::now`], because of a signal of the system.
+    pub fn now_on(&self, signal: &'static str) {
+        self.raise(Stop::Now, Some(signal));
+    }
+
+    fn raise(&self, stop: Stop, signal: Option<&'static str>) {
         self.0.send_if_modified(|current| {
-            let raised = stop > *current;
-            *current = (*current).max(stop);
+            let raised = stop > current.stop;
+            if raised {
+                *current = Asked { stop, signal };
+            }
             raised
         });
     }
@@ -248,7 +269,7 @@ impl Worker {
             spill,
             background,
         } = parts;
-        let stop = StopHandle(Arc::new(watch::Sender::new(Stop::No)));
+        let stop = StopHandle(Arc::new(watch::Sender::new(Asked { stop: Stop::No, signal: None })));
         let (renew, renewals) = mpsc::channel(1);
         Ok(Self {
             options,

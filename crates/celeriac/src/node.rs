@@ -1,6 +1,8 @@
 //! What a worker of an application tells of it: `conf`, `report`, `stats.broker`.
 
 use crate::config::{SettingRow, Settings};
+#[cfg(target_os = "linux")]
+use celeriac_runtime::pool::python::Hello;
 use celeriac_runtime::{ControlOptions, Limits};
 use celeriac_wire::{Map, Value};
 use jiff::tz::TimeZone;
@@ -22,6 +24,54 @@ pub(crate) fn control_options(settings: &Settings) -> ControlOptions {
         time_zone: TimeZone::system(),
         limits: Limits { soft: settings.soft_time_limit.value, hard: settings.time_limit.value },
         sent_events: settings.sent_events.value,
+    }
+}
+
+/// Adds what a Celery app is set to, as its own worker would show it (celery 5.7.0 app/utils.py
+/// `Settings.table`).
+#[cfg(target_os = "linux")]
+pub(crate) fn with_app(mut control: ControlOptions, hello: &Hello) -> ControlOptions {
+    for (name, value) in hello.settings.iter() {
+        // What the worker itself acts on is known.
+        if control.conf.contains_key(name) {
+            continue;
+        }
+        let set = hello.changed.iter().any(|changed| changed == name);
+        let place = if set { &mut control.conf } else { &mut control.conf_defaults };
+        place.insert(name, censored(name, value));
+    }
+    control
+}
+
+/// A setting without secrets (celery 5.7.0 app/utils.py `filter_hidden_settings`).
+#[cfg(target_os = "linux")]
+fn censored(name: &str, value: &Value) -> Value {
+    const HIDDEN: [&str; 9] = [
+        "API",
+        "TOKEN",
+        "KEY",
+        "SECRET",
+        "PASS",
+        "PROFANITIES_LIST",
+        "SIGNATURE",
+        "DATABASE",
+        "BEAT_DBURI",
+    ];
+    let upper = name.to_ascii_uppercase();
+    if HIDDEN.iter().any(|word| upper.contains(word)) {
+        return Value::from("********");
+    }
+    match value {
+        // What JSON has no word for.
+        Value::Object(map) if map.len() == 1 && map.contains_key("repr") => {
+            map.get("repr").cloned().unwrap_or_default()
+        }
+        Value::Object(map) => {
+            let inner = map.iter().map(|(name, value)| (name.to_owned(), censored(name, value)));
+            Value::Object(inner.collect())
+        }
+        Value::String(text) if text.contains("://") => Value::from(celeriac_stores::redacted(text)),
+        other => other.clone(),
     }
 }
 

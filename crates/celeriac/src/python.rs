@@ -118,7 +118,7 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPo
         ("loglevel", level),
         ("logfile", Value::Null),
         ("color", Value::from(std::io::stderr().is_terminal())),
-        ("options", Value::Object(Map::new())),
+        ("options", Value::Object(Map::from([("task_events", settings.task_events.value)]))),
     ])
 }
 

@@ -256,8 +256,17 @@ impl WorkerBuilder {
     }
 
     fn control(&self) -> ControlOptions {
-        let control = crate::node::control_options(self.app.settings());
+        let control = self.told_options();
         ControlOptions { enabled: self.remote_control.unwrap_or(control.enabled), ..control }
+    }
+
+    fn told_options(&self) -> ControlOptions {
+        let options = crate::node::control_options(self.app.settings());
+        #[cfg(target_os = "linux")]
+        if let Some(python) = &self.python {
+            return crate::node::with_app(options, python.hello());
+        }
+        options
     }
 
     fn slots(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use super::Children;
 use super::crew::{Crew, Held};
-use super::mortem::{PostMortem, Told};
+use super::mortem::{News, PostMortem, Told};
 use super::output::{DRAIN, Output, Speaker};
 use super::policy::{Exit, Killed};
 use super::process::Process;
@@ -46,6 +46,14 @@ pub(super) trait Kind: fmt::Debug + Send + Sync + 'static {
         _crew: &Arc<Crew<Self>>,
         _mortem: PostMortem,
     ) -> Option<BoxFuture<'static, io::Result<Told>>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Has the app's receivers hear of the worker; `None` where nobody listens.
+    fn announce(_crew: &Arc<Crew<Self>>, _news: News) -> Option<BoxFuture<'static, ()>>
     where
         Self: Sized,
     {

@@ -1,7 +1,8 @@
 //! How a task ended that cannot tell it itself, for pools whose app wants to hear of it.
 
-use celeriac_core::outcome::ChildDeath;
+use celeriac_core::outcome::{ChildDeath, TracedEvent};
 use celeriac_core::store::Delivery;
+use celeriac_wire::Map;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,21 +25,43 @@ pub(crate) enum End {
     TimedOut(Duration),
     /// Its child died, or was killed with its worker.
     Lost(ChildDeath),
-    /// It was revoked while it ran.
-    Terminated,
-    /// It was revoked before it ran.
-    Revoked,
+    /// It was revoked while it ran, and told so by this signal.
+    Terminated(i32),
+    /// It was revoked before it ran; by these stamps, if any.
+    Revoked(Map),
     /// It came too late.
     Expired,
 }
 
 /// What Celery makes of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Told {
+    /// What becomes of the message.
+    pub(crate) fate: ToldFate,
+    /// The events that Celery would send.
+    pub(crate) events: Option<Vec<TracedEvent>>,
+}
+
+/// What becomes of a message of whose end the app was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum ToldFate {
     /// It is over; its result is stored, and everybody knows.
     Over,
     /// It is to run again.
     Requeue,
     /// Its success had been stored before its child died.
     Succeeded,
+}
+
+/// What happens to a worker, for the app's receivers of signals of Celery's main process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It takes tasks.
+    Ready,
+    /// It has sent a heartbeat.
+    Heartbeat,
+    /// It was told to stop, by this signal: it lets tasks finish, or (`cold`) does not.
+    Stopping { signal: &'static str, cold: bool },
+    /// It has stopped, and its children with it.
+    Stopped,
 }

@@ -23,7 +23,7 @@ pub use template::Interpreter;
 
 use super::crew::Crew;
 use super::kind::{Born, Greeting, Kind};
-use super::mortem::{PostMortem, Told};
+use super::mortem::{News, PostMortem, Told};
 use super::output::{Output, Relay, Voice};
 use super::policy::Killed;
 use super::{Bounds, Children};
@@ -241,6 +241,25 @@ impl Kind for Python {
             steward.leave().await;
             before.leave().await;
         });
+    }
+
+    fn announce(crew: &Arc<Crew<Self>>, news: News) -> Option<BoxFuture<'static, ()>> {
+        let kind = &crew.kind;
+        let heard = kind.app().hello.receivers.iter().any(|name| name == steward::name_of(news));
+        // One that sits is told to leave, whoever listens.
+        if !heard && news != News::Stopped {
+            return None;
+        }
+        let crew = Arc::clone(crew);
+        Some(Box::pin(async move {
+            let steward = &crew.kind.steward;
+            if heard {
+                steward.announce(&crew.kind, news).await;
+            }
+            if news == News::Stopped {
+                steward.dismiss().await;
+            }
+        }))
     }
 
     fn rest(&self, _channel: &mut Job) {}

@@ -7,6 +7,7 @@ use super::control::process::load_average;
 use super::heartbeat::Pulse;
 use celeriac_core::conclude::Verdict;
 use celeriac_core::event::{hours_west, task_sent};
+use celeriac_core::outcome::TracedEvent;
 use celeriac_core::store::{Delivery, Outgoing, Store};
 use celeriac_core::{Clock, Lamport};
 use celeriac_wire::event::{TaskReceived, TaskRevoked, WorkerStatus};
@@ -166,7 +167,7 @@ impl Emitter {
                 base,
                 &TaskReceived {
                     uuid: headers.id().unwrap_or_default(),
-                    name: headers.task().unwrap_or_default(),
+                    name: headers.shown_name().unwrap_or_default(),
                     args: headers.argsrepr().unwrap_or_default(),
                     kwargs: headers.kwargsrepr().unwrap_or_default(),
                     root_id: headers.root_id(),
@@ -181,6 +182,17 @@ impl Emitter {
 
     pub(super) fn started(&self, id: &str) {
         self.emit(|base| Event::task_started(base, id));
+    }
+
+    /// Records how a task ended, in the words of Celery itself.
+    pub(super) fn traced(&self, id: &str, events: &[TracedEvent]) {
+        for event in events {
+            self.emit(|base| {
+                let mut fields = event.fields.clone();
+                fields.insert("uuid", id);
+                Event::new(&event.kind, base, fields)
+            });
+        }
     }
 
     /// Records how a task ended, in the event that Celery sends for it.

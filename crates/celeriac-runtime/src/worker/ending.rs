@@ -10,7 +10,7 @@ use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
 use celeriac_core::dead::DeadReason;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
-use celeriac_core::outcome::{Failure, Outcome};
+use celeriac_core::outcome::{Failure, Outcome, TracedEvent};
 use celeriac_core::record::Recorder;
 use celeriac_core::retry::RetryPolicy;
 use celeriac_core::store::{ChordFinisher, Delivery, Fate, Plan, Settlement};
@@ -61,6 +61,14 @@ impl Held {
     fn lock(&self) -> MutexGuard<'_, BTreeSet<Lease>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is told of a delivery once its end is written.
+pub(super) struct Ended {
+    pub(super) verdict: Verdict,
+    pub(super) runtime: Duration,
+    /// The events that Celery would send; `None`: those of the verdict.
+    pub(super) events: Option<Vec<TracedEvent>>,
 }
 
 /// A run that began.
@@ -142,8 +150,7 @@ impl Shared {
         self: &Arc<Self>,
         delivery: &Arc<Delivery>,
         embed: &Embed,
-        verdict: &Verdict,
-        runtime: Duration,
+        ended: &Ended,
         written: Written,
         settler: &mpsc::WeakSender<Request>,
     ) {
@@ -154,7 +161,10 @@ impl Shared {
         match written {
             Written::Done => {
                 reach(Step::Settled);
-                self.emitter.ended(id, verdict, runtime);
+                match &ended.events {
+                    Some(events) => self.emitter.traced(id, events),
+                    None => self.emitter.ended(id, &ended.verdict, ended.runtime),
+                }
             }
             Written::Fenced => {
                 tracing::warn!(task_id = id, "the lease was lost; nothing of this run was stored");

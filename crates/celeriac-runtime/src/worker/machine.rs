@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// How long a cancelled task may go on to clean up before its future is dropped.
 pub const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
+/// What a Python task gets to unwind after it was told to end at its hard limit (billiard 4.3.2
+/// pool.py `_trywaitkill`).
+const UNWIND_PATIENCE: Duration = Duration::from_millis(100);
 /// How long interrupted tasks may take to notice the end of the grace period.
 pub const INTERRUPT_PATIENCE: Duration = Duration::from_millis(250);
 /// How long after that the worker leaves tasks behind that do not even yield to be dropped. Their
@@ -261,6 +264,11 @@ impl Machine {
                 let name = delivery.message.headers.task().unwrap_or_default();
                 let early =
                     self.registry.find(name).is_some_and(|handler| !handler.policy().acks.late);
+                let unwinding = if self.registry.takes_bytes(&delivery.message) {
+                    UNWIND_PATIENCE
+                } else {
+                    Duration::ZERO
+                };
                 let run = Running {
                     task_id: delivery.message.headers.id().unwrap_or_default().to_owned(),
                     suspect: delivery.suspicion.is_suspect(),
@@ -268,7 +276,7 @@ impl Machine {
                     mark_at: Some(now + if early { ACKNOWLEDGE_AFTER } else { MARK_AFTER }),
                     early,
                     soft_at: soft.map(|limit| now + limit),
-                    hard_at: hard.map(|limit| now + limit),
+                    hard_at: hard.map(|limit| now + limit + unwinding),
                     hard,
                     cancelled: None,
                     abort_at: None,
@@ -288,10 +296,12 @@ impl Machine {
         let outcome = match (&outcome, run.aborted, run.cancelled) {
             // It beat the abort: what it made counts.
             (Outcome::Success(_) | Outcome::Traced(_), ..) => outcome,
-            (_, Some(Aborted::TimedOut), _) => {
-                let limit = run.hard.unwrap_or_default();
-                let exception = ExceptionInfo::time_limit_exceeded(limit);
-                Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
+            (_, Some(Aborted::TimedOut), _) => timed_out(run.hard),
+            // It unwound in time.
+            (Outcome::Failure(failure), ..)
+                if failure.reason == DeadReason::TimedOut && run.hard.is_some() =>
+            {
+                timed_out(run.hard)
             }
             // It was to end anyway; how it or its child ended says nothing about it.
             (
@@ -399,4 +409,9 @@ impl Machine {
         }
         actions
     }
+}
+
+fn timed_out(limit: Option<Duration>) -> Outcome {
+    let exception = ExceptionInfo::time_limit_exceeded(limit.unwrap_or_default());
+    Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
 }

@@ -3,7 +3,7 @@
 //! As in Celery both last as long as the worker; what has to outlive it goes through the store.
 
 use crate::handler::TaskPolicy;
-use celeriac_wire::{Headers, Value};
+use celeriac_wire::{Headers, Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -65,6 +65,23 @@ impl Orders {
         self.stamps.values().map(BTreeSet::len).sum()
     }
 
+    /// The revoked stamps of a message, by header.
+    pub(crate) fn revoked_by(&self, headers: &Headers) -> Map {
+        let mut found = Map::new();
+        for (header, revoked) in &self.stamps {
+            let stamps = stamps_of(headers, header);
+            let mine: Vec<Value> = stamps
+                .iter()
+                .filter(|one| revoked.contains(*one))
+                .map(|one| one.as_str().into())
+                .collect();
+            if !mine.is_empty() {
+                found.insert(header.as_str(), Value::Array(mine));
+            }
+        }
+        found
+    }
+
     /// Whether a message carries a revoked stamp (celery 5.7.0 worker/request.py `Request.revoked`).
     pub fn is_revoked(&self, headers: &Headers) -> bool {
         !self.stamps.is_empty()
@@ -95,7 +112,6 @@ pub(super) fn stamp_list(value: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use celeriac_wire::Map;
 
     #[test]
     fn a_limit_is_the_tasks_then_the_workers() {
@@ -134,6 +150,9 @@ mod tests {
         }
         assert!(!orders.is_revoked(&stamped(Value::from("x"))));
         assert!(!orders.is_revoked(&Headers::new("t", "1")));
+        let by = orders.revoked_by(&stamped(["x", "acme"].into_iter().collect()));
+        assert_eq!(by, Map::from([("tenant", ["acme"].into_iter().collect::<Value>())]));
+        assert!(orders.revoked_by(&stamped(Value::from("x"))).is_empty());
         assert_eq!(orders.stamps(), 3);
     }
 }

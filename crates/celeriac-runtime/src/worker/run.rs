@@ -3,19 +3,21 @@
 mod house;
 mod look;
 mod mortem;
+mod news;
 mod renew;
 mod strangers;
 mod words;
 
 use self::house::{host_of, keep_house, node_info};
 use self::look::{Fetched, Look};
-use self::mortem::{Heard, TELLING_MAX};
+use self::mortem::{Heard, TELLING_MAX, events_of, requeued};
+use self::news::Herald;
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
 use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions};
-use super::ending::{Held, Ran, Shared, embed_of, finisher, log_end, outcome_of_join_error};
+use super::ending::{Ended, Held, Ran, Shared, embed_of, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
 use super::machine::{ACKNOWLEDGE_AFTER, Action, Event, MARK_PAUSE, Machine, Start};
 use super::orders::Orders;
@@ -27,14 +29,14 @@ use super::watchdog::{Watchdog, Watched};
 use super::{Background, Renewal, Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
-use crate::pool::{Children, TaskPool};
+use crate::pool::{Children, News, TaskPool};
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::{DeadReason, worker_lost};
 use celeriac_core::exchange::Binding;
 use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
-use celeriac_core::outcome::{Failure, Outcome};
+use celeriac_core::outcome::{Failure, Outcome, TracedEvent};
 use celeriac_core::store::{Begun, Delivery, Fate, FetchRequest, Place, Plan, Store};
 use celeriac_core::trail::Trail;
 use celeriac_core::{ErrorKind, QueueName, StoreError};
@@ -84,6 +86,7 @@ struct Loop {
     by_task: BTreeMap<Id, Lease>,
     /// Ends of which the app is told.
     telling: JoinSet<Heard>,
+    herald: Herald,
     in_flight: BTreeMap<Lease, InFlight>,
     settler: mpsc::Sender<Request>,
     heartbeat: HeartbeatHandle,
@@ -127,7 +130,7 @@ pub(super) async fn run(mut worker: Worker) -> Result<WorkerReport, WorkerError>
     let pool = tokio::select! {
         biased;
         // Children that start are killed when the future is dropped.
-        Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => return Ok(WorkerReport::default()),
+        Ok(_) = stop.wait_for(|asked| asked.stop != Stop::No) => return Ok(WorkerReport::default()),
         started = start_children(options.children.as_ref()) => started?,
     };
     let info = node_info(&worker, pool.is_some());
@@ -186,6 +189,7 @@ pub(super) async fn run(mut worker: Worker) -> Result<WorkerReport, WorkerError>
         tasks: JoinSet::new(),
         by_task: BTreeMap::new(),
         telling: JoinSet::new(),
+        herald: Herald::new(control.heartbeat),
         in_flight: BTreeMap::new(),
         settler,
         heartbeat,
@@ -257,9 +261,11 @@ impl Loop {
         let mut children = self.pool.as_ref().map_or(endless, |pool| pool.ready());
         let mut look = Look::Now;
         let mut revokes_at = tokio::time::Instant::now();
+        self.announce(News::Ready);
         loop {
             let asked = *stop.borrow_and_update();
-            self.perform(Event::Stop(asked)).await;
+            self.heard_stop(asked);
+            self.perform(Event::Stop(asked.stop)).await;
             let busy = matches!(look, Look::Fetching { .. }) || !self.telling.is_empty();
             if self.machine.is_finished() && !busy {
                 return;
@@ -331,6 +337,7 @@ impl Loop {
                     }
                     Look::Now
                 },
+                () = self.herald.beat() => self.announce(News::Heartbeat),
                 () = tokio::time::sleep_until(tick.min(revokes_at)), if running => {}
                 () = tokio::time::sleep_until(tick) => {}
             }
@@ -450,7 +457,7 @@ impl Loop {
         let mut any_known = false;
         for delivery in deliveries.iter().filter(known) {
             any_known = true;
-            if delivery.message.is_protocol_2() {
+            if delivery.message.is_protocol_2() && !self.comes_too_late(delivery) {
                 self.shared.emitter.received(delivery);
             }
         }
@@ -500,6 +507,7 @@ impl Loop {
                 Action::Meet(delivery, body) => self.meet(*delivery, &body).await,
                 Action::Cancel(lease, reason) => {
                     if let Some(task) = self.in_flight.get(&lease) {
+                        self.say_terminated(task, reason);
                         task.cancellation.cancel(reason);
                     }
                 }
@@ -631,7 +639,8 @@ impl Loop {
         }
     }
 
-    async fn conclude_task(&mut self, task: InFlight, outcome: Outcome) {
+    async fn conclude_task(&mut self, task: InFlight, mut outcome: Outcome) {
+        let events = events_of(&mut outcome);
         let delivery = Arc::clone(&task.delivery);
         // What Celery's tracer did not follow up is followed up here.
         let unread = self.worker().registry.takes_bytes(&delivery.message)
@@ -642,7 +651,10 @@ impl Loop {
                 conclude::conclude(run, outcome, sender)
             });
         let runtime = self.worker().clock.boot().saturating_sub(task.began);
-        self.settle(delivery, embed, conclusion, runtime).await;
+        let again = matches!(conclusion.verdict, Verdict::ChildLost(_))
+            && self.worker().registry.takes_bytes(&delivery.message);
+        let events = if again { Some(requeued()) } else { events };
+        self.settle(delivery, embed, conclusion, runtime, events).await;
     }
 
     async fn refuse(&mut self, delivery: Delivery, body: &Body, refusal: Refusal) {
@@ -685,7 +697,7 @@ impl Loop {
                     conclude::set_aside(run, DeadReason::WorkerLost, failure, sender)
                 }
             });
-        self.settle(Arc::new(delivery), embed, conclusion, Duration::ZERO).await;
+        self.settle(Arc::new(delivery), embed, conclusion, Duration::ZERO, None).await;
     }
 
     async fn settle(
@@ -694,6 +706,7 @@ impl Loop {
         embed: Embed,
         conclusion: Conclusion,
         runtime: Duration,
+        events: Option<Vec<TracedEvent>>,
     ) {
         self.count(&conclusion.verdict);
         let shown = if self.worker().registry.takes_bytes(&delivery.message) {
@@ -710,14 +723,14 @@ impl Loop {
         let sent = self.shared.emitter.to_be_sent(&conclusion.plan.publish);
         let settlement = self.shared.settlement(delivery.lease, conclusion.fate, conclusion.plan);
         let shared = Arc::clone(&self.shared);
-        let verdict = conclusion.verdict;
+        let ended = Ended { verdict: conclusion.verdict, runtime, events };
         let settler = self.settler.downgrade();
         let held = Arc::clone(&delivery);
         let report = Box::new(move |written: Written| {
             if matches!(written, Written::Done) {
                 shared.emitter.sent(&sent);
             }
-            shared.written(&delivery, &embed, &verdict, runtime, written, &settler);
+            shared.written(&delivery, &embed, &ended, written, &settler);
         });
         let request = Request { settlement, delivery: Some(held), report };
         if self.settler.send(request).await.is_err() {
@@ -755,13 +768,15 @@ impl Loop {
 
     /// Writes what is left and signs off.
     async fn finish(self, mut background: JoinSet<()>) -> Result<WorkerReport, WorkerError> {
-        let Self { shared, settler, heartbeat, watchdog, pool, tasks, mut report, .. } = self;
+        let Self { shared, settler, heartbeat, watchdog, pool, herald, tasks, mut report, .. } =
+            self;
         // What still runs was abandoned: dropped here, its child is killed.
         drop(tasks);
         let pool_ends = async {
-            if let Some(pool) = pool {
-                pool.stop().await;
-            }
+            let Some(pool) = pool else { return };
+            let stopped = pool.announce(News::Stopped);
+            pool.stop().await;
+            herald.finish(stopped).await;
         };
         drop(settler);
         drop(watchdog);

@@ -179,6 +179,11 @@ impl Headers {
         field::text(&self.0, "parent_id")
     }
 
+    /// Returns the name that logs and events show: a sender may give another than the task's.
+    pub fn shown_name(&self) -> Option<&str> {
+        field::text(&self.0, "shadow").filter(|name| !name.is_empty()).or_else(|| self.task())
+    }
+
     /// Returns the text of the positional arguments for logs and events.
     pub fn argsrepr(&self) -> Option<&str> {
         field::text(&self.0, "argsrepr")

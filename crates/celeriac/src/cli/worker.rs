@@ -3,7 +3,7 @@
 use super::Session;
 use super::exit::Failed;
 use super::loaded::Loaded;
-use super::output::span;
+use super::output::{Output, span};
 use crate::app::App;
 #[cfg(target_os = "linux")]
 use crate::pool::PythonPool;
@@ -172,7 +172,7 @@ pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode,
     }
     let worker = builder(&session.app, &args).build().await?.restart_with(Arc::new(start_anew));
     banner(session)?;
-    serve(worker).await
+    serve(worker, None).await
 }
 
 fn builder(app: &App, args: &WorkerArgs) -> WorkerBuilder {
@@ -184,8 +184,8 @@ fn builder(app: &App, args: &WorkerArgs) -> WorkerBuilder {
 }
 
 /// Runs the worker until it is told to stop.
-async fn serve(worker: Worker) -> Result<ExitCode, Failed> {
-    let signals = tokio::spawn(stop_on_signals(worker.stop_handle()));
+async fn serve(worker: Worker, output: Option<Output>) -> Result<ExitCode, Failed> {
+    let signals = tokio::spawn(stop_on_signals(worker.stop_handle(), output));
     let report = worker.run().await.map_err(crate::TaskError::from);
     signals.abort();
     let report = report?;
@@ -217,7 +217,7 @@ async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result
     tracing::info!("{} ready.", loaded.0.hello().hostname);
     let renewing =
         tokio::spawn(renew_on_signal(builder, loaded.clone(), args.pool, worker.renew_handle()));
-    let code = serve(worker).await;
+    let code = serve(worker, Some(session.output)).await;
     renewing.abort();
     code
 }
@@ -279,16 +279,7 @@ fn app_banner(session: &Session, hello: &Hello) {
 
 /// What an app has that this version does not run, each with its names.
 #[cfg(target_os = "linux")]
-fn what_is_missing(hello: &Hello, pool: PythonPool) -> [(&'static str, Vec<&str>); 4] {
-    /// Signals of Celery's main process that nobody sends; children and the steward send the others.
-    const UNSENT: [&str; 5] = [
-        "task_received",
-        "heartbeat_sent",
-        "worker_ready",
-        "worker_shutting_down",
-        "worker_shutdown",
-    ];
-    let unsent = hello.receivers.iter().map(String::as_str).filter(|name| UNSENT.contains(name));
+fn what_is_missing(hello: &Hello, pool: PythonPool) -> [(&'static str, Vec<&str>); 3] {
     let green = pool == PythonPool::Gevent;
     let coroutines = hello.tasks.iter().filter(|(_, task)| green && task.coroutine);
     [
@@ -300,7 +291,6 @@ fn what_is_missing(hello: &Hello, pool: PythonPool) -> [(&'static str, Vec<&str>
             "bootsteps, which this version does not run",
             hello.steps.iter().map(String::as_str).collect(),
         ),
-        ("receivers of signals that this version does not send", unsent.collect()),
         (
             "tasks that are coroutines, which greenlets cannot run, here as under Celery; -P asyncio does",
             coroutines.map(|(name, _)| name.as_str()).collect(),
@@ -379,8 +369,19 @@ fn banner(session: &Session) -> Result<(), Failed> {
     Ok(())
 }
 
-/// TERM and INT: grace, then now. QUIT: now.
-async fn stop_on_signals(stop: StopHandle) {
+/// What Celery's worker prints when it is told to stop (celery 5.7.0 apps/worker.py).
+fn said(output: &Output, warm: bool, signal: &str) {
+    if signal == "SIGINT" && warm {
+        output.line(
+            "worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!",
+        );
+    }
+    let how = if warm { "Warm" } else { "Cold" };
+    output.line(&format!("worker: {how} shutdown (MainProcess)"));
+}
+
+/// TERM and INT: grace, then now. QUIT: now. `output`: of the worker of a Celery app.
+async fn stop_on_signals(stop: StopHandle, output: Option<Output>) {
     let open =
         |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
     let (Ok(mut term), Ok(mut int), Ok(mut quit)) =
@@ -390,17 +391,22 @@ async fn stop_on_signals(stop: StopHandle) {
     };
     let mut asked = 0;
     loop {
+        let name;
         tokio::select! {
-            _ = term.recv() => asked += 1,
-            _ = int.recv() => asked += 1,
-            _ = quit.recv() => asked = 2,
+            _ = term.recv() => name = "SIGTERM",
+            _ = int.recv() => name = "SIGINT",
+            _ = quit.recv() => name = "SIGQUIT",
+        }
+        asked = if name == "SIGQUIT" { 2 } else { asked + 1 };
+        if let (Some(output), 1 | 2) = (&output, asked) {
+            said(output, asked == 1, name);
         }
         if asked == 1 {
             tracing::info!("stopping: no new tasks, running ones may finish; again to interrupt");
-            stop.grace();
+            stop.grace_on(name);
         } else {
             tracing::warn!("stopping now: running tasks go back to their queues");
-            stop.now();
+            stop.now_on(name);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use celeriac_core::dead::DeadReason;
-use celeriac_core::outcome::{Disposition, Failure, Traced, TracedState};
+use celeriac_core::outcome::{Disposition, Failure, Traced, TracedEvent, TracedState};
 use celeriac_core::store::Delivery;
 use celeriac_wire::{ExceptionInfo, Map, ResultMeta, Value, from_value};
 use serde::Deserialize;
@@ -49,6 +49,8 @@ pub(super) enum Order {
     PostMortem,
     /// Tell a run among several that it is over a limit.
     Limit,
+    /// Send a signal of Celery's main process.
+    Tell,
     /// End.
     Quit,
 }
@@ -59,6 +61,7 @@ impl Order {
             Self::Run => b'R',
             Self::PostMortem => b'P',
             Self::Limit => b'L',
+            Self::Tell => b'Y',
             Self::Quit => b'X',
         }
     }
@@ -173,6 +176,8 @@ pub(super) struct Done {
     exception: Option<Raised>,
     #[serde(default)]
     traceback: Option<String>,
+    #[serde(default)]
+    events: Option<Vec<(String, Map)>>,
     /// The child ends after this.
     #[serde(default)]
     pub(super) leaves: bool,
@@ -237,7 +242,9 @@ impl Done {
             "revoked" => TracedState::Revoked { terminated: false, expired: false },
             other => return Err(FrameError::new(format!("the state {other:?}"))),
         };
-        Ok(Traced { state, disposition, result })
+        let event = |(kind, fields)| TracedEvent { kind, fields };
+        let events = self.events.map(|events| events.into_iter().map(event).collect());
+        Ok(Traced { state, disposition, result, events })
     }
 }
 

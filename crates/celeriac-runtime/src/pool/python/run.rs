@@ -10,6 +10,7 @@ use crate::pool::kind::{Break, lost};
 use crate::pool::output::Speaker;
 use crate::pool::policy::Killed;
 use crate::pool::process::Process;
+use celeriac_core::dead::DeadReason;
 use celeriac_core::outcome::{Failure, Outcome};
 use celeriac_wire::{ExceptionInfo, ResultMeta, State, Value};
 use futures::future::BoxFuture;
@@ -72,6 +73,12 @@ async fn run_in(crew: Arc<Crew<Python>>, context: RunContext) -> Outcome {
             drop(held);
             Outcome::Cancelled
         }
+        Err(Stop::TimedOut) => {
+            drop(held);
+            // The worker knows the limit.
+            let exception = ExceptionInfo::time_limit_exceeded(Duration::ZERO);
+            Outcome::Failure(Failure::permanent(exception).because(DeadReason::TimedOut))
+        }
         Err(Stop::Broken(why)) => lost(held, &speaker, why).await,
     }
 }
@@ -82,6 +89,8 @@ enum Stop {
     Unsent(io::Error),
     /// It was revoked while it ran, or the worker stops.
     Terminated,
+    /// It ran over its hard limit, and unwound.
+    TimedOut,
     /// The child is lost.
     Broken(Break),
 }
@@ -109,7 +118,8 @@ async fn converse(
         Ok(Err(_closed)) => return Err(Break::Closed.into()),
         Err(_elapsed) => return Err(Break::Kill(Killed::Deaf).into()),
     }
-    let (mut begun, mut told) = (false, false);
+    let (mut begun, mut told, mut leaving, mut over) = (false, false, false, false);
+    let ends = context.hard_deadline;
     let mut again = tokio::time::interval(SIGNAL_EVERY);
     let mut result: Option<ResultMeta> = None;
     loop {
@@ -126,6 +136,8 @@ async fn converse(
                     let traced = done.into_traced(result.take()).map_err(|error| Break::broken(&error))?;
                     return Ok((Outcome::Traced(Box::new(traced)), leaves));
                 }
+                Ok(None) | Err(_) if over => return Err(Stop::TimedOut),
+                Ok(None) | Err(_) if leaving => return Err(Stop::Terminated),
                 Ok(Some(other)) => return Err(Break::broken(&format!("{other:?}")).into()),
                 Ok(None) => return Err(Break::Closed.into()),
                 Err(error) => return Err(Break::broken(&error).into()),
@@ -139,13 +151,37 @@ async fn converse(
                         }
                         process.signal(Signal::USR1);
                     }
-                    // Celery's workers kill a task that is terminated, and those of a cold shutdown.
+                    // As Celery does: the task unwinds, and cleans up. The worker aborts it when it
+                    // does not, which kills the child.
+                    CancelReason::Revoked => match context.cancellation.signal() {
+                        Some(signal) if signal == Signal::KILL.as_raw() => {
+                            return Err(Stop::Terminated);
+                        }
+                        // That of the soft limit: the task ends as with the limit.
+                        Some(signal) if signal == Signal::USR1.as_raw() => {
+                            if let Err(error) = job.page.aim(tag) {
+                                tracing::error!(%error, "a signal cannot be told");
+                            }
+                            process.signal(Signal::USR1);
+                        }
+                        signal => {
+                            leaving = true;
+                            let named = signal.and_then(Signal::from_named_raw);
+                            process.signal(named.unwrap_or(Signal::TERM));
+                        }
+                    },
+                    // Those of a cold shutdown are killed.
                     _ => return Err(Stop::Terminated),
                 }
             }
+            // The worker aborts what does not unwind, which kills the child.
+            () = tokio::time::sleep_until(ends.unwrap_or(begin_by)), if ends.is_some() && !over => {
+                (over, leaving) = (true, true);
+                process.signal(Signal::TERM);
+            }
             // Python can miss a signal that comes just before it waits; it heeds the first only.
-            _ = again.tick(), if told => process.signal(Signal::USR1),
-            () = tokio::time::sleep_until(begin_by), if !begun => {
+            _ = again.tick(), if told && !leaving => process.signal(Signal::USR1),
+            () = tokio::time::sleep_until(begin_by), if !begun && !leaving => {
                 begun = job.page.read().is_ok_and(|status| status.running == tag || status.done >= tag);
                 if !begun {
                     return Err(Break::Kill(Killed::Deaf).into());

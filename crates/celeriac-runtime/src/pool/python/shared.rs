@@ -12,7 +12,7 @@ use crate::handler::RunContext;
 use crate::pool::crew::Crew;
 use crate::pool::kind::Kind as _;
 use crate::pool::output::Speaker;
-use crate::pool::{Bounds, Children, Pool, PostMortem, TaskPool, Told};
+use crate::pool::{Bounds, Children, News, Pool, PostMortem, TaskPool, Told};
 use crate::worker::control::ProcessView;
 use celeriac_core::outcome::Outcome;
 use futures::future::BoxFuture;
@@ -125,6 +125,10 @@ impl TaskPool for Shared {
 
     fn tell(&self, mortem: PostMortem) -> Option<BoxFuture<'static, io::Result<Told>>> {
         Python::tell(&self.hall.crew, mortem)
+    }
+
+    fn announce(&self, news: News) -> Option<BoxFuture<'static, ()>> {
+        Python::announce(&self.hall.crew, news)
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {

@@ -2,10 +2,10 @@
 //! ended that cannot tell it themselves: those over their hard limit, lost with their child, revoked.
 
 use super::Python;
-use super::frame::{self, FromChild, Order};
+use super::frame::{self, Done, FromChild, Order};
 use super::job::Job;
 use crate::pool::kind::{Born, Greeting, Kind as _};
-use crate::pool::mortem::{End, PostMortem, Told};
+use crate::pool::mortem::{End, News, PostMortem, Told, ToldFate};
 use crate::pool::policy::Killed;
 use crate::pool::process::Process;
 use celeriac_core::outcome::{ChildDeath, Disposition, TracedState};
@@ -22,6 +22,9 @@ const PLACE: usize = 1 << 20;
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// It has told everybody by then; receivers of the app may do what they want.
 const TELL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// It has ended by then, after it was told to.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The steward's seat; it is taken when there is something to tell.
 #[derive(Debug, Default)]
@@ -50,6 +53,49 @@ impl Steward {
 
     /// Has the app told; an error means that nobody was, or that nobody knows.
     pub(super) async fn tell(&self, python: &Python, mortem: &PostMortem) -> io::Result<Told> {
+        let meta = frame::mortem_meta(&mortem.delivery, &members(mortem));
+        let body = &mortem.delivery.message.body;
+        let done = self.ask(python, Order::PostMortem, &meta, body).await?;
+        let traced = done.into_traced(None).map_err(io::Error::other)?;
+        let fate = match (traced.state, traced.disposition) {
+            (TracedState::Succeeded(_), _) => ToldFate::Succeeded,
+            (_, Disposition::Requeue) => ToldFate::Requeue,
+            _ => ToldFate::Over,
+        };
+        Ok(Told { fate, events: traced.events })
+    }
+
+    /// Has the receivers of a signal called. What they do wrong is in the log, and harms nobody.
+    pub(super) async fn announce(&self, python: &Python, news: News) {
+        let meta = Value::Object(signal_of(news)).to_bytes();
+        if let Err(error) = self.ask(python, Order::Tell, &meta, &[]).await {
+            let signal = name_of(news);
+            tracing::warn!(%error, "receivers of {signal} were not called");
+        }
+    }
+
+    /// Lets the one that sits end by itself, with what its receivers have left to write.
+    pub(super) async fn dismiss(&self) {
+        let Some(mut seated) = self.0.lock().await.take() else { return };
+        let leaving = async {
+            if seated.job.send(Order::Quit, 0, &[], &[]).await.is_ok() {
+                seated.process.exited().await;
+            }
+            // What it printed is read to the end.
+            let _read = (&mut seated.reading).await;
+        };
+        if tokio::time::timeout(LEAVE_PATIENCE, leaving).await.is_err() {
+            tracing::warn!("the steward does not end by itself and is killed");
+        }
+    }
+
+    async fn ask(
+        &self,
+        python: &Python,
+        order: Order,
+        meta: &[u8],
+        body: &[u8],
+    ) -> io::Result<Done> {
         let mut seat = self.0.lock().await;
         // One that died meanwhile is replaced, and asked again: telling twice changes nothing.
         for last in [false, true] {
@@ -57,10 +103,10 @@ impl Steward {
                 Some(seated) => seated,
                 None => sit(python).await?,
             };
-            match tokio::time::timeout(TELL_PATIENCE, seated.tell(mortem)).await {
-                Ok(Ok(told)) => {
+            match tokio::time::timeout(TELL_PATIENCE, seated.ask(order, meta, body)).await {
+                Ok(Ok(done)) => {
                     *seat = Some(seated);
-                    return Ok(told);
+                    return Ok(done);
                 }
                 Ok(Err(error)) if last => return Err(error),
                 Ok(Err(error)) => tracing::warn!(%error, "the steward is replaced"),
@@ -85,20 +131,11 @@ async fn sit(python: &Python) -> io::Result<Seated> {
 }
 
 impl Seated {
-    async fn tell(&mut self, mortem: &PostMortem) -> io::Result<Told> {
+    async fn ask(&mut self, order: Order, meta: &[u8], body: &[u8]) -> io::Result<Done> {
         self.tag += 1;
-        let more = members(mortem);
-        let meta = frame::mortem_meta(&mortem.delivery, &more);
-        self.job.send(Order::PostMortem, self.tag, &meta, &mortem.delivery.message.body).await?;
+        self.job.send(order, self.tag, meta, body).await?;
         match self.job.next().await? {
-            Some(FromChild::Done { tag, done }) if tag == self.tag => {
-                let traced = done.into_traced(None).map_err(io::Error::other)?;
-                Ok(match (traced.state, traced.disposition) {
-                    (TracedState::Succeeded(_), _) => Told::Succeeded,
-                    (_, Disposition::Requeue) => Told::Requeue,
-                    _ => Told::Over,
-                })
-            }
+            Some(FromChild::Done { tag, done }) if tag == self.tag => Ok(*done),
             Some(other) => Err(io::Error::other(format!("the steward said {other:?}"))),
             None => Err(io::Error::other("the steward has ended")),
         }
@@ -110,8 +147,8 @@ fn members(mortem: &PostMortem) -> Map {
     let kind = match &mortem.end {
         End::TimedOut(_) => "timeout",
         End::Lost(_) => "lost",
-        End::Terminated => "terminated",
-        End::Revoked => "revoked",
+        End::Terminated(_) => "terminated",
+        End::Revoked(_) => "revoked",
         End::Expired => "expired",
     };
     let started =
@@ -128,11 +165,35 @@ fn members(mortem: &PostMortem) -> Map {
         End::Lost(death) => {
             members.insert("signal", i64::from(death.signal.unwrap_or(9)));
         }
-        // SIGTERM, which is what Celery's `revoke` sends unless it is told otherwise.
-        End::Terminated => {
-            members.insert("signal", 15_i64);
+        End::Terminated(signal) => {
+            members.insert("signal", i64::from(*signal));
         }
-        End::Revoked | End::Expired => {}
+        End::Revoked(stamps) if !stamps.is_empty() => {
+            members.insert("stamps", Value::Object(stamps.clone()));
+        }
+        End::Revoked(_) | End::Expired => {}
+    }
+    members
+}
+
+/// Celery's name of a signal.
+pub(super) fn name_of(news: News) -> &'static str {
+    match news {
+        News::Ready => "worker_ready",
+        News::Heartbeat => "heartbeat_sent",
+        News::Stopping { .. } => "worker_shutting_down",
+        News::Stopped => "worker_shutdown",
+    }
+}
+
+/// What the steward is told of a signal (celery 5.7.0 apps/worker.py: a warm shutdown ends with 0,
+/// a cold one with 1).
+fn signal_of(news: News) -> Map {
+    let mut members = Map::from([("signal", name_of(news))]);
+    if let News::Stopping { signal, cold } = news {
+        members.insert("sig", signal);
+        members.insert("how", if cold { "Cold" } else { "Warm" });
+        members.insert("exitcode", i64::from(cold));
     }
     members
 }

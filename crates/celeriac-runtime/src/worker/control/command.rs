@@ -18,7 +18,7 @@ pub(super) const SLOTS_MAX: usize = 10_000;
 const IDS_MAX: usize = 50_000;
 /// The longest text of stamps in an answer, in characters.
 const SHOWN_CHARS_MAX: usize = 100_000;
-/// The signals that Python knows by name on Linux; which one is sent is not the caller's choice here.
+/// The signals that Python knows by name on Linux, in the order of their numbers from 1.
 const SIGNALS: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
     "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
@@ -53,7 +53,8 @@ pub(super) fn revoke(snapshot: &Snapshot, arguments: &Map) -> Answer {
     if ids.is_empty() {
         return Answer::just(reply);
     }
-    Answer::after(Deed::Revoke { ids: ids.into_iter().collect(), terminate }, reply)
+    let signal = number_of(arguments.get("signal"));
+    Answer::after(Deed::Revoke { ids: ids.into_iter().collect(), terminate, signal }, reply)
 }
 
 pub(super) fn terminate(snapshot: &Snapshot, arguments: &Map) -> Answer {
@@ -68,8 +69,21 @@ fn set<'a>(texts: impl Iterator<Item = &'a String>) -> String {
     if texts.is_empty() { "set()".to_owned() } else { format!("{{{}}}", texts.join(", ")) }
 }
 
-/// What Celery says of a signal that does not exist. A running task is told to stop, and stopped if
-/// it does not: with any signal.
+/// The number of a signal that is named or numbered.
+fn number_of(signal: Option<&Value>) -> Option<i32> {
+    let known = 1..=SIGNALS.len() as i64;
+    let number = match signal? {
+        Value::String(name) => {
+            let short = name.strip_prefix("SIG").unwrap_or(name);
+            SIGNALS.iter().position(|known| *known == short)? as i64 + 1
+        }
+        other => other.as_i64()?,
+    };
+    known.contains(&number).then(|| i32::try_from(number).ok())?
+}
+
+/// What Celery says of a signal that does not exist. A running task is told to stop by that signal,
+/// and stopped if it does not.
 fn wrong_signal(signal: Option<&Value>) -> Option<Value> {
     match signal {
         None | Some(Value::Null) => None,
@@ -143,7 +157,8 @@ pub(super) fn revoke_by_stamped_headers(snapshot: &Snapshot, arguments: &Map) ->
             .map(|(header, stamps)| format!("{}: {}", quoted(header), set(stamps.iter())))
             .collect();
         let matched = sets.join(", ");
-        deeds.push(Deed::Revoke { ids, terminate: true });
+        let signal = number_of(arguments.get("signal"));
+        deeds.push(Deed::Revoke { ids, terminate: true, signal });
         ok(&format!("headers defaultdict(<class 'set'>, {{{matched}}}) revoked"))
     };
     Answer { reply: Some(reply), deeds }

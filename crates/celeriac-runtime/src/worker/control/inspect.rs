@@ -166,7 +166,7 @@ pub(super) fn hello(snapshot: &Snapshot, arguments: &Map) -> Answer {
     if ids.is_empty() {
         return Answer::just(reply);
     }
-    Answer::after(Deed::Revoke { ids, terminate: false }, reply)
+    Answer::after(Deed::Revoke { ids, terminate: false, signal: None }, reply)
 }
 
 pub(super) fn memsample(snapshot: &Snapshot) -> Answer {
@@ -219,7 +219,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A task as Python's `Request.info` shows it. Native tasks are acknowledged after their end.
+/// A task as Python's `Request.info` shows it. What is acknowledged late is not while it runs.
 fn info(
     snapshot: &Snapshot,
     place: &Place<'_>,
@@ -229,6 +229,7 @@ fn info(
 ) -> Value {
     let headers = &place.message.headers;
     let name = headers.task().unwrap_or_default();
+    let early = snapshot.registry.find(name).is_some_and(|handler| !handler.policy().acks.late);
     let read = || codec::read(place.message, snapshot.registry.accept()).ok();
     let body = if safe { None } else { read().map(|read| read.body) };
     // What cannot be read is shown as its sender described it.
@@ -247,13 +248,13 @@ fn info(
     let since = started_at.map(|at| Value::from(at.as_nanosecond() as f64 / 1e9));
     Value::Object(Map::from([
         ("id", Value::from(headers.id())),
-        ("name", Value::from(name)),
+        ("name", Value::from(headers.shown_name().unwrap_or_default())),
         ("args", args),
         ("kwargs", kwargs),
         ("type", Value::from(name)),
         ("hostname", Value::from(&*snapshot.node)),
         ("time_start", since.unwrap_or_default()),
-        ("acknowledged", Value::from(false)),
+        ("acknowledged", Value::from(early && started_at.is_some())),
         ("delivery_info", Value::Object(delivery_info)),
         ("worker_pid", Value::from(pid)),
     ]))

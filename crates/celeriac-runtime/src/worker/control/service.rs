@@ -185,7 +185,15 @@ impl Service {
 
     async fn perform(&mut self, deed: Deed, snapshot: &Snapshot) -> Result<(), StoreError> {
         match deed {
-            Deed::Revoke { ids, terminate } => {
+            Deed::Revoke { ids, terminate, signal } => {
+                if terminate && signal.is_some() {
+                    let (done, heard) = oneshot::channel();
+                    let deed = Deed::Revoke { ids: ids.clone(), terminate, signal };
+                    if self.words.send(Word::Do(deed, done)).await.is_ok() {
+                        // A worker that ends ends its tasks.
+                        let _gone = heard.await;
+                    }
+                }
                 tracing::info!(count = ids.len(), terminate, "tasks revoked by remote control");
                 return self.store.revoke(&ids, terminate).await;
             }
@@ -268,6 +276,7 @@ impl Service {
     /// Says hello to the others and takes over what they have revoked (celery 5.7.0
     /// worker/consumer/mingle.py).
     async fn mingle(&mut self) {
+        tracing::info!("mingle: searching for neighbors");
         match self.exchange().await {
             Ok(0) => tracing::info!("mingle: all alone"),
             Ok(nodes) => tracing::info!(nodes, "mingle: sync complete"),

@@ -135,6 +135,8 @@ pub enum Deed {
         ids: Vec<String>,
         /// Also those that run.
         terminate: bool,
+        /// The signal that children of these get, where it is named.
+        signal: Option<i32>,
     },
     /// Refuse what carries one of these stamps from now on.
     RevokeStamps {

@@ -2,21 +2,25 @@
 //! of it is concluded.
 
 use super::{InFlight, Loop};
-use crate::pool::{End, PostMortem, Told};
+use crate::cancel::CancelReason;
+use crate::pool::{End, PostMortem, Told, ToldFate};
 use crate::worker::decide::Refusal;
 use crate::worker::ending::embed_of;
 use celeriac_core::conclude;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::outcome::{
-    Acks, ChildDeath, Disposition, Failure, Outcome, Traced, TracedState,
+    Acks, ChildDeath, Disposition, Failure, Outcome, Traced, TracedEvent, TracedState,
 };
 use celeriac_core::store::Delivery;
-use celeriac_wire::{Body, ExceptionInfo};
+use celeriac_wire::{Body, ExceptionInfo, Map};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Messages of which the app is to be told, one after another; at the bound no new work is fetched.
 pub(super) const TELLING_MAX: usize = 64;
+
+/// The signal of `revoke(terminate=True)`, unless it names another (celery 5.7.0 platforms.py).
+const TERM: i32 = 15;
 
 /// What waits for the app to be told.
 pub(super) enum Waiting {
@@ -50,7 +54,7 @@ impl Loop {
             Outcome::Failure(failure) if failure.reason == DeadReason::TimedOut => {
                 Some(End::TimedOut(task.limit.unwrap_or_default()))
             }
-            Outcome::Cancelled => Some(End::Terminated),
+            Outcome::Cancelled => Some(End::Terminated(task.cancellation.signal().unwrap_or(TERM))),
             Outcome::Interrupted if !acks.late => Some(End::Lost(ChildDeath::default())),
             Outcome::Returned { begun: true, .. } if !acks.late => {
                 Some(End::Lost(ChildDeath::default()))
@@ -78,7 +82,10 @@ impl Loop {
         refusal: Refusal,
     ) -> Option<(Delivery, Refusal)> {
         let end = match &refusal {
-            Refusal::Revoked => Some(End::Revoked),
+            Refusal::Revoked => {
+                let headers = &delivery.message.headers;
+                Some(End::Revoked(self.machine.orders().revoked_by(headers)))
+            }
             Refusal::Expired => Some(End::Expired),
             Refusal::Lost => Some(End::Lost(ChildDeath::default())),
             _ => None,
@@ -100,25 +107,68 @@ impl Loop {
         None
     }
 
+    /// Celery's line about a task that is terminated (celery 5.7.0 worker/control.py).
+    pub(super) fn say_terminated(&self, task: &InFlight, reason: CancelReason) {
+        let headers = &task.delivery.message.headers;
+        if reason == CancelReason::Revoked
+            && self.worker().registry.takes_bytes(&task.delivery.message)
+        {
+            let (id, signal) = (headers.id().unwrap_or_default(), task.cancellation.signal());
+            tracing::info!("Terminating {id} ({})", signal.unwrap_or(TERM));
+        }
+    }
+
+    /// A task over its limit that runs again (`acks_on_failure_or_timeout` off) has failed so far. Celery
+    /// writes a later success over that; the store keeps the first end, unless it is forgotten.
+    async fn forget_before_it_runs_again(&self, task: &InFlight, heard: Option<&Outcome>) {
+        let again = matches!(heard, Some(Outcome::Traced(traced))
+            if traced.disposition == Disposition::Requeue);
+        let Some(id) = task.delivery.message.headers.id().filter(|_| again) else { return };
+        match self.side_call(self.worker().store.forget(id)).await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::warn!(%error, task_id = id, "cannot forget that it failed");
+            }
+            None => tracing::warn!(task_id = id, "there was no time to forget that it failed"),
+        }
+    }
+
     /// Concludes what the app has heard of.
     pub(super) async fn told(&mut self, (waiting, heard): Heard) {
         match (waiting, heard) {
             (Waiting::Ran(task, outcome), heard) => {
+                self.forget_before_it_runs_again(&task, heard.as_ref()).await;
                 self.conclude_task(*task, heard.unwrap_or(outcome)).await;
             }
-            (Waiting::Refused(delivery, _), Some(outcome)) => {
+            (Waiting::Refused(delivery, _), Some(mut outcome)) => {
+                let events = events_of(&mut outcome);
                 let delivery = Arc::new(*delivery);
                 let embed = embed_of(&delivery.message);
                 let conclusion = self.shared.conclusion(&delivery, &embed, None, |run, sender| {
                     conclude::conclude(run, outcome, sender)
                 });
-                self.settle(delivery, embed, conclusion, Duration::ZERO).await;
+                self.settle(delivery, embed, conclusion, Duration::ZERO, events).await;
             }
             (Waiting::Refused(delivery, refusal), None) => {
                 self.refuse_natively(*delivery, &Body::default(), refusal).await;
             }
         }
     }
+}
+
+/// The events that Celery would send of an end, where it was asked.
+pub(super) fn events_of(outcome: &mut Outcome) -> Option<Vec<TracedEvent>> {
+    match outcome {
+        Outcome::Traced(traced) => traced.events.take(),
+        _ => None,
+    }
+}
+
+/// The event of a task whose child died and that runs again (celery 5.7.0 worker/request.py
+/// `on_failure`, with `reject_on_worker_lost`).
+pub(super) fn requeued() -> Vec<TracedEvent> {
+    let fields = Map::from([("requeue", true)]);
+    vec![TracedEvent { kind: "task-rejected".to_owned(), fields }]
 }
 
 /// The outcome of what the app was told.
@@ -130,13 +180,14 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
             return (waiting, None);
         }
     };
-    let state = match (told, &waiting) {
-        (Told::Succeeded, _) => TracedState::Succeeded(None),
+    let Told { fate, events } = told;
+    let state = match (fate, &waiting) {
+        (ToldFate::Succeeded, _) => TracedState::Succeeded(None),
         // What was acknowledged and lost never runs again, whatever the app says.
-        (Told::Requeue, Waiting::Ran(..)) => {
+        (ToldFate::Requeue, Waiting::Ran(..)) => {
             TracedState::Rejected { reason: "its app wants it to run again".to_owned() }
         }
-        (Told::Over, Waiting::Ran(_, outcome)) => over(outcome),
+        (ToldFate::Over, Waiting::Ran(_, outcome)) => over(outcome),
         (_, Waiting::Refused(_, Refusal::Revoked)) => {
             TracedState::Revoked { terminated: false, expired: false }
         }
@@ -151,7 +202,7 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
     };
     let again = matches!(state, TracedState::Rejected { .. });
     let disposition = if again { Disposition::Requeue } else { Disposition::Ack };
-    let traced = Traced { state, disposition, result: None };
+    let traced = Traced { state, disposition, result: None, events };
     (waiting, Some(Outcome::Traced(Box::new(traced))))
 }
 

@@ -49,6 +49,15 @@ impl Loop {
                 self.queues.retain(|name| *name != queue);
                 self.bindings.retain(|binding| binding.queue != queue);
             }
+            Deed::Revoke { ids, signal: Some(signal), .. } => {
+                for task in self.in_flight.values() {
+                    let id = task.delivery.message.headers.id().unwrap_or_default();
+                    if ids.iter().any(|one| one == id) {
+                        task.cancellation.set_signal(signal);
+                    }
+                }
+                return false;
+            }
             Deed::Resize(slots) => {
                 tracing::info!(slots, "pool resized by remote control");
                 self.machine.resize(slots);

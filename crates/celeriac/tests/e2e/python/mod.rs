@@ -6,6 +6,7 @@ mod first;
 mod kills;
 mod loading;
 mod pools;
+mod semantics;
 mod settings;
 
 use celeriac_testkit::services::python::{App as Celery, CeleryWorker, Python};
