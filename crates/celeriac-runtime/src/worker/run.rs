@@ -8,7 +8,7 @@ mod renew;
 mod strangers;
 mod words;
 
-use self::house::{host_of, keep_house, node_info};
+use self::house::{emitter_options, host_of, keep_house, node_info};
 use self::look::{Fetched, Look};
 use self::mortem::{Heard, TELLING_MAX, events_of, requeued};
 use self::news::Herald;
@@ -16,7 +16,7 @@ use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
 use super::declare::bindings_of;
-use super::emitter::{Emitter, EmitterOptions};
+use super::emitter::Emitter;
 use super::ending::{Ended, Held, Ran, Shared, embed_of, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
 use super::machine::{ACKNOWLEDGE_AFTER, Action, Event, MARK_PAUSE, Machine, Start};
@@ -149,14 +149,8 @@ pub(super) async fn run(mut worker: Worker) -> Result<WorkerReport, WorkerError>
     let origin: Arc<str> =
         Arc::from(format!("gen{}@{}", std::process::id(), host_of(&options.name)));
     let control = Arc::new(options.control.clone());
-    let how = EmitterOptions {
-        clock: Arc::clone(&worker.clock),
-        zone: control.time_zone.clone(),
-        hostname: Arc::clone(&node),
-        task_events: options.task_events,
-        sent_events: control.sent_events,
-    };
-    let (emitter, recording) = Emitter::new(Arc::clone(&worker.store), how);
+    let (emitter, recording) =
+        Emitter::new(Arc::clone(&worker.store), emitter_options(&worker, &node));
     let mut background = JoinSet::new();
     background.spawn(worker.background.prepare(recording));
     // What runs can always hand over its outcome: the loop never waits for the settler.

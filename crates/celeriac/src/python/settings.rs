@@ -17,10 +17,6 @@ pub(crate) fn app_settings(hello: &Hello) -> Vec<(&'static str, String, String)>
         let ours = hello.settings.get(name).and_then(|value| celery::as_ours(name, value));
         found.extend(ours.map(|(ours, text)| (ours, text, name.clone())));
     }
-    // One child at a time is what Celery's `solo` does.
-    if has(hello, "worker_pool", "solo") {
-        found.push(("concurrency", "1".to_owned(), "worker_pool".to_owned()));
-    }
     found
 }
 
@@ -105,10 +101,7 @@ mod tests {
             found.into_iter().map(|(key, text, _)| format!("{key}={text}")).collect::<Vec<_>>()
         };
         let app = r#"{"task_time_limit": 9, "task_acks_late": true, "worker_pool": "prefork"}"#;
-        assert_eq!(found(app), ["time_limit=9"]);
-        // One child, however many are asked for.
-        let app = r#"{"worker_concurrency": 4, "worker_pool": "solo"}"#;
-        assert_eq!(found(app), ["concurrency=4", "concurrency=1"]);
+        assert_eq!(found(app), ["time_limit=9", "python_pool=prefork"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::worker::Worker;
 use crate::worker::control::ControlOptions;
 use crate::worker::control::service::{Service, Word};
-use crate::worker::emitter::{Emitter, beat};
+use crate::worker::emitter::{Emitter, EmitterOptions, beat};
 use crate::worker::heartbeat::Pulse;
 use crate::worker::peers::Peers;
 use crate::worker::spill::{self, Spill};
@@ -25,6 +25,18 @@ pub(super) fn node_info(worker: &Worker, processes: bool) -> NodeInfo {
         pool: if processes { "process" } else { "async" }.to_owned(),
         times: options.lease_times,
         tasks: worker.registry.names(),
+    }
+}
+
+/// How its events are written.
+pub(super) fn emitter_options(worker: &Worker, node: &Arc<str>) -> EmitterOptions {
+    let control = &worker.options.control;
+    EmitterOptions {
+        clock: Arc::clone(&worker.clock),
+        zone: control.time_zone.clone(),
+        hostname: Arc::clone(node),
+        task_events: worker.options.task_events,
+        sent_events: control.sent_events,
     }
 }
 
