@@ -7,7 +7,8 @@
 
 mod table;
 
-use super::source::{Source, nearest};
+use super::keys::KEYS;
+use super::source::{Raw, Source, nearest};
 use super::{CeleryOverride, Settings};
 use celeriac_wire::Value;
 use std::fmt::Write as _;
@@ -84,6 +85,28 @@ pub(crate) fn as_ours(name: &str, value: &Value) -> Option<(&'static str, String
         _ => text,
     };
     Some((ours, text))
+}
+
+/// Takes the settings of bodies, which are Celery's alone where there is an app: it knows formats that
+/// native tasks do not have, such as pickle.
+pub(super) fn take_bodies(raw: &mut Raw) -> Vec<CeleryOverride> {
+    let mut taken = Vec::new();
+    for key in KEYS {
+        let theirs = find(key.name).filter(|known| known.role == Role::Celery);
+        let (text, source) = raw.find(key.name);
+        let Some(known) = theirs.filter(|_| source.overrules_app()) else { continue };
+        let value = if known.name == "accept_content" {
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
+        } else {
+            Value::from(text)
+        };
+        // What stands in `[override]` is there once more, as it was written.
+        if !matches!(source, Source::Override { .. }) {
+            taken.push((known.name, value, source.clone()));
+        }
+        raw.set(key.name, (key.default)(), Source::Default);
+    }
+    taken
 }
 
 impl Role {
