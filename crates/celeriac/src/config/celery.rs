@@ -197,7 +197,9 @@ pub(super) fn reference() -> String {
          too).\nWhat the app sets, and what becomes of it, is listed by `celeriac -A proj config show`; \
          `--all` adds Celery's defaults.\n\n\
          `[override]` may name them as well as the keys above: `task_acks_late = true` there overrules \
-         the app, in the worker and in its tasks.\n\n\
+         the app, in the worker and in its tasks.\n\
+         Environment and flags overrule it too. With an app `task_serializer`, `task_compression` and \
+         `accept_content` are Celery's alone, which has formats that native tasks have not.\n\n\
          | acts on it | |\n|---|---|\n\
          | worker | celeriac, as Celery's worker would |\n\
          | celery | Celery itself, in the children and in whoever sends and reads |\n\
