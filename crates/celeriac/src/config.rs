@@ -270,8 +270,9 @@ impl Settings {
         }
         let (routes, task_queues, celery) =
             parsed.map(|file| (file.routes, file.task_queues, file.celery)).unwrap_or_default();
+        let bodies = if of_app { celery::take_bodies(&mut raw) } else { Vec::new() };
         let mut settings = Self::typed(&raw, routes, task_queues, warnings, of_app)?;
-        settings.celery = celery;
+        settings.celery = bodies.into_iter().chain(celery).collect();
         Ok(settings)
     }
 

@@ -78,7 +78,7 @@ pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, L
 /// What the protocol leaves to the configuration of the worker.
 fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPool) -> Map {
     let given = |setting: &crate::config::Setting<String>| {
-        if settings::is_stronger(&setting.source) {
+        if setting.source.overrules_app() {
             broker::for_app(&setting.value)
         } else {
             broker::ForApp::default()

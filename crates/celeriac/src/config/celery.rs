@@ -7,7 +7,8 @@
 
 mod table;
 
-use super::source::{Source, nearest};
+use super::keys::KEYS;
+use super::source::{Raw, Source, nearest};
 use super::{CeleryOverride, Settings};
 use crate::pool::PythonPool;
 use celeriac_wire::Value;
@@ -88,6 +89,28 @@ pub(crate) fn as_ours(name: &str, value: &Value) -> Option<(&'static str, String
         _ => text,
     };
     Some((ours, text))
+}
+
+/// Takes the settings of bodies, which are Celery's alone where there is an app: it knows formats that
+/// native tasks do not have, such as pickle.
+pub(super) fn take_bodies(raw: &mut Raw) -> Vec<CeleryOverride> {
+    let mut taken = Vec::new();
+    for key in KEYS {
+        let theirs = find(key.name).filter(|known| known.role == Role::Celery);
+        let (text, source) = raw.find(key.name);
+        let Some(known) = theirs.filter(|_| source.overrules_app()) else { continue };
+        let value = if known.name == "accept_content" {
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
+        } else {
+            Value::from(text)
+        };
+        // What stands in `[override]` is there once more, as it was written.
+        if !matches!(source, Source::Override { .. }) {
+            taken.push((known.name, value, source.clone()));
+        }
+        raw.set(key.name, (key.default)(), Source::Default);
+    }
+    taken
 }
 
 impl Role {
@@ -178,7 +201,9 @@ pub(super) fn reference() -> String {
          too).\nWhat the app sets, and what becomes of it, is listed by `celeriac -A proj config show`; \
          `--all` adds Celery's defaults.\n\n\
          `[override]` may name them as well as the keys above: `task_acks_late = true` there overrules \
-         the app, in the worker and in its tasks.\n\n\
+         the app, in the worker and in its tasks.\n\
+         Environment and flags overrule it too. With an app `task_serializer`, `task_compression` and \
+         `accept_content` are Celery's alone, which has formats that native tasks have not.\n\n\
          | acts on it | |\n|---|---|\n\
          | worker | celeriac, as Celery's worker would |\n\
          | celery | Celery itself, in the children and in whoever sends and reads |\n\

@@ -56,6 +56,22 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// Whether it is stronger than what a Celery app says itself.
+    pub(crate) fn overrules_app(&self) -> bool {
+        match self {
+            Self::Default
+            | Self::Found { .. }
+            | Self::Program
+            | Self::File { .. }
+            | Self::App { .. } => false,
+            // Applications use it for other things too.
+            Self::Env { name } | Self::DotEnv { name, .. } => name != "REDIS_URL",
+            Self::Override { .. } | Self::Flag { .. } => true,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

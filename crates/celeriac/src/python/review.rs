@@ -1,6 +1,6 @@
 //! Goes through an app's settings: what holds, what has no effect, what a worker cannot start with.
 
-use super::settings::{has, is_stronger};
+use super::settings::has;
 use crate::config::Settings;
 use crate::config::celery::{self, CeleryRow, Role};
 use crate::pool::PythonPool;
@@ -190,7 +190,7 @@ fn source(settings: &Settings, name: &str, changed: bool) -> String {
         return source.to_string();
     }
     let ours = celery::our_key(name).and_then(|key| settings.source_of(key));
-    match ours.filter(|source| is_stronger(source)) {
+    match ours.filter(|source| source.overrules_app()) {
         Some(source) => source.to_string(),
         None if changed => "the application".to_owned(),
         None => "default".to_owned(),

@@ -1,8 +1,7 @@
 //! What an app's settings mean for its worker, and what the worker's mean for the app.
 
-use crate::config::{Setting, Settings, Source, celery};
+use crate::config::{Setting, Settings, celery};
 use celeriac_runtime::pool::python::Hello;
-use celeriac_wire::codec::{Compression, Serializer};
 use celeriac_wire::{Map, Value};
 use std::time::Duration;
 
@@ -25,20 +24,6 @@ pub(super) fn has(hello: &Hello, name: &str, value: impl Into<Value>) -> bool {
     hello.settings.get(name) == Some(&value.into())
 }
 
-/// Whether an app is told of a setting because it is stronger than the app's own.
-pub(super) fn is_stronger(source: &Source) -> bool {
-    match source {
-        Source::Default
-        | Source::Found { .. }
-        | Source::Program
-        | Source::File { .. }
-        | Source::App { .. } => false,
-        // Applications use it for other things too.
-        Source::Env { name } | Source::DotEnv { name, .. } => name != "REDIS_URL",
-        Source::Override { .. } | Source::Flag { .. } => true,
-    }
-}
-
 /// The settings of Celery that overrule the app's, as Python has them.
 pub(super) fn overruled(settings: &Settings) -> Map {
     fn seconds(span: Option<Duration>) -> Value {
@@ -48,7 +33,7 @@ pub(super) fn overruled(settings: &Settings) -> Map {
         if text.is_empty() { Value::Null } else { Value::from(text) }
     }
     fn add<T>(map: &mut Map, name: &str, setting: &Setting<T>, value: impl Fn(&T) -> Value) {
-        if is_stronger(&setting.source) {
+        if setting.source.overrules_app() {
             map.insert(name, value(&setting.value));
         }
     }
@@ -60,14 +45,6 @@ pub(super) fn overruled(settings: &Settings) -> Map {
         Value::from(kind.as_str())
     });
     add(one, "task_default_routing_key", &settings.default_routing_key, |key| text(key));
-    add(one, "task_serializer", &settings.task_serializer, |one| Value::from(one.name()));
-    add(one, "task_compression", &settings.task_compression, |one| {
-        one.map_or(Value::Null, |one: Compression| Value::from(one.names()[0]))
-    });
-    add(one, "accept_content", &settings.accept_content, |accept| {
-        let all = [Serializer::Json, Serializer::Msgpack, Serializer::Yaml];
-        all.into_iter().filter(|one| accept.has(*one)).map(Serializer::name).collect()
-    });
     add(one, "task_soft_time_limit", &settings.soft_time_limit, |span| seconds(*span));
     add(one, "task_time_limit", &settings.time_limit, |span| seconds(*span));
     add(one, "worker_max_tasks_per_child", &settings.max_tasks_per_child, |count| {
@@ -80,7 +57,7 @@ pub(super) fn overruled(settings: &Settings) -> Map {
     add(one, "worker_enable_remote_control", &settings.remote_control, |on| Value::from(*on));
     add(one, "result_expires", &settings.result_expires, |span| seconds(*span));
     add(one, "result_extended", &settings.result_extended, |on| Value::from(*on));
-    // What the operator wrote under Celery's own name is closest to what was meant.
+    // What was written under Celery's own name is closest to what was meant.
     for (name, value, _) in settings.celery_overrides() {
         map.insert(*name, value.clone());
     }
@@ -108,17 +85,19 @@ mod tests {
     fn only_what_is_stronger_than_the_app_reaches_it() {
         let file = "concurrency = 3\ntime_limit = 7\n[override]\ntask_acks_late = true\n\
                     task_soft_time_limit = 5\nmax_memory_per_child = \"12MiB\"\n\
-                    task_annotations = { add = { rate_limit = \"1/s\" } }\n\
-                    accept_content = [\"json\"]\n";
+                    task_annotations = { add = { rate_limit = \"1/s\" } }\n";
         let settings = Settings::resolve(Inputs {
             file: Some((PathBuf::from("celeriac.toml"), file.to_owned())),
-            env: vec![("CELERY_TASK_SERIALIZER".to_owned(), "yaml".to_owned())],
+            env: vec![
+                ("CELERY_TASK_SERIALIZER".to_owned(), "pickle".to_owned()),
+                ("CELERY_ACCEPT_CONTENT".to_owned(), "json, pickle".to_owned()),
+            ],
             app: Some(Vec::new()),
             ..Inputs::default()
         })
         .unwrap();
-        let expected = r#"{"task_serializer":"yaml","accept_content":["json"],
-            "task_soft_time_limit":5,"worker_max_memory_per_child":12288,
+        let expected = r#"{"task_soft_time_limit":5,"worker_max_memory_per_child":12288,
+            "task_serializer":"pickle","accept_content":["json","pickle"],
             "task_acks_late":true,"task_annotations":{"add":{"rate_limit":"1/s"}}}"#;
         let expected = Value::parse(expected.as_bytes()).unwrap();
         assert_eq!(Value::Object(overruled(&settings)), expected);
