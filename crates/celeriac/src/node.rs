@@ -47,7 +47,15 @@ pub(crate) fn with_app(mut control: ControlOptions, hello: &Hello) -> ControlOpt
 #[cfg(target_os = "linux")]
 fn censored(name: &str, value: &Value) -> Value {
     const HIDDEN: [&str; 9] = [
-        "API", "TOKEN", "KEY", "SECRET", "PASS", "PROFANITIES_LIST", "SIGNATURE", "DATABASE", "BEAT_DBURI",
+        "API",
+        "TOKEN",
+        "KEY",
+        "SECRET",
+        "PASS",
+        "PROFANITIES_LIST",
+        "SIGNATURE",
+        "DATABASE",
+        "BEAT_DBURI",
     ];
     let upper = name.to_ascii_uppercase();
     if HIDDEN.iter().any(|word| upper.contains(word)) {

@@ -61,10 +61,7 @@ pub(crate) enum News {
     /// It has sent a heartbeat.
     Heartbeat,
     /// It was told to stop, by this signal: it lets tasks finish, or (`cold`) does not.
-    Stopping {
-        signal: &'static str,
-        cold: bool,
-    },
+    Stopping { signal: &'static str, cold: bool },
     /// It has stopped, and its children with it.
     Stopped,
 }

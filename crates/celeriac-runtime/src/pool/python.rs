@@ -181,7 +181,8 @@ impl Kind for Python {
 
     fn announce(crew: &Arc<Crew<Self>>, news: News) -> Option<BoxFuture<'static, ()>> {
         let kind = &crew.kind;
-        let heard = kind.options.app.hello.receivers.iter().any(|name| name == steward::name_of(news));
+        let heard =
+            kind.options.app.hello.receivers.iter().any(|name| name == steward::name_of(news));
         // One that sits is told to leave, whoever listens.
         if !heard && news != News::Stopped {
             return None;

@@ -70,8 +70,11 @@ impl Orders {
         let mut found = Map::new();
         for (header, revoked) in &self.stamps {
             let stamps = stamps_of(headers, header);
-            let mine: Vec<Value> =
-                stamps.iter().filter(|one| revoked.contains(*one)).map(|one| one.as_str().into()).collect();
+            let mine: Vec<Value> = stamps
+                .iter()
+                .filter(|one| revoked.contains(*one))
+                .map(|one| one.as_str().into())
+                .collect();
             if !mine.is_empty() {
                 found.insert(header.as_str(), Value::Array(mine));
             }

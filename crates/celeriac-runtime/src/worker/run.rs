@@ -16,9 +16,7 @@ use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
 use super::declare::bindings_of;
 use super::emitter::{Emitter, EmitterOptions};
-use super::ending::{
-    Ended, Held, Ran, Shared, embed_of, finisher, log_end, outcome_of_join_error,
-};
+use super::ending::{Ended, Held, Ran, Shared, embed_of, finisher, log_end, outcome_of_join_error};
 use super::heartbeat::HeartbeatHandle;
 use super::machine::{ACKNOWLEDGE_AFTER, Action, Event, MARK_PAUSE, Machine, Start};
 use super::orders::Orders;
@@ -762,7 +760,8 @@ impl Loop {
 
     /// Writes what is left and signs off.
     async fn finish(self, mut background: JoinSet<()>) -> Result<WorkerReport, WorkerError> {
-        let Self { shared, settler, heartbeat, watchdog, pool, herald, tasks, mut report, .. } = self;
+        let Self { shared, settler, heartbeat, watchdog, pool, herald, tasks, mut report, .. } =
+            self;
         // What still runs was abandoned: dropped here, its child is killed.
         drop(tasks);
         let pool_ends = async {

@@ -336,14 +336,14 @@ fn banner(session: &Session) -> Result<(), Failed> {
 }
 
 /// What Celery's worker prints when it is told to stop (celery 5.7.0 apps/worker.py).
-fn said(output: &Output, warm: bool, signal: &str) {
+fn said(output: Output, warm: bool, signal: &str) {
     if signal == "SIGINT" && warm {
         output.line(
             "worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!",
         );
     }
     let how = if warm { "Warm" } else { "Cold" };
-    output.line(&format!("worker: {how} shutdown (MainProcess)"));
+    output.line(format!("worker: {how} shutdown (MainProcess)"));
 }
 
 /// TERM and INT: grace, then now. QUIT: now. `output`: of the worker of a Celery app.
@@ -364,7 +364,7 @@ async fn stop_on_signals(stop: StopHandle, output: Option<Output>) {
             _ = quit.recv() => name = "SIGQUIT",
         }
         asked = if name == "SIGQUIT" { 2 } else { asked + 1 };
-        if let (Some(output), 1 | 2) = (&output, asked) {
+        if let (Some(output), 1 | 2) = (output, asked) {
             said(output, asked == 1, name);
         }
         if asked == 1 {

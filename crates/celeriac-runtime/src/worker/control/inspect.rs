@@ -227,8 +227,7 @@ fn info(
 ) -> Value {
     let headers = &place.message.headers;
     let name = headers.task().unwrap_or_default();
-    let early =
-        snapshot.registry.find(name).is_some_and(|handler| !handler.policy().acks.late);
+    let early = snapshot.registry.find(name).is_some_and(|handler| !handler.policy().acks.late);
     let read = || codec::read(place.message, snapshot.registry.accept()).ok();
     let body = if safe { None } else { read().map(|read| read.body) };
     // What cannot be read is shown as its sender described it.

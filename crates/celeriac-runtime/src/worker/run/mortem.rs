@@ -54,9 +54,7 @@ impl Loop {
             Outcome::Failure(failure) if failure.reason == DeadReason::TimedOut => {
                 Some(End::TimedOut(task.limit.unwrap_or_default()))
             }
-            Outcome::Cancelled => {
-                Some(End::Terminated(task.cancellation.signal().unwrap_or(TERM)))
-            }
+            Outcome::Cancelled => Some(End::Terminated(task.cancellation.signal().unwrap_or(TERM))),
             Outcome::Interrupted if !acks.late => Some(End::Lost(ChildDeath::default())),
             Outcome::Returned { begun: true, .. } if !acks.late => {
                 Some(End::Lost(ChildDeath::default()))
@@ -112,7 +110,8 @@ impl Loop {
     /// Celery's line about a task that is terminated (celery 5.7.0 worker/control.py).
     pub(super) fn say_terminated(&self, task: &InFlight, reason: CancelReason) {
         let headers = &task.delivery.message.headers;
-        if reason == CancelReason::Revoked && self.worker().registry.takes_bytes(&task.delivery.message)
+        if reason == CancelReason::Revoked
+            && self.worker().registry.takes_bytes(&task.delivery.message)
         {
             let (id, signal) = (headers.id().unwrap_or_default(), task.cancellation.signal());
             tracing::info!("Terminating {id} ({})", signal.unwrap_or(TERM));
