@@ -14,8 +14,9 @@ import time
 from types import SimpleNamespace
 
 import billiard
+import celery
 from billiard.common import human_status, reset_signals
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals
 from celery._state import set_default_app
 from celery.app import trace
@@ -32,6 +33,8 @@ from .refusals import Refuser, consumer_of
 from .request import Delivery, build
 from .turn import CURRENT, Turn
 
+#: Since 5.7 on_timeout tells everybody of the failure; before, only on_failure does.
+_TIMEOUT_TELLS = (celery.VERSION.major, celery.VERSION.minor) >= (5, 7)
 EX_OK = 0
 EX_FAILURE = 1
 EX_PROTOCOL = 70
@@ -189,8 +192,16 @@ class Examination:
 
     def _timeout(self):
         limit = self._as_written(self.meta.get("limit"))
+        error = TimeLimitExceeded(limit)
+        if not _TIMEOUT_TELLS:
+            # billiard/pool.py:on_hard_timeout lets the task fail before it calls on_timeout.
+            try:
+                raise error
+            except TimeLimitExceeded:
+                info = billiard.einfo.ExceptionInfo()
+            self.request.on_failure(info)
         self.request.on_timeout(False, limit)
-        return billiard.exceptions.TimeLimitExceeded(limit)
+        return error
 
     def _as_written(self, limit):
         """The number as it stands in the call or at the task: whoever wrote 1 reads 1, not 1.0."""

@@ -226,6 +226,8 @@ def told(event, ids):
     for name in ("runtime", "timestamp"):
         if name in members:
             members[name] = type(members[name]).__name__
+    # A number with a fraction since 5.7; celeriac sends what 5.7 sends.
+    members["utcoffset"] = float(members["utcoffset"])
     if members.get("traceback"):
         members["traceback"] = "<traceback>"
     return f"{event['type']} {plain(show(members), ids)}"

@@ -250,13 +250,17 @@ fn orders_lead_to_deeds() {
         assert_eq!(deeds.len(), 1, "{name}");
         deeds.remove(0)
     };
-    let revoke = |ids: &[&str], terminate| {
+    let revoke = |ids: &[&str], terminate, signal| {
         let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-        Deed::Revoke { ids, terminate }
+        Deed::Revoke { ids, terminate, signal }
     };
-    assert_eq!(only("revoke", "{\"task_id\": \"a\"}"), revoke(&["a"], false));
+    assert_eq!(only("revoke", "{\"task_id\": \"a\"}"), revoke(&["a"], false, None));
+    let usr1 = "{\"task_id\": \"a\", \"terminate\": true, \"signal\": \"SIGUSR1\"}";
+    assert_eq!(only("revoke", usr1), revoke(&["a"], true, Some(10)));
+    let number = "{\"task_id\": \"a\", \"terminate\": true, \"signal\": 15}";
+    assert_eq!(only("revoke", number), revoke(&["a"], true, Some(15)));
     let ids = "{\"task_id\": [\"b\", \"a\", \"b\"], \"terminate\": true, \"signal\": \"KILL\"}";
-    assert_eq!(only("revoke", ids), revoke(&["a", "b"], true));
+    assert_eq!(only("revoke", ids), revoke(&["a", "b"], true, Some(9)));
     assert_eq!(only("pool_grow", "{\"n\": 3}"), Deed::Resize(5));
     assert_eq!(only("pool_shrink", "{}"), Deed::Resize(1));
     assert_eq!(only("disable_events", "{}"), Deed::TaskEvents(false));
@@ -296,7 +300,8 @@ fn stamps_are_revoked_and_their_tasks_terminated() {
     let (shown, deeds) = ask("revoke_by_stamped_headers", both);
     let text = "{\"ok\": \"headers defaultdict(<class 'set'>, {'header': {'value'}}) revoked\"}";
     assert_eq!(shown.to_string(), text);
-    assert_eq!(deeds[1], Deed::Revoke { ids: vec![ID.to_owned()], terminate: true });
+    let revoked = Deed::Revoke { ids: vec![ID.to_owned()], terminate: true, signal: None };
+    assert_eq!(deeds[1], revoked);
     let none = "{\"headers\": {\"header\": \"x\"}, \"terminate\": true}";
     assert_eq!(
         reply("revoke_by_stamped_headers", none),
@@ -309,7 +314,8 @@ fn hello_exchanges_revocations_and_is_silent_to_itself() {
     assert_eq!(reply("hello", "{\"from_node\": \"w@h\"}"), "null");
     let (shown, deeds) = ask("hello", "{\"from_node\": \"x@y\", \"revoked\": [\"gone\", \"new\"]}");
     assert_eq!(shown.to_string(), "{\"revoked\": [\"gone\"], \"clock\": 28}");
-    assert_eq!(deeds, [Deed::Revoke { ids: vec!["new".to_owned()], terminate: false }]);
+    let known = Deed::Revoke { ids: vec!["new".to_owned()], terminate: false, signal: None };
+    assert_eq!(deeds, [known]);
     // Celery 5.6 sends ids with their times.
     let (_, deeds) = ask("hello", "{\"from_node\": \"x@y\", \"revoked\": {\"old\": 1.5}}");
     assert_eq!(deeds.len(), 1);

@@ -398,8 +398,8 @@ async fn stop_on_signals(stop: StopHandle, output: Option<Output>) {
             _ = quit.recv() => name = "SIGQUIT",
         }
         asked = if name == "SIGQUIT" { 2 } else { asked + 1 };
-        if let (Some(output), 1 | 2) = (&output, asked) {
-            said(*output, asked == 1, name);
+        if let (Some(output), 1 | 2) = (output, asked) {
+            said(output, asked == 1, name);
         }
         if asked == 1 {
             tracing::info!("stopping: no new tasks, running ones may finish; again to interrupt");

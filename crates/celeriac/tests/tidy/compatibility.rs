@@ -187,7 +187,8 @@ fn the_page_of_the_compatibility_is_true() {
          sections of Celery's protocol.\n\
          *yes*: the tests that are named show it with a real Celery of that version on the other side; \
          *no* has a reason; *not yet* is open.\n\
-         Each version of Celery has the kombu and redis-py of its time.\n\n\
+         Each version of Celery has the kombu and redis-py of its time.\n\
+         What a whole Celery app does under both workers, in two columns: [semantics](semantics.md).\n\n\
          {yes} yes, {no} no, {open} not yet.\n{tables}"
     );
     check_page(&root().join("docs/reference/compatibility.md"), &page);

@@ -54,8 +54,8 @@ def late_keeps(self):
     time.sleep(LONG)
 
 
-@app.task(bind=True, rate_limit="4/s")
+@app.task(bind=True, rate_limit="2/s")
 def slow_lane(self, number):
-    """Four a second."""
+    """Two a second."""
     note("time", self.request.id, at=time.time())
     return number

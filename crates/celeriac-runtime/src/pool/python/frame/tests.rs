@@ -62,6 +62,12 @@ fn the_end_of_a_run_is_read() {
     let TracedState::Failed(failure) = done(json).unwrap().state else { panic!("it failed") };
     assert_eq!(failure.reason, DeadReason::UnknownTask);
     assert_eq!(failure.traceback.as_deref(), Some("Traceback …"));
+    let json = r#"{"state": "rejected", "disposition": "reject",
+        "events": [["task-failed", {"exception": "E()"}], ["task-rejected", {"requeue": false}]]}"#;
+    let events = done(json).unwrap().events.unwrap();
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["task-failed", "task-rejected"]);
+    assert_eq!(events[0].fields, Map::from([("exception", "E()")]));
     assert!(done(r#"{"state": "won", "disposition": "ack"}"#).is_err());
     assert!(done(r#"{"state": "success", "disposition": "keep"}"#).is_err());
 }
