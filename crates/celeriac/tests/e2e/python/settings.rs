@@ -246,10 +246,10 @@ async fn what_cannot_be_kept_is_refused_and_what_has_no_effect_is_said() {
     // covers: T-33 T-40 S5-18
     let redis = redis_or_skip!();
     let python = celery_or_skip!();
-    let app = python.app(&format!("{ALONE}app.conf.worker_pool = 'gevent'\n"), &[]);
+    let app = python.app(&format!("{ALONE}app.conf.worker_pool = 'eventlet'\n"), &[]);
     let ran = celeriac(&app, &[], &["worker"]).await.exits(3);
     ran.warns(&[
-        "the app's worker_pool is gevent",
+        "the app's worker_pool is eventlet",
         "prefork children only",
         "hint: give -P prefork",
     ]);
