@@ -65,6 +65,10 @@ pub struct Settings {
     pub queues: Setting<Vec<String>>,
     /// How many tasks a worker runs at once.
     pub concurrency: Setting<usize>,
+    /// The most and the fewest slots, when they follow the load.
+    pub autoscale: Setting<Option<(usize, usize)>>,
+    /// For how long it must be quiet before slots go.
+    pub autoscale_keepalive: Setting<Duration>,
     /// How long running tasks may finish after a stop was asked for.
     pub grace: Setting<Duration>,
     /// The soft time limit of tasks that have none.
@@ -295,6 +299,8 @@ impl Settings {
             default_queue,
             queues,
             concurrency: raw.parse("concurrency", value::concurrency)?,
+            autoscale: raw.parse("autoscale", value::autoscale)?,
+            autoscale_keepalive: raw.parse("autoscale_keepalive", value::duration)?,
             grace: raw.parse("grace", value::duration)?,
             soft_time_limit: raw.parse("soft_time_limit", value::optional_duration)?,
             time_limit: raw.parse("time_limit", value::optional_duration)?,

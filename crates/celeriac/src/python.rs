@@ -118,7 +118,7 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPo
         ("loglevel", level),
         ("logfile", Value::Null),
         ("color", Value::from(std::io::stderr().is_terminal())),
-        ("options", Value::Object(Map::from([("task_events", settings.task_events.value)]))),
+        ("options", options(settings)),
     ])
 }
 
@@ -133,6 +133,15 @@ pub(crate) fn store_url(hello: &Hello, settings: &Settings) -> std::result::Resu
         value("broker_transport_options"),
         value("broker_use_ssl"),
     )
+}
+
+/// Further arguments of Celery's `Worker`.
+fn options(settings: &Settings) -> Value {
+    let mut options = Map::from([("task_events", settings.task_events.value)]);
+    if let Some((max, min)) = settings.autoscale.value {
+        options.insert("autoscale", [max, min].into_iter().collect::<Value>());
+    }
+    Value::Object(options)
 }
 
 /// The children and the tasks of a worker for this app.

@@ -49,6 +49,10 @@ keys! {
         "what a worker consumes"
     "concurrency" ["CELERY_WORKER_CONCURRENCY", "CELERY_CONCURRENCY"] cpus();
         "how many tasks a worker runs at once"
+    "autoscale" [] "";
+        "the most and the fewest slots, such as 10,3: a worker starts with the fewest, doubles them while all are busy, and lets go what it does not use; instead of `concurrency`"
+    "autoscale_keepalive" ["AUTOSCALE_KEEPALIVE"] "30s";
+        "with `autoscale`: for how long it must be quiet before slots go"
     "grace" [] "30s";
         "how long running tasks may finish after TERM"
     "soft_time_limit" ["CELERY_TASK_SOFT_TIME_LIMIT"] "";
