@@ -19,7 +19,7 @@ pub(crate) use file::CeleryOverride;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
-use crate::pool::{Pool, PythonPool};
+use crate::pool::{Pool, PythonPool, StartMethod};
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::limits::StoreLimits;
@@ -79,6 +79,8 @@ pub struct Settings {
     pub pool: Setting<Pool>,
     /// How the tasks of a Celery application run.
     pub python_pool: Setting<PythonPool>,
+    /// How the processes of a Celery application begin.
+    pub start_method: Setting<StartMethod>,
     /// The Python that runs a Celery application; empty when there is none.
     pub python: Setting<String>,
     /// A child of a process pool ends after so many tasks.
@@ -306,6 +308,7 @@ impl Settings {
             time_limit: raw.parse("time_limit", value::optional_duration)?,
             pool: raw.parse("pool", str::parse)?,
             python_pool: raw.parse("python_pool", str::parse)?,
+            start_method: raw.parse("start_method", str::parse)?,
             python: raw.parse("python", value::text_or_empty)?,
             max_tasks_per_child: raw.parse("max_tasks_per_child", value::optional_count)?,
             max_memory_per_child: raw.parse("max_memory_per_child", value::optional_size)?,

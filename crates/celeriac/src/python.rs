@@ -11,7 +11,7 @@ pub(crate) use settings::app_settings;
 use crate::Result;
 use crate::TaskError;
 use crate::config::Settings;
-use crate::pool::PythonPool;
+use crate::pool::{PythonPool, StartMethod};
 use crate::worker::WorkerBuilder;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -165,6 +165,7 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
             PythonPool::Prefork | PythonPool::Solo => Tenancy::Single,
             PythonPool::Threads | PythonPool::Asyncio | PythonPool::Gevent => Tenancy::Shared,
         },
+        spawn: settings.start_method.value == StartMethod::Spawn,
         store_results: stores_results(hello),
         bounds: worker.child_bounds(),
         relay: relay(),

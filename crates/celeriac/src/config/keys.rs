@@ -63,6 +63,8 @@ keys! {
         "where tasks run: async, or process (Celery's prefork)"
     "python_pool" [] "prefork";
         "how the tasks of a Celery application run: prefork, solo, threads, asyncio or gevent"
+    "start_method" [] "fork";
+        "how processes of a Celery application begin: fork, or spawn, where each loads the application itself"
     "python" [] "";
         "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv` in this folder, of the environment that celeriac is installed in, or the first on the `PATH`"
     "max_tasks_per_child" [] "";
