@@ -48,7 +48,8 @@ async def revoke(play):
     running = outcomes.held.delay("revoke")
     play.watch("running, not terminated", running.id)
     await play.stage.waiting("revoke")
-    app.control.revoke(running.id, destination=[NODE])
+    # Stock Celery says REVOKED at once and something else later: its answer is waited for.
+    app.control.revoke(running.id, destination=[NODE], reply=True, timeout=10, limit=1)
     play.stage.open("revoke")
     await play.end("running, not terminated", running.id)
 
