@@ -212,8 +212,8 @@ pub(super) fn reference() -> String {
          | celeriac | celeriac only: Celery has no such setting |\n\
          | elsewhere | another program or another broker; nothing here, as under Celery |\n\
          | no effect | nobody; the worker says so when it starts |\n\n\
-         A worker does not start with a value that it cannot keep: another pool than prefork or solo, \
-         the start method spawn, a consumer class, `priority_steps` or `sep` of the broker.\n\n\
+         A worker does not start with a value that it cannot keep: a pool that is not one of \
+         these, a consumer class, `priority_steps` or `sep` of the broker.\n\n\
          | setting | before Celery 4 | acts on it | what |\n|---|---|---|---|\n",
     );
     for known in TABLE {

@@ -1,5 +1,5 @@
-//! The worker of a Celery app is killed again and again, or its template, its steward, a child. Nothing may be
-//! lost, nothing be left behind, and an early task runs twice only when its mark had not landed.
+//! The worker of a Celery app is killed again and again, or its template, its steward, a child. Nothing may
+//! be lost, nothing be left behind, and an early task runs twice only when its mark had not landed.
 //!
 //! `CELERIAC_PYTHON_KILLS` and `CELERIAC_SEED` change the run; the defaults are made for CI.
 
