@@ -68,6 +68,9 @@ class Template:
         changed = describe.changed(self.app)
         doing = f"starting a worker of {start['app']}"
         try:
+            if start.get("look"):
+                control.send(describe.hello(self.app, app.look(self.app, start), [], changed))
+                return
             self.worker = app.make_worker(self.app, start)
             # Receivers of `celeryd_init` and `worker_init` may set settings.
             app.overrule(self.app, start)

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Loads an app as `-A` names it.
+/// Loads an app as `-A` names it; `runs`: as its worker does, which sends the signals of a worker.
 ///
 /// # Errors
 /// There is no Python, or the app cannot be loaded.
@@ -38,6 +38,7 @@ pub(crate) async fn load(
     name: &str,
     settings: &Settings,
     arguments: Vec<String>,
+    runs: bool,
 ) -> std::result::Result<PythonApp, LoadError> {
     let program = interpreter(settings)?;
     let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
@@ -49,12 +50,16 @@ pub(crate) async fn load(
         files: shim::FILES,
     };
     let given = Some(settings.python_pool.value).filter(|_| !settings.python_pool.is_default());
-    let start = |pool: PythonPool| start(name, settings, arguments.clone(), pool);
+    let start = |pool: PythonPool| {
+        let mut start = start(name, settings, arguments.clone(), pool);
+        start.insert("look", !runs);
+        start
+    };
     let app = PythonApp::load(interpreter.clone(), start(given.unwrap_or_default())).await?;
     // What its interpreter is prepared for depends on the pool, so it has to be known before.
     let own = app.hello().settings.get("worker_pool").and_then(Value::as_str);
     match own.and_then(|name| name.parse::<PythonPool>().ok()) {
-        Some(pool) if given.is_none() && pool != PythonPool::default() => {
+        Some(pool) if runs && given.is_none() && pool != PythonPool::default() => {
             PythonApp::load(interpreter, start(pool)).await
         }
         _ => Ok(app),
