@@ -134,6 +134,15 @@ class StewardChild(unittest.TestCase):
         text = f"Worker exited prematurely: exitcode 7 Job: {self.steward.tag}."
         self.assertEqual(done.exception["message"], text)
 
+    def test_one_that_never_runs_again_has_failed(self):
+        for name in ("proj.leaves", "proj.again"):
+            with self.subTest(name=name):
+                done = self.examine("poison", name, signal=9)
+                self.assertEqual((done.state, self.states(done)), ("failure", [("gone", "FAILURE")]))
+                self.assertNotEqual(done.disposition, "requeue")
+        # It was for that one alone.
+        self.assertEqual(self.examine("lost", "proj.leaves", signal=9).outcome, ("rejected", "requeue"))
+
     @unittest.skipIf(VERSION < (5, 7), "since 5.7")
     def test_a_lost_child_after_its_success(self):
         self.redis.client.set(
