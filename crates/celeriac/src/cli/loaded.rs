@@ -27,20 +27,18 @@ mod on_linux {
         settings: &Settings,
         runs: bool,
     ) -> Result<Loaded, Failed> {
-        import(name, settings, runs).await.map(|app| Loaded(app, name.to_owned())).map_err(|error| {
-            let failed = Failed::configuration(told(&error));
-            match error.hint {
-                Some(hint) => failed.hint(hint),
-                None => failed,
-            }
-        })
+        import(name, settings, runs).await.map(|app| Loaded(app, name.to_owned())).map_err(
+            |error| {
+                let failed = Failed::configuration(told(&error));
+                match error.hint {
+                    Some(hint) => failed.hint(hint),
+                    None => failed,
+                }
+            },
+        )
     }
 
-    async fn import(
-        name: &str,
-        settings: &Settings,
-        runs: bool,
-    ) -> Result<PythonApp, LoadError> {
+    async fn import(name: &str, settings: &Settings, runs: bool) -> Result<PythonApp, LoadError> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         python::load(name, settings, arguments, runs).await
     }
@@ -100,11 +98,7 @@ impl Loaded {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) async fn load(
-    name: &str,
-    _settings: &Settings,
-    _runs: bool,
-) -> Result<Loaded, Failed> {
+pub(super) async fn load(name: &str, _settings: &Settings, _runs: bool) -> Result<Loaded, Failed> {
     Err(Failed::usage(format!("-A {name}: Python applications run on Linux only"))
         .hint("use `celery` here, and celeriac where the application is deployed"))
 }
