@@ -62,3 +62,14 @@ macro_rules! celery_or_skip {
         }
     };
 }
+
+/// A Python with the libraries that people use with Celery, or the end of the test.
+#[macro_export]
+macro_rules! libraries_or_skip {
+    () => {
+        match $crate::services::python::Python::with_libraries() {
+            Some(python) => python,
+            None => return,
+        }
+    };
+}
