@@ -37,12 +37,12 @@ impl Python {
         Self::of_environment(&format!("celery-{version}"), version)
     }
 
-    /// The environment with libraries for Celery, which know 5.6; says so when there is none.
+    /// The environment with libraries for this version of Celery; says so when there is none.
     ///
     /// # Panics
     /// When there is none and `CI` is set.
-    pub fn with_libraries() -> Option<Self> {
-        Self::of_environment("libraries", "5.6")
+    pub fn with_libraries(version: &str) -> Option<Self> {
+        Self::of_environment(&format!("libraries-{version}"), version)
     }
 
     fn of_environment(name: &str, version: &str) -> Option<Self> {

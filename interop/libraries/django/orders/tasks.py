@@ -1,19 +1,31 @@
 """Found by Celery in every installed app."""
 
+import os
 import threading
 
 from celery import shared_task
 from django.db import connection, transaction
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
 
 from .models import Order
 
 
+connected = []
+
+
+@receiver(connection_created)
+def note(**_arguments):
+    connected.append(os.getpid())
+
+
 @shared_task
 def place(what):
-    """Tells whether the connection is its own, and whether the row was there before."""
-    inherited = connection.connection is not None
+    """Tells whether the row was there before, and whether the connection is one that this process has opened
+    for this run."""
     order, made = Order.objects.get_or_create(what=what)
-    return [order.what, made, inherited, connection.connection is not None]
+    last, place.last = getattr(place, "last", None), connection.connection
+    return [order.what, made, connected[-1] == os.getpid(), connection.connection is not last]
 
 
 @shared_task

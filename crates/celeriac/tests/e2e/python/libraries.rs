@@ -54,10 +54,25 @@ async fn play(app: &App, mut worker: CeleryWorker) -> (String, String) {
     (beside + &script(app, "after.py").await, worker.log())
 }
 
+/// What sentry is told of a run that succeeds, in the trace of whoever has sent the task, and of an error.
+const SENTRY: [&str; 3] = [
+    "['transaction', 'adds', None, None, ['queue.task.celery', 'ok', True], [], {'status': 'ok', 'of the task': 6}",
+    "['transaction', 'again', None, None, ['queue.task.celery', 'aborted', True]",
+    "['event', 'fails', None, None, ['queue.task.celery', 'internal_error', True], [('ValueError', 'celery')]",
+];
+
+/// The spans of a sender and of a task, the one within the other.
+const SPANS: [&str; 4] = [
+    "1 trace\n",
+    "['apply_async/adds', 'SpanKind.PRODUCER', 'the script'",
+    "['of the task', 'SpanKind.INTERNAL', 'run/adds'",
+    "['run/fails', 'SpanKind.CONSUMER', 'apply_async/fails', {'status_code': 'ERROR', 'description': 'no rows'}",
+];
+
 /// The app prints the same with both kinds of worker, and the lines are among it.
 async fn same(name: &str, pool: &str, arguments: &[&str], lines: &[&str]) {
     let (one, other) = (redis_or_skip!(), redis_or_skip!());
-    let python = libraries_or_skip!();
+    let python = libraries_or_skip!("5.7");
     let of = |redis: &Redis| app(&python, name, &[("URL", &redis.url()), ("POOL", pool)]);
     let (one, other) = (of(&one), of(&other));
     let arguments = [&["-P", pool], arguments].concat();
@@ -70,7 +85,6 @@ async fn same(name: &str, pool: &str, arguments: &[&str], lines: &[&str]) {
         play(&other, other.worker_of(Path::new(PROGRAM), "one", &arguments).await).await
     };
     let ((expected, stock_log), (said, log)) = tokio::join!(stock, ours);
-    println!("{said}");
     assert_eq!(said, expected, "the log of Celery's:\n{stock_log}\nours:\n{log}");
     for line in lines {
         assert!(said.contains(line), "without {line:?}:\n{said}\nits log:\n{log}");
@@ -79,39 +93,61 @@ async fn same(name: &str, pool: &str, arguments: &[&str], lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn django_keeps_results_and_schedules() {
-    same("django", "prefork", &["-c", "2"], &[]).await;
+    let lines = [
+        // The row was there; the connection is of this process and of this run.
+        "and each time ('returned', ['milk', False, True, True])",
+        "a chord ('returned', 12)",
+        "states ('returned', ['STARTED', 'HALF'])",
+        "orders ['bread', 'milk']",
+        "chords that wait 0",
+        r#"['hard limit', 'orders.tasks.hangs', 'FAILURE', '"()"', '"{}"', '{"exc_type": "TimeLimitExceeded""#,
+        r#"'orders.tasks.ticks', 'SUCCESS', '"()"', '"{}"', '"tick"', 'one@test', 'application/json', 'utf-8', 'the clock'"#,
+    ];
+    same("django", "prefork", &["-c", "2"], &lines).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentry_is_told_of_errors_and_tasks_before_a_child_ends() {
-    same("sentry", "prefork", &["-c", "1", "--max-tasks-per-child", "5"], &[]).await;
+    // Celery's main process told of it; here it is the steward.
+    let lines =
+        [&SENTRY[..], &["'celery.worker.request', 'Hard time limit (%ss) exceeded"]].concat();
+    same("sentry", "prefork", &["-c", "1", "--max-tasks-per-child", "5"], &lines).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentry_is_told_by_threads() {
-    same("sentry", "threads", &["-c", "2"], &[]).await;
+    same("sentry", "threads", &["-c", "2"], &SENTRY).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_of_sender_and_task_are_one_trace() {
-    same("opentelemetry", "prefork", &["-c", "2"], &[]).await;
+    same("opentelemetry", "prefork", &["-c", "2"], &SPANS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_of_threads_are_one_trace() {
-    same("opentelemetry", "threads", &["-c", "2"], &[]).await;
+    same("opentelemetry", "threads", &["-c", "2"], &SPANS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn locks_flask_and_aborted_tasks() {
-    same("everyday", "prefork", &["-c", "3"], &[]).await;
+    let lines = [
+        "waiting True\nrunning True\n('returned', 'passes')\nafterwards False\n",
+        "running True\n('ValueError', 'fails')\nafterwards False\n",
+        "once, running: already queued REJECTED\n",
+        "locks after a hard limit: None []\n",
+        "aborted ('returned', True)",
+        "Flask ('returned', 'corner shop') ('ValueError', 'nothing')\n\
+         its contexts ended ['milk None', \"nothing ValueError('nothing')\"]\n",
+    ];
+    same("everyday", "prefork", &["-c", "3"], &lines).await;
 }
 
 /// Only Celery's own worker collects their messages; ours takes the other tasks of the app beside it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_are_refused_by_name_or_left_to_celery() {
     let redis = redis_or_skip!();
-    let python = libraries_or_skip!();
+    let python = libraries_or_skip!("5.6");
     let app = app(&python, "batches", &[("URL", &redis.url())]);
     let mut alone = command(Path::new(PROGRAM), app.folder());
     alone.env("URL", redis.url()).args(["-A", "proj", "worker", "--python"]).arg(python.program());
