@@ -139,7 +139,7 @@ pub(crate) fn store_url(hello: &Hello, settings: &Settings) -> std::result::Resu
 pub(crate) fn refusal(hello: &Hello, settings: &Settings, pool: Option<&str>) -> Option<Refusal> {
     let chosen = !settings.queues.is_default();
     let found = review::refusals(hello, pool).into_iter().next();
-    found.or_else(|| review::strategy(hello, chosen))
+    found.or_else(|| review::strategy_refusal(hello, chosen))
 }
 
 /// The children and the tasks of a worker for this app.

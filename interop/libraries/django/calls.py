@@ -63,6 +63,7 @@ for row in TaskResult.objects.all():
     rows.append(repr([
         labels.get(row.task_id), row.task_name, row.status, row.task_args, row.task_kwargs, row.result[:90],
         row.worker, row.content_type, row.content_encoding, row.periodic_task_name, row.meta is not None,
-        (row.traceback or "").strip().splitlines()[-1:], row.date_started is not None, row.date_done is not None,
+        (row.traceback or "").strip().splitlines()[-1:], row.date_started is not None,
+        row.date_done is not None,
     ]).replace(row.task_id, "<id>"))
 print("\n".join(sorted(rows)))

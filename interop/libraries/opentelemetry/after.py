@@ -2,7 +2,8 @@ import json
 import pathlib
 
 #: Identifiers of messages and clients, and times.
-SKIPPED = {"messaging.message.id", "messaging.conversation_id", "celery.reply_to", "celery.hostname", "celery.eta"}
+SKIPPED = {"messaging.message.id", "messaging.conversation_id", "celery.reply_to", "celery.hostname",
+           "celery.eta"}
 notes = [json.loads(line) for line in pathlib.Path("notes.jsonl").read_text().splitlines()]
 names = {note["context"]["span_id"]: note["name"] for note in notes}
 print(len({note["context"]["trace_id"] for note in notes}), "trace")

@@ -58,6 +58,7 @@ def fails(text):
 @app.task(name="again", bind=True, max_retries=2)
 def again(self):
     if self.request.retries < 1:
-        # The library keeps spans by the task's id: in one process, the next run must not begin before this ends.
+        # The library keeps spans by the task's id: the next run must not begin in this process before this
+        # one ends.
         raise self.retry(exc=KeyError("later"), countdown=0.5)
     return adds.delay(4, 5).id

@@ -29,7 +29,8 @@ def told():
         # Celery's main process has no transaction.
         of_a_task = note.get("logger") is None
         lines.append(repr([
-            note["type"], note.get("transaction"), note.get("logger"), note.get("logentry", {}).get("message"),
+            note["type"], note.get("transaction"), note.get("logger"),
+            note.get("logentry", {}).get("message"),
             of_a_task and [trace.get("op"), trace.get("status"), trace["trace_id"] == trace_id], errors, tags,
             job.get("task_name"), job.get("args"), "celery_task_id" in note.get("tags", {}),
             sorted(span["op"] for span in note.get("spans", []) if span["op"] != "db.redis"),

@@ -78,7 +78,7 @@ pub(crate) fn refusals(hello: &Hello, pool: Option<&str>) -> Vec<Refusal> {
 
 /// The first task that only Celery's own worker can run, for it has its own way to take messages
 /// from there. With queues that were chosen (`-Q`) such tasks are somebody else's.
-pub(crate) fn strategy(hello: &Hello, chosen: bool) -> Option<Refusal> {
+pub(crate) fn strategy_refusal(hello: &Hello, chosen: bool) -> Option<Refusal> {
     let (name, class) = strategies(hello).next().filter(|_| !chosen)?;
     let text = match class {
         BATCHES => format!(

