@@ -11,7 +11,7 @@ pub(crate) use settings::app_settings;
 use crate::Result;
 use crate::TaskError;
 use crate::config::Settings;
-use crate::pool::PythonPool;
+use crate::pool::{PythonPool, StartMethod};
 use crate::worker::WorkerBuilder;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Loads an app as `-A` names it.
+/// Loads an app as `-A` names it; `runs`: as its worker does, which sends the signals of a worker.
 ///
 /// # Errors
 /// There is no Python, or the app cannot be loaded.
@@ -38,6 +38,7 @@ pub(crate) async fn load(
     name: &str,
     settings: &Settings,
     arguments: Vec<String>,
+    runs: bool,
 ) -> std::result::Result<PythonApp, LoadError> {
     let program = interpreter(settings)?;
     let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
@@ -49,12 +50,16 @@ pub(crate) async fn load(
         files: shim::FILES,
     };
     let given = Some(settings.python_pool.value).filter(|_| !settings.python_pool.is_default());
-    let start = |pool: PythonPool| start(name, settings, arguments.clone(), pool);
+    let start = |pool: PythonPool| {
+        let mut start = start(name, settings, arguments.clone(), pool);
+        start.insert("look", !runs);
+        start
+    };
     let app = PythonApp::load(interpreter.clone(), start(given.unwrap_or_default())).await?;
     // What its interpreter is prepared for depends on the pool, so it has to be known before.
     let own = app.hello().settings.get("worker_pool").and_then(Value::as_str);
     match own.and_then(|name| name.parse::<PythonPool>().ok()) {
-        Some(pool) if given.is_none() && pool != PythonPool::default() => {
+        Some(pool) if runs && given.is_none() && pool != PythonPool::default() => {
             PythonApp::load(interpreter, start(pool)).await
         }
         _ => Ok(app),
@@ -118,7 +123,7 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPo
         ("loglevel", level),
         ("logfile", Value::Null),
         ("color", Value::from(std::io::stderr().is_terminal())),
-        ("options", Value::Object(Map::from([("task_events", settings.task_events.value)]))),
+        ("options", options(settings)),
     ])
 }
 
@@ -142,6 +147,15 @@ pub(crate) fn refusal(hello: &Hello, settings: &Settings, pool: Option<&str>) ->
     found.or_else(|| review::strategy_refusal(hello, chosen))
 }
 
+/// Further arguments of Celery's `Worker`.
+fn options(settings: &Settings) -> Value {
+    let mut options = Map::from([("task_events", settings.task_events.value)]);
+    if let Some((max, min)) = settings.autoscale.value {
+        options.insert("autoscale", [max, min].into_iter().collect::<Value>());
+    }
+    Value::Object(options)
+}
+
 /// The children and the tasks of a worker for this app.
 pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children, Registry)> {
     let settings = worker.application().settings();
@@ -161,6 +175,7 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
             PythonPool::Prefork | PythonPool::Solo => Tenancy::Single,
             PythonPool::Threads | PythonPool::Asyncio | PythonPool::Gevent => Tenancy::Shared,
         },
+        spawn: settings.start_method.value == StartMethod::Spawn,
         store_results: stores_results(hello),
         bounds: worker.child_bounds(),
         relay: relay(),

@@ -7,6 +7,7 @@ mod kills;
 mod libraries;
 mod loading;
 mod pools;
+mod scaling;
 mod semantics;
 mod settings;
 
