@@ -37,6 +37,8 @@ environment() {
 
 # Real Celery, whose behaviour is the yardstick: the newest and two that are still widely used.
 # Each has the kombu of its time, for that is what speaks to Redis. kombu 5.4 does not know redis-py 6.
+# Libraries that people use with Celery have environments of their own; celery-batches knows no 5.7, and
+# celery-once does not say that it needs six.
 environments() {
     venvs="${CELERIAC_VENVS:-$PWD/target/venvs}"
     export CELERIAC_VENVS="$venvs"
@@ -47,6 +49,9 @@ environments() {
         environment celery-5.5 'celery[redis]==5.5.*' 'kombu<5.6' 'redis<6' &&
         environment celery-5.4 'celery[redis]==5.4.*' 'kombu<5.5' 'redis<6' msgpack pyyaml brotli zstandard &&
         environment celery-5.3 'celery[redis]==5.3.4' 'kombu==5.3.*' 'redis<5' &&
+        environment libraries-5.7 'celery[redis]==5.7.0' 'django==5.2.*' django-celery-results django-celery-beat sentry-sdk \
+            opentelemetry-sdk opentelemetry-instrumentation-celery celery-singleton celery-once six 'flask==3.*' &&
+        environment libraries-5.6 'celery[redis]==5.6.*' celery-batches &&
         environment wheel 'maturin==1.*'
 }
 

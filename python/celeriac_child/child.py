@@ -15,7 +15,7 @@ from celery import signals
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.platforms import set_pdeathsig
 
-from . import coroutines, logs
+from . import coroutines, exits, logs
 from .desk import Desk
 from .frames import EXIT, READY, RUN, Closed, JobSocket, ProtocolError, adopt, encode_json
 from .limits import SoftLimit
@@ -91,7 +91,7 @@ class TaskWorker(billiard_pool.Worker):
             if self.on_exit is not None:
                 self.on_exit(pid, exitcode)
             logging.shutdown()
-            flush()
+            exits.flush()
         finally:
             os._exit(exitcode if isinstance(exitcode, int) else billiard_pool.EX_FAILURE)
 
@@ -136,15 +136,6 @@ class TaskWorker(billiard_pool.Worker):
 
 #: What a child does, by its role.
 _BODIES = {"worker": TaskWorker, "shared": SharedWorker, "steward": Steward}
-
-
-def flush() -> None:
-    """Writes out what the standard streams hold."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
 
 
 def prepare(frame: dict):

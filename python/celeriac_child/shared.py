@@ -6,7 +6,6 @@ does not end by itself and goes on without it.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -21,7 +20,7 @@ from celery.concurrency import get_implementation
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import WorkerLostError
 
-from . import coroutines, logs, outcomes
+from . import coroutines, exits, logs, outcomes
 from .desk import Desk
 from .frames import DONE, EXIT, HEARD, LIMIT, READY, RUN, Closed, JobSocket, ProtocolError, encode_json
 from .limits import Abandoned, GreenletLimit, ThreadLimit
@@ -95,11 +94,8 @@ class SharedWorker:
     def _end(self, code: int) -> None:
         try:
             process_destructor(os.getpid(), code)
-            logging.shutdown()
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
         finally:
-            os._exit(code)
+            exits.leave(code)
 
     def _serve(self, op: int, tag: int, meta: dict, body: bytes) -> None:
         if op == EXIT:

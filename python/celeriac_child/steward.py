@@ -6,7 +6,6 @@ child, and that the worker started or stops. It runs no tasks and serves one fra
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -25,7 +24,7 @@ from celery.worker import state as worker_state
 from celery.worker.heartbeat import Heart
 from kombu.utils.imports import symbol_by_name
 
-from . import logs, outcomes, results
+from . import exits, logs, outcomes, results
 from .frames import DONE, EXIT, POST_MORTEM, READY, TELL, Closed, ProtocolError, encode_json
 from .limits import NoLimit
 from .outcomes import Settlement
@@ -82,8 +81,7 @@ class Steward:
         except BaseException as error:
             logs.error("The steward failed: %r", error, exc_info=True)
         finally:
-            logging.shutdown()
-            os._exit(code)
+            exits.leave(code)
 
     def _begin(self) -> None:
         """As main processes are: `worker_process_init` is for those that run tasks."""

@@ -60,9 +60,10 @@ class Template:
             )
         _patch(start.get("pool"))
         self._import_celery(start)
-        from . import app, child, coroutines, describe, retries
+        from . import app, child, coroutines, describe, exits, retries
 
         self.child = child
+        self.exits = exits
         app.enter_environment(start)
         self.app = app.load(start)
         changed = describe.changed(self.app)
@@ -157,7 +158,7 @@ class Template:
     def _fork(self, frame: dict, descriptors: list) -> int | None:
         slot = frame["slot"]
         process = self.child.prepare(frame)
-        self.child.flush()
+        self.exits.flush()
         try:
             pid = (_fork if "gevent" in sys.modules else os.fork)()
         except OSError as error:

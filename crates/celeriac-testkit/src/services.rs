@@ -62,3 +62,14 @@ macro_rules! celery_or_skip {
         }
     };
 }
+
+/// A Python with libraries that people use with Celery of a version, or the end of the test.
+#[macro_export]
+macro_rules! libraries_or_skip {
+    ($version:expr) => {
+        match $crate::services::python::Python::with_libraries($version) {
+            Some(python) => python,
+            None => return,
+        }
+    };
+}

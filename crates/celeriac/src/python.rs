@@ -5,7 +5,7 @@ mod review;
 mod settings;
 mod shim;
 
-pub(crate) use review::{Refusal, connection_tries, refusals, rows, warnings};
+pub(crate) use review::{Refusal, connection_tries, rows, warnings};
 pub(crate) use settings::app_settings;
 
 use crate::Result;
@@ -140,6 +140,13 @@ pub(crate) fn store_url(hello: &Hello, settings: &Settings) -> std::result::Resu
     )
 }
 
+/// Why a worker must not start with this app. With `pool`, `-P` of the command line has the say.
+pub(crate) fn refusal(hello: &Hello, settings: &Settings, pool: Option<&str>) -> Option<Refusal> {
+    let chosen = !settings.queues.is_default();
+    let found = review::refusals(hello, pool).into_iter().next();
+    found.or_else(|| review::strategy_refusal(hello, chosen))
+}
+
 /// Further arguments of Celery's `Worker`.
 fn options(settings: &Settings) -> Value {
     let mut options = Map::from([("task_events", settings.task_events.value)]);
@@ -155,11 +162,9 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
     let hello = app.hello();
     let mut registry = Registry::default();
     for (name, task) in &hello.tasks {
-        if let Some(strategy) = &task.strategy {
-            return Err(TaskError::fail(format!(
-                "task {name} has the strategy {strategy}, which works inside Celery's own worker only: \
-                 consume its queue with `celery worker`, and the others here with -Q"
-            )));
+        if task.strategy.is_some() {
+            // Celery's own worker runs it; see `refusal`.
+            continue;
         }
         let policy = policy(name, task, settings, review::keeps_rates(hello))?;
         registry.add(Arc::new(Traced { name: name.clone(), policy }))?;

@@ -34,13 +34,25 @@ impl Python {
     /// # Panics
     /// When there is none and `CI` is set.
     pub fn with_celery(version: &str) -> Option<Self> {
-        let folder = environments().join(format!("celery-{version}"));
+        Self::of_environment(&format!("celery-{version}"), version)
+    }
+
+    /// The environment with libraries for this version of Celery; says so when there is none.
+    ///
+    /// # Panics
+    /// When there is none and `CI` is set.
+    pub fn with_libraries(version: &str) -> Option<Self> {
+        Self::of_environment(&format!("libraries-{version}"), version)
+    }
+
+    fn of_environment(name: &str, version: &str) -> Option<Self> {
+        let folder = environments().join(name);
         let program = folder.join("bin/python");
         // The stamp is written last, so that a half made environment is not taken for one.
         if program.is_file() && folder.join("requirements.stamp").is_file() {
             return Some(Self { version: version.to_owned(), program });
         }
-        super::skip(&format!("no Celery {version}: scripts/test.sh makes {}", folder.display()));
+        super::skip(&format!("no {name}: scripts/test.sh makes {}", folder.display()));
         None
     }
 

@@ -208,7 +208,7 @@ async fn serve(worker: Worker, output: Option<Output>) -> Result<ExitCode, Faile
 #[cfg(target_os = "linux")]
 async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
     let pool = args.pool.as_deref();
-    let refused = python::refusals(loaded.0.hello(), pool).into_iter().next();
+    let refused = python::refusal(loaded.0.hello(), session.app.settings(), pool);
     if let Some(python::Refusal { text, hint, .. }) = refused {
         return Err(Failed::configuration(text).hint(hint));
     }
@@ -236,10 +236,11 @@ async fn renew_on_signal(
     handle: RenewHandle,
 ) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    let settings = builder.application().settings();
     while hangup.recv().await.is_some() {
         tracing::info!("the application is loaded anew");
-        let renewal = match loaded.again(builder.application().settings()).await {
-            Ok(app) => match python::refusals(app.hello(), pool.as_deref()).into_iter().next() {
+        let renewal = match loaded.again(settings).await {
+            Ok(app) => match python::refusal(app.hello(), settings, pool.as_deref()) {
                 Some(refusal) => Err(format!("{}; {}", refusal.text, refusal.hint)),
                 None => python::renewal(&app, &builder).map_err(|error| error.to_string()),
             },

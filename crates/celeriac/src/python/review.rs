@@ -15,6 +15,9 @@ const SECRET: [&str; 7] =
 const SPACES: [&str; 9] =
     ["task_", "worker_", "broker_", "result_", "beat_", "event_", "control_", "redis_", "accept_"];
 
+/// The strategy of tasks of celery-batches.
+const BATCHES: &str = "celery_batches.Batches.Strategy";
+
 /// A value that this version cannot keep: what is wrong, and what to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -68,9 +71,36 @@ pub(crate) fn refusals(hello: &Hello, pool: Option<&str>) -> Vec<Refusal> {
     found
 }
 
+/// The first task that only Celery's own worker can run, for it has its own way to take messages
+/// from there. With queues that were chosen (`-Q`) such tasks are somebody else's.
+pub(crate) fn strategy_refusal(hello: &Hello, chosen: bool) -> Option<Refusal> {
+    let (name, class) = strategies(hello).next().filter(|_| !chosen)?;
+    let text = match class {
+        BATCHES => format!(
+            "task {name} is one of celery-batches, which collects messages inside Celery's own \
+             worker and works nowhere else"
+        ),
+        class => format!(
+            "task {name} takes its messages in a way of its own ({class}), which works inside \
+             Celery's own worker only"
+        ),
+    };
+    let hint = "give it a queue of its own with task_routes, have `celery worker -Q` consume that \
+                one, and name the others here with -Q";
+    Some(Refusal { name: "task_routes", text, hint })
+}
+
+fn strategies(hello: &Hello) -> impl Iterator<Item = (&str, &str)> {
+    hello.tasks.iter().filter_map(|(name, task)| Some((name.as_str(), task.strategy.as_deref()?)))
+}
+
 /// What the operator is told when a worker starts, a line for each setting.
 pub(crate) fn warnings(hello: &Hello) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut told: Vec<String> = strategies(hello)
+        .map(|(name, class)| {
+            format!("task {name} is left to Celery's own worker, where alone {class} works")
+        })
+        .collect();
     for name in &hello.changed {
         let Some(known) = celery::find(name) else { continue };
         let value = hello.settings.get(name).unwrap_or(&Value::Null);

@@ -17,6 +17,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "coroutines.py",
     "describe.py",
     "desk.py",
+    "exits.py",
     "failures.py",
     "frames.py",
     "limits.py",

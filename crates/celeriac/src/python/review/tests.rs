@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Inputs;
+use celeriac_runtime::pool::python::PythonTask;
 use celeriac_wire::{Map, from_value};
 use std::path::PathBuf;
 
@@ -60,6 +61,26 @@ fn a_worker_does_not_start_with_what_it_cannot_keep() {
     }
     // The command line has the say.
     assert_eq!(refusals(&hello(r#"{"worker_pool": "eventlet"}"#, "{}"), Some("prefork")), []);
+}
+
+/// Tasks with a strategy of their own are refused by name, or left to others once queues are chosen.
+#[test]
+fn a_task_that_only_celerys_worker_runs_is_named() {
+    let mut app = hello("{}", "{}");
+    let task = r#"{"acks_late": false, "reject_on_worker_lost": false, "ignore_result": false}"#;
+    let mut task: PythonTask = from_value(Value::parse(task.as_bytes()).unwrap()).unwrap();
+    for (strategy, expected) in [
+        ("celery_batches.Batches.Strategy", "task counts is one of celery-batches"),
+        ("my.strategy", "task counts takes its messages in a way of its own (my.strategy)"),
+    ] {
+        task.strategy = Some(strategy.to_owned());
+        app.tasks = [("counts".to_owned(), task.clone())].into();
+        let found = strategy_refusal(&app, false).expect(strategy);
+        assert!(found.text.starts_with(expected), "{found:?}");
+        assert!(found.hint.contains("-Q"), "{found:?}");
+        assert_eq!(strategy_refusal(&app, true), None);
+        assert!(warnings(&app)[0].contains("task counts is left to Celery's own worker"));
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod deaths;
 mod deploys;
 mod first;
 mod kills;
+mod libraries;
 mod loading;
 mod pools;
 mod scaling;

@@ -1,0 +1,3 @@
+from told import told
+
+print(told())
