@@ -60,8 +60,9 @@ class Template:
             )
         _patch(start.get("pool"))
         self._import_celery(start)
-        from . import app, child, coroutines, describe, retries
+        from . import additions, app, child, coroutines, describe, retries
 
+        self.additions = additions
         self.child = child
         app.enter_environment(start)
         self.app = app.load(start)
@@ -130,6 +131,9 @@ class Template:
                     frame, descriptors = self.control.receive()
                     if frame["op"] == "exit":
                         return 0
+                    if frame["op"] == "tasks":
+                        self.additions.apply(self.app, frame["tasks"])
+                        continue
                     if frame["op"] != "fork" or len(descriptors) != 4 or frame.get("role") not in ROLES:
                         raise ProtocolError(f"unknown frame {frame['op']!r}")
                 except ProtocolError as error:

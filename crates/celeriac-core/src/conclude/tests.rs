@@ -68,6 +68,8 @@ fn concluded(
         delivery,
         embed,
         retry: &retry,
+        retry_for: &RetryFor::default(),
+        dead_letters: &DeadLetters::default(),
         acks: Acks::default(),
         ignore_result,
         recorder: &recorder,

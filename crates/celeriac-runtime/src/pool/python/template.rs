@@ -51,11 +51,21 @@ struct Fork {
     answer: oneshot::Sender<io::Result<Arc<Process>>>,
 }
 
+/// What a template is asked for.
+enum Order {
+    /// A child.
+    Fork(Fork),
+    /// That tasks are given what the operator adds to them, by name.
+    Tasks(Map),
+}
+
 /// A template that has loaded the app. It ends with this value, and so do its children.
 #[derive(Debug)]
 pub(super) struct Template {
-    forks: mpsc::Sender<Fork>,
+    orders: mpsc::Sender<Order>,
     process: Arc<Process>,
+    /// Whether it knows what is added to its tasks.
+    told: bool,
 }
 
 impl Template {
@@ -108,15 +118,25 @@ impl Template {
             }
         };
         guard.0 = None;
-        let (forks, requests) = mpsc::channel(FORKS_MAX);
-        let template = Self { forks, process: Arc::clone(&process) };
+        let (orders, requests) = mpsc::channel(FORKS_MAX);
+        let template = Self { orders, process: Arc::clone(&process), told: false };
         tokio::spawn(serve(control, requests, process));
         Ok((template, hello))
     }
 
     /// Whether it has ended: nothing can be forked from it any more.
     pub(super) fn is_over(&self) -> bool {
-        self.forks.is_closed() || self.process.is_over()
+        self.orders.is_closed() || self.process.is_over()
+    }
+
+    /// Tells it once what is added to its tasks; what is forked from now on has it.
+    pub(super) async fn tell(&mut self, tasks: &Map) -> io::Result<()> {
+        if !self.told && !tasks.is_empty() {
+            let sent = self.orders.send(Order::Tasks(tasks.clone())).await;
+            sent.map_err(|_closed| io::Error::other("the template has ended"))?;
+        }
+        self.told = true;
+        Ok(())
     }
 
     /// Ends it, with every child that it has.
@@ -134,8 +154,8 @@ impl Template {
     ) -> io::Result<Arc<Process>> {
         let (answer, forked) = oneshot::channel();
         let over = || io::Error::other("the template has ended");
-        self.forks
-            .send(Fork { role, place, store, descriptors, answer })
+        self.orders
+            .send(Order::Fork(Fork { role, place, store, descriptors, answer }))
             .await
             .map_err(|_closed| over())?;
         match tokio::time::timeout(FORK_PATIENCE, forked).await {
@@ -179,14 +199,24 @@ fn spawn(interpreter: &Interpreter) -> io::Result<(Arc<Process>, Control)> {
 }
 
 /// The worker's side of a template, until either ends.
-async fn serve(mut control: Control, mut requests: mpsc::Receiver<Fork>, process: Arc<Process>) {
+async fn serve(mut control: Control, mut requests: mpsc::Receiver<Order>, process: Arc<Process>) {
     let mut waiting: BTreeMap<usize, oneshot::Sender<io::Result<Arc<Process>>>> = BTreeMap::new();
     let mut children: BTreeMap<i64, Arc<Process>> = BTreeMap::new();
     loop {
         tokio::select! {
             // Cancel safe: the channel and the socket keep what they have; a frame is sent outside.
             request = requests.recv() => {
-                let Some(Fork { role, place, store, descriptors, answer }) = request else { break };
+                let Fork { role, place, store, descriptors, answer } = match request {
+                    Some(Order::Fork(fork)) => fork,
+                    Some(Order::Tasks(tasks)) => {
+                        let tasks = Value::Object(tasks);
+                        let frame = Map::from([("op", Value::from("tasks")), ("tasks", tasks)]);
+                        // A failed write means that it has ended, which the read finds.
+                        let _closed = control.send(&Value::Object(frame), &[]).await;
+                        continue;
+                    }
+                    None => break,
+                };
                 let frame = Value::Object(Map::from([
                     ("op", Value::from("fork")),
                     ("slot", Value::from(place as u64)),
