@@ -232,21 +232,20 @@ pub(crate) fn outcome_of_panic(payload: &(dyn std::any::Any + Send)) -> Outcome 
 }
 
 /// One line for each ended task, as Celery's INFO lines.
-pub(super) fn log_end(delivery: &Delivery, verdict: &Verdict, runtime: Duration) {
+pub(super) fn log_end(delivery: &Delivery, conclusion: &Conclusion, runtime: Duration) {
     let headers = &delivery.message.headers;
     let (task_id, task) = (headers.id().unwrap_or_default(), headers.task().unwrap_or_default());
     let seconds = runtime.as_secs_f64();
-    match verdict {
+    match &conclusion.verdict {
         Verdict::Succeeded(_) => tracing::info!(task_id, task, seconds, "task succeeded"),
         Verdict::Failed(failure) => {
             let error = failure.exception.summary();
-            tracing::error!(
-                task_id,
-                task,
-                seconds,
-                error,
-                "task failed, its message is a dead letter"
-            );
+            if matches!(conclusion.fate, Fate::Dead { .. }) {
+                let text = "task failed, its message is a dead letter";
+                tracing::error!(task_id, task, seconds, error, "{text}");
+            } else {
+                tracing::error!(task_id, task, seconds, error, "task failed");
+            }
         }
         Verdict::Retried { at, failure } => {
             let error = failure.exception.summary();
