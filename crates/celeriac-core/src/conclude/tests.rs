@@ -171,7 +171,9 @@ fn every_outcome_with_and_without_retries_and_results() {
 
 fn names(names: &[&str]) -> ExceptionNames {
     let mut found = ExceptionNames::default();
-    names.iter().for_each(|name| found.add(name).unwrap());
+    for name in names {
+        found.add(name).unwrap();
+    }
     found
 }
 

@@ -250,17 +250,17 @@ pub(super) fn reference() -> String {
     let rows = KEYS.iter().map(|(key, effect)| format!("| `{key}` | {effect} |\n"));
     format!(
         "\n## Tasks\n\n\
-         `[tasks.\"reports.*\"]` adds to tasks what they do not say themselves: those of a Celery app, which \
-         stay as they are, and native ones.\nOne section holds for a task: that of its exact name, else the \
-         first glob or regular expression (`[tasks.'/^etl\\./']`) that it matches.\n\
+         `[tasks.\"reports.*\"]` adds to tasks what they do not say themselves: those of a Celery app, \
+         which stays as it is, and native ones.\n\
+         One section holds for a task: that of its exact name, else the first glob or regular \
+         expression (`[tasks.'/^etl\\./']`) that it matches.\n\
          What `[override.tasks.\"reports.*\"]` says stands before it, key by key.\n\n\
          | key | effect |\n|---|---|\n{}\n\
-         Limits hold in all workers together; what is over one waits in the store and stands in nobody's way. \
-         The numbers are those of the worker that started last.\n\
-         Retries of a Celery app's task are Celery's: state RETRY, the same id, one more in `retries`. They are \
-         for what the task lets through; a task with an `autoretry_for` of its own keeps it, unless \
-         `[override.tasks]` says otherwise. Any of their keys is enough; one of backoff, retry_schedule and \
-         retry_delay can be said.\n",
+         Limits hold in all workers together; what is over one waits in the store and stands in \
+         nobody's way. Their numbers are those of the worker that started last.\n\n\
+         Any key of retries is enough; of backoff, retry_schedule and retry_delay there is one. Retries \
+         of a Celery app's task are Celery's, for what the task lets through; a task with an \
+         `autoretry_for` of its own keeps it, unless `[override.tasks]` says otherwise.\n",
         rows.collect::<String>()
     )
 }

@@ -299,7 +299,8 @@ async fn returned_failures_are_failures_and_dead_letters_are_those_that_are_want
                   print(*end(asks.delay(answer)))\n\
                   print(end(asks_again.delay({'status': 'error'}))[0], redis.get('asked again'))\n\
                   print(asks({'status': 'error'}))\n\
-                  print(*(end(states.delay(one))[0] for one in ({'state': 'done'}, {'state': 'half'}, None)))\n\
+                  for answer in ({'state': 'done'}, {'state': 'half'}, None):\n    \
+                  print(end(states.delay(answer))[0])\n\
                   print(end(quiet.delay())[0])\n\
                   print(*(end(task.delay(kind))[0] for task in (picky, patient) for kind in ('key', 'os')))\n\
                   print(*(end(own_end.delay(least))[0] for least in (1, 3)))\n\
@@ -308,7 +309,7 @@ async fn returned_failures_are_failures_and_dead_letters_are_those_that_are_want
                     returned error\nreturned [5]\n\
                     TaskReturnedError no rows\nTaskReturnedError {'meta': {'code': 6}}\n\
                     TaskReturnedError b'4'\n{'status': 'error'}\n\
-                    returned TaskReturnedError TaskReturnedError\nValueError\n\
+                    returned\nTaskReturnedError\nTaskReturnedError\nValueError\n\
                     KeyError ConnectionResetError KeyError ConnectionResetError\n\
                     ValueError ValueError\nWorkerLostError\n";
     two.says(script, expected).await;
