@@ -196,9 +196,9 @@ impl Additions {
         self.retry.as_ref().is_some_and(|retry| !retry.overrules)
     }
 
-    /// How often a task is retried, if that is said here.
-    pub(crate) fn max_retries(&self) -> Option<Option<u32>> {
-        self.retry.as_ref().map(|retry| retry.policy.max_retries)
+    /// How often and when a task is retried, if that is said here.
+    pub(crate) fn retry_policy(&self) -> Option<&RetryPolicy> {
+        self.retry.as_ref().map(|retry| &retry.policy)
     }
 
     /// What children do, as the protocol writes it; `None` when that is nothing.

@@ -16,7 +16,7 @@ pub(super) fn add(
     let own = settings.tasks().of(name)?;
     let retries = !(task.autoretry && own.leaves_own_retries());
     let theirs = task.max_retries.map(|most| u32::try_from(most).unwrap_or(u32::MAX));
-    let most = own.max_retries().filter(|_| retries).unwrap_or(theirs);
+    let most = own.retry_policy().filter(|_| retries).map_or(theirs, |policy| policy.max_retries);
     let members = own.for_children(retries);
     own.add_limits_to(policy, most);
     members
