@@ -67,7 +67,7 @@ pub(super) const ELSEWHERE: [(&str, &str); 11] = [
 const CELERYS: &str =
     "for an app's task it is Celery's own: [override] task_annotations = { \"name\" = { … } }";
 const UNIQUE: &str = "whether a task is unique is decided when it is sent, before a worker sees it: send it \
-    through celeriac (`#[task(unique)]`, or the header celeriac_unique), or use celery-singleton";
+    through celeriac (`#[task(remote, unique)]` or `Call::unique`), or use celery-singleton";
 
 /// What one section says.
 #[derive(Clone, Debug, Default, PartialEq)]

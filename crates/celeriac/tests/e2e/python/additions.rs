@@ -225,6 +225,31 @@ async fn what_a_task_lets_through_is_retried_and_told_once() {
     assert!(!log.contains("no effect on own.overruled"), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_are_the_same_in_every_pool() {
+    for pool in ["solo", "threads", "asyncio", "gevent"] {
+        let redis = redis_or_skip!();
+        let python = celery_or_skip!();
+        let scene = Scene::new(redis, &python, &format!("{KIT}{RETRIED}"));
+        std::fs::write(scene.app.folder().join("celeriac.toml"), RETRIES).unwrap();
+        let worker = scene.worker("ours", &["-P", pool, "-c", "4"]).await;
+        // Greenlets run no coroutines.
+        let other = match pool {
+            "gevent" => "mends.delay('g', times=2).get(timeout=25)[0]",
+            _ => "awaits.delay().get(timeout=25)",
+        };
+        let script = format!(
+            "all = [mends.delay(n, times=n % 4) for n in range(8)]\n\
+             print(*(end(one)[1][::2] for one in all))\n\
+             print({other})\nprint(end(fails.delay())[0])\n"
+        );
+        let said = scene.app.script(&format!("{SCRIPT}{script}")).await;
+        let expected = "[0, 0] [1, 1] [2, 2] [3, 3] [0, 4] [1, 5] [2, 6] [3, 7]\n2\n\
+                        ConnectionResetError\n";
+        assert_eq!(said, expected, "{pool}, its log:\n{}", worker.log());
+    }
+}
+
 const CLASSIFIED: &str = r"
 @app.task(name='asks')
 def asks(answer):
