@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from types import SimpleNamespace
 
 import celery
 from celery import concurrency
@@ -104,6 +105,13 @@ def _without_app(name: str, error: AttributeError) -> LoadFailure:
     else:
         text = f"The module {module}, named by -A, holds no Celery app."
     return LoadFailure("app", text, "Name the app after a colon, for example -A proj.tasks:celery_app.")
+
+
+def look(app, start: dict):
+    """Stands for the worker of an app that is only looked at, as by Celery's commands beside `worker`: its
+    modules are imported, and no signal of a worker is sent."""
+    app.loader.import_default_modules()
+    return SimpleNamespace(app=app, hostname=host_format(default_nodename(start.get("hostname"))))
 
 
 def make_worker(app, start: dict):

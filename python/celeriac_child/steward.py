@@ -231,6 +231,16 @@ class Examination:
         if self.request.eta:
             signals.task_received.send(sender=self.consumer, request=self.request)
 
+    def _poisoned(self):
+        """As lost, but it never runs again, whatever the task says."""
+        task = self.task
+        task.reject_on_worker_lost, rejects = False, task.reject_on_worker_lost
+        task.retry_on_worker_lost, retries = False, getattr(task, "retry_on_worker_lost", False)
+        try:
+            return self._lost()
+        finally:
+            task.reject_on_worker_lost, task.retry_on_worker_lost = rejects, retries
+
     def _terminated(self):
         number = signal.Signals(self.meta.get("signal") or signal.SIGTERM)
         self.request._announce_revoked("terminated", True, number, False)
@@ -264,6 +274,7 @@ class Examination:
     kinds = {
         "timeout": _timeout,
         "lost": _lost,
+        "poison": _poisoned,
         "terminated": _terminated,
         "revoked": _revoked,
         "expired": _expired,

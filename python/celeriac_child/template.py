@@ -69,6 +69,9 @@ class Template:
         changed = describe.changed(self.app)
         doing = f"starting a worker of {start['app']}"
         try:
+            if start.get("look"):
+                control.send(describe.hello(self.app, app.look(self.app, start), [], changed))
+                return
             self.worker = app.make_worker(self.app, start)
             # Receivers of `celeryd_init` and `worker_init` may set settings.
             app.overrule(self.app, start)
@@ -134,14 +137,26 @@ class Template:
                     if frame["op"] == "tasks":
                         self.additions.apply(self.app, frame["tasks"])
                         continue
-                    if frame["op"] != "fork" or len(descriptors) != 4 or frame.get("role") not in ROLES:
+                    known = frame["op"] in ("fork", "become")
+                    if not known or len(descriptors) != 4 or frame.get("role") not in ROLES:
                         raise ProtocolError(f"unknown frame {frame['op']!r}")
                 except ProtocolError as error:
                     sys.__stderr__.write(f"celeriac: the worker broke the protocol: {error}\n")
                     return EX_PROTOCOL
+                if frame["op"] == "become":
+                    self._become(frame, descriptors)
                 watch = self._fork(frame, descriptors)
                 if watch is not None:
                     poll.register(watch, select.POLLIN)
+
+    def _become(self, frame: dict, descriptors: list) -> None:
+        """Is a child from now on. Does not return."""
+        process = self.child.prepare(frame)
+        if frame["role"] == "worker":
+            process.name = f"SpawnPoolWorker-{frame['slot'] + 1}"
+        self.child.flush()
+        self.control.close()
+        self.child.start(process, self.worker, frame, descriptors, os.getppid())
 
     def _fork(self, frame: dict, descriptors: list) -> int | None:
         slot = frame["slot"]

@@ -310,6 +310,23 @@ def special():
         with self.assertRaises(Ended):
             template.receive()
 
+    def test_an_app_that_is_only_looked_at_hears_of_no_worker(self):
+        app = """
+            from celery import Celery, signals
+            app = Celery("proj", broker="redis://host/3", include=["more"])
+            for signal in (signals.celeryd_init, signals.worker_init, signals.celeryd_after_setup):
+                signal.connect(lambda **_: print("a signal of a worker"), weak=False)
+        """
+        more = "from proj import app\n@app.task\ndef mine(): pass\n"
+        template = self.template({"proj.py": app, "more.py": more}, look=True)
+        hello = template.hello()
+        self.assertEqual((hello["broker_url"], hello["hostname"]), ("redis://host/3", "w1@here"))
+        self.assertIn("more.mine", hello["tasks"])
+        self.assertEqual([queue["name"] for queue in hello["queues"]], ["celery"])
+        template.send({"op": "exit"})
+        template.process.wait(20)
+        self.assertNotIn("a signal of a worker", template.printed())
+
     def test_exit_ends_the_template(self):
         template = self.template({"proj.py": PLAIN})
         template.hello()

@@ -94,8 +94,9 @@ class StewardChild(unittest.TestCase):
                 self.assertEqual(self.states(done), [("gone", "FAILURE")] * (1 + twice))
                 told = [kind for kind, _ in done.events if kind == "task-failed"]
                 self.assertEqual(len(told), 0 if VERSION < (5, 7) and fate == "requeue" else 1)
-                self.assertEqual(done.exception["repr"], "TimeLimitExceeded(3)")
-                self.assertEqual(done.outcome, ("failure", fate))
+                if told:
+                    self.assertEqual(done.exception["repr"], "TimeLimitExceeded(3)")
+                self.assertEqual(done.outcome, ("failure" if told else "rejected", fate))
 
     def test_a_limit_is_told_as_it_was_written(self):
         for limit, told in ((3.0, 3), (1.5, 1.5)):
@@ -132,6 +133,15 @@ class StewardChild(unittest.TestCase):
         done = self.examine("lost", "proj.add", code=7)
         text = f"Worker exited prematurely: exitcode 7 Job: {self.steward.tag}."
         self.assertEqual(done.exception["message"], text)
+
+    def test_one_that_never_runs_again_has_failed(self):
+        for name in ("proj.leaves", "proj.again"):
+            with self.subTest(name=name):
+                done = self.examine("poison", name, signal=9)
+                self.assertEqual((done.state, self.states(done)), ("failure", [("gone", "FAILURE")]))
+                self.assertNotEqual(done.disposition, "requeue")
+        # It was for that one alone.
+        self.assertEqual(self.examine("lost", "proj.leaves", signal=9).outcome, ("rejected", "requeue"))
 
     @unittest.skipIf(VERSION < (5, 7), "since 5.7")
     def test_a_lost_child_after_its_success(self):

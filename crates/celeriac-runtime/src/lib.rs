@@ -18,6 +18,7 @@ pub use cancel::{CancelReason, Cancellation};
 pub use clock::{OsEntropy, SystemClock};
 pub use handler::{Handler, Registry, RunContext, SharedLimit, TaskPolicy};
 pub use worker::{
-    Background, ControlOptions, Limits, RenewHandle, Renewal, Restart, Spill, SpilledLetter, Stop,
-    StopHandle, UnknownTasks, Worker, WorkerError, WorkerOptions, WorkerParts, WorkerReport,
+    Autoscale, Background, ControlOptions, Limits, RenewHandle, Renewal, Restart, Spill,
+    SpilledLetter, Stop, StopHandle, UnknownTasks, Worker, WorkerError, WorkerOptions, WorkerParts,
+    WorkerReport,
 };

@@ -5,6 +5,7 @@
 //! by `emitter`; others are answered by [`control`]. The pure parts are tested in `tests/worker`, the
 //! whole with real stores and kills in `crates/celeriac/tests/e2e`.
 
+mod autoscale;
 mod background;
 pub mod control;
 pub mod decide;
@@ -22,6 +23,7 @@ mod spill;
 mod strangers;
 mod watchdog;
 
+pub use autoscale::Autoscale;
 pub use background::{Background, BackgroundTask};
 pub use control::ControlOptions;
 pub(crate) use ending::outcome_of_panic;
@@ -51,6 +53,8 @@ pub struct WorkerOptions {
     pub queues: Vec<QueueName>,
     /// How many tasks run at once; at least 1.
     pub concurrency: usize,
+    /// Has that follow the load.
+    pub autoscale: Option<Autoscale>,
     /// How long running tasks may finish after a stop was asked for.
     pub grace: Duration,
     /// How leases are kept.

@@ -236,7 +236,7 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
         .map_err(|error| Failed::internal(format!("start the async runtime: {error}")))?;
     let mut python = None;
     if let Some(name) = &cli.app {
-        let loaded = runtime.block_on(loaded::load(name, app.settings()))?;
+        let loaded = runtime.block_on(loaded::load(name, app.settings(), runs_app))?;
         let settings = loaded.settings(app.program_settings(), flags, config)?;
         app = app.replace_settings(settings);
         python = Some(loaded);

@@ -20,7 +20,7 @@ pub(crate) use file::CeleryOverride;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
-use crate::pool::{Pool, PythonPool};
+use crate::pool::{Pool, PythonPool, StartMethod};
 use additions::TaskTable;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -67,6 +67,10 @@ pub struct Settings {
     pub queues: Setting<Vec<String>>,
     /// How many tasks a worker runs at once.
     pub concurrency: Setting<usize>,
+    /// The most and the fewest slots, when they follow the load.
+    pub autoscale: Setting<Option<(usize, usize)>>,
+    /// For how long it must be quiet before slots go.
+    pub autoscale_keepalive: Setting<Duration>,
     /// How long running tasks may finish after a stop was asked for.
     pub grace: Setting<Duration>,
     /// The soft time limit of tasks that have none.
@@ -77,6 +81,8 @@ pub struct Settings {
     pub pool: Setting<Pool>,
     /// How the tasks of a Celery application run.
     pub python_pool: Setting<PythonPool>,
+    /// How the processes of a Celery application begin.
+    pub start_method: Setting<StartMethod>,
     /// The Python that runs a Celery application; empty when there is none.
     pub python: Setting<String>,
     /// A child of a process pool ends after so many tasks.
@@ -307,11 +313,14 @@ impl Settings {
             default_queue,
             queues,
             concurrency: raw.parse("concurrency", value::concurrency)?,
+            autoscale: raw.parse("autoscale", value::autoscale)?,
+            autoscale_keepalive: raw.parse("autoscale_keepalive", value::duration)?,
             grace: raw.parse("grace", value::duration)?,
             soft_time_limit: raw.parse("soft_time_limit", value::optional_duration)?,
             time_limit: raw.parse("time_limit", value::optional_duration)?,
             pool: raw.parse("pool", str::parse)?,
             python_pool: raw.parse("python_pool", str::parse)?,
+            start_method: raw.parse("start_method", str::parse)?,
             python: raw.parse("python", value::text_or_empty)?,
             max_tasks_per_child: raw.parse("max_tasks_per_child", value::optional_count)?,
             max_memory_per_child: raw.parse("max_memory_per_child", value::optional_size)?,

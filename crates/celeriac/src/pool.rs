@@ -120,6 +120,38 @@ impl FromStr for PythonPool {
     }
 }
 
+/// How the processes of a Celery application begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartMethod {
+    /// As forks of one that has loaded the application: in milliseconds, with its memory shared.
+    #[default]
+    Fork,
+    /// Each loads the application itself, for libraries that a fork breaks.
+    Spawn,
+}
+
+impl fmt::Display for StartMethod {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Fork => "fork",
+            Self::Spawn => "spawn",
+        })
+    }
+}
+
+impl FromStr for StartMethod {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "fork" => Ok(Self::Fork),
+            "spawn" => Ok(Self::Spawn),
+            _ => Err("expected fork or spawn".to_owned()),
+        }
+    }
+}
+
 impl App {
     /// The place where the children of a process pool enter: in a child it never returns, it runs
     /// tasks for its worker and ends the process. Everywhere else it gives the application back and

@@ -13,7 +13,7 @@ pub(crate) use settings::app_settings;
 use crate::Result;
 use crate::TaskError;
 use crate::config::Settings;
-use crate::pool::PythonPool;
+use crate::pool::{PythonPool, StartMethod};
 use crate::worker::WorkerBuilder;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Loads an app as `-A` names it.
+/// Loads an app as `-A` names it; `runs`: as its worker does, which sends the signals of a worker.
 ///
 /// # Errors
 /// There is no Python, or the app cannot be loaded.
@@ -40,6 +40,7 @@ pub(crate) async fn load(
     name: &str,
     settings: &Settings,
     arguments: Vec<String>,
+    runs: bool,
 ) -> std::result::Result<PythonApp, LoadError> {
     let program = interpreter(settings)?;
     let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
@@ -51,12 +52,16 @@ pub(crate) async fn load(
         files: shim::FILES,
     };
     let given = Some(settings.python_pool.value).filter(|_| !settings.python_pool.is_default());
-    let start = |pool: PythonPool| start(name, settings, arguments.clone(), pool);
+    let start = |pool: PythonPool| {
+        let mut start = start(name, settings, arguments.clone(), pool);
+        start.insert("look", !runs);
+        start
+    };
     let app = PythonApp::load(interpreter.clone(), start(given.unwrap_or_default())).await?;
     // What its interpreter is prepared for depends on the pool, so it has to be known before.
     let own = app.hello().settings.get("worker_pool").and_then(Value::as_str);
     match own.and_then(|name| name.parse::<PythonPool>().ok()) {
-        Some(pool) if given.is_none() && pool != PythonPool::default() => {
+        Some(pool) if runs && given.is_none() && pool != PythonPool::default() => {
             PythonApp::load(interpreter, start(pool)).await
         }
         _ => Ok(app),
@@ -120,7 +125,7 @@ fn start(name: &str, settings: &Settings, arguments: Vec<String>, pool: PythonPo
         ("loglevel", level),
         ("logfile", Value::Null),
         ("color", Value::from(std::io::stderr().is_terminal())),
-        ("options", Value::Object(Map::from([("task_events", settings.task_events.value)]))),
+        ("options", options(settings)),
     ])
 }
 
@@ -135,6 +140,15 @@ pub(crate) fn store_url(hello: &Hello, settings: &Settings) -> std::result::Resu
         value("broker_transport_options"),
         value("broker_use_ssl"),
     )
+}
+
+/// Further arguments of Celery's `Worker`.
+fn options(settings: &Settings) -> Value {
+    let mut options = Map::from([("task_events", settings.task_events.value)]);
+    if let Some((max, min)) = settings.autoscale.value {
+        options.insert("autoscale", [max, min].into_iter().collect::<Value>());
+    }
+    Value::Object(options)
 }
 
 /// The children and the tasks of a worker for this app.
@@ -162,6 +176,7 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
             PythonPool::Prefork | PythonPool::Solo => Tenancy::Single,
             PythonPool::Threads | PythonPool::Asyncio | PythonPool::Gevent => Tenancy::Shared,
         },
+        spawn: settings.start_method.value == StartMethod::Spawn,
         store_results: stores_results(hello),
         bounds: worker.child_bounds(),
         relay: relay(),

@@ -13,8 +13,8 @@ use celeriac_core::store::Store;
 use celeriac_runtime::pool::python::PythonApp;
 use celeriac_runtime::pool::{Bounds, Children, ProcessOptions};
 use celeriac_runtime::{
-    Background, ControlOptions, Registry, Spill, StopHandle, UnknownTasks, Worker, WorkerError,
-    WorkerOptions, WorkerParts, WorkerReport,
+    Autoscale, Background, ControlOptions, Registry, Spill, StopHandle, UnknownTasks, Worker,
+    WorkerError, WorkerOptions, WorkerParts, WorkerReport,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -201,6 +201,7 @@ impl WorkerBuilder {
             name: self.node_name(),
             queues,
             concurrency: self.slots(),
+            autoscale: self.autoscale(),
             grace: self.patience(),
             lease_times: LeaseTimes::with_expiry(
                 self.lease_expiry.unwrap_or(settings.lease_expiry.value),
@@ -269,8 +270,22 @@ impl WorkerBuilder {
         options
     }
 
+    /// The most and the fewest slots, unless somebody has said how many there are to be.
+    fn autoscaled(&self) -> Option<(usize, usize)> {
+        let autoscale = self.app.settings().autoscale.value;
+        autoscale.filter(|_| self.concurrency.is_none())
+    }
+
+    fn autoscale(&self) -> Option<Autoscale> {
+        let keepalive = self.app.settings().autoscale_keepalive.value;
+        self.autoscaled().map(|(max, min)| Autoscale { max, min, keepalive })
+    }
+
     fn slots(&self) -> usize {
         let settings = self.app.settings();
+        if let Some((_, fewest)) = self.autoscaled() {
+            return fewest.max(1);
+        }
         // One child at a time is what Celery's `solo` does; a child that dies takes nobody with it.
         #[cfg(target_os = "linux")]
         if self.python.is_some() && settings.python_pool.value == PythonPool::Solo {

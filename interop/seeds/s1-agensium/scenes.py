@@ -92,7 +92,7 @@ def progress_while_it_runs():
     outcome("over", result)
 
 
-@scene("acknowledged", not_yet="a task is never shown as acknowledged")
+@scene("acknowledged")
 def acknowledged_early():
     task_id = new_task("profile-my-data")
     with kit.gate("hold-" + task_id) as open_gate:
@@ -150,7 +150,7 @@ def over_the_hard_limit():
     say("  T-18: the row stays", row(task_id)["status"])
 
 
-@scene("child killed", not_yet="the document of a lost child has a traceback")
+@scene("child killed")
 def a_child_is_killed():
     task_id = new_task("profile-my-data")
     with kit.gate("hold-" + task_id) as _open:

@@ -205,7 +205,7 @@ def what_workers_say():
     say("query_task", sorted({show(answer) for answer in inspect.query_task(task_id).values()}))
 
 
-@scene("settings", not_yet="inspect conf leaves settings of the app out")
+@scene("settings")
 def what_workers_are_set_to():
     wanted = ("task_default_queue", "task_track_started", "result_extended", "task_routes")
     for answer in kit.inspect(celery_app).conf().values():

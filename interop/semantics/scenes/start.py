@@ -22,7 +22,8 @@ def tell(play):
     ready = [plain(line) for line in text.splitlines() if re.search(r"w1@semantics ready", line)]
     play.say("ready line", "\n".join(ready))
     play.say("exit code after TERM", str(play.worker.code))
-    ours = ("MainProcess] Connected to", "MainProcess] mingle")
+    # What mingling finds depends on who else starts.
+    ours = ("MainProcess] Connected to", "mingle: searching")
     play.say("connected", "\n".join(plain(line) for line in text.splitlines() if any(one in line for one in ours)))
     stop = ("Warm shutdown", "Hitting Ctrl", "MainProcess] Initiating", "MainProcess] Shutting")
     play.say("stop", "\n".join(plain(line) for line in text.splitlines() if any(one in line for one in stop)))

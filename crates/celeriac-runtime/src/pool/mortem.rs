@@ -25,6 +25,8 @@ pub(crate) enum End {
     TimedOut(Duration),
     /// Its child died, or was killed with its worker.
     Lost(ChildDeath),
+    /// Its child, or its worker, died so often that it never runs again.
+    Poison(ChildDeath),
     /// It was revoked while it ran, and told so by this signal.
     Terminated(i32),
     /// It was revoked before it ran; by these stamps, if any.

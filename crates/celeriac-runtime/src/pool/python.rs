@@ -143,6 +143,9 @@ pub struct PythonOptions {
     pub app: PythonApp,
     /// How many tasks a child has at once.
     pub tenancy: Tenancy,
+    /// Whether each child is an interpreter of its own, for what a fork would break; it takes as long as
+    /// loading the app (Celery's `worker_pool_start_method`).
+    pub spawn: bool,
     /// Whether results go through the worker; otherwise children store them themselves.
     pub store_results: bool,
     /// How many there are, and when they are replaced.
@@ -187,7 +190,12 @@ impl Python {
         let theirs = [theirs, page, their_stdout.into(), their_stderr.into()];
         let app = self.app();
         job.keep(app.lodger());
-        let process = app.template().await?.fork(role, place, store, theirs).await?;
+        // The steward runs no tasks: a fork does.
+        let process = if self.options.spawn && role != "steward" {
+            template::start_child(&app, role, place, store, theirs).await?
+        } else {
+            app.template().await?.fork(role, place, store, theirs).await?
+        };
         let voice = Voice::Relay(Arc::clone(&self.options.relay));
         match Output::new(process.pid(), [stdout.into(), stderr.into()], voice) {
             Ok(output) => Ok(Born { process, output: Arc::new(output), channel: job }),

@@ -12,6 +12,7 @@ use self::house::{emitter_options, host_of, keep_house, node_info};
 use self::look::{Fetched, Look};
 use self::mortem::{Heard, TELLING_MAX, events_of, requeued};
 use self::news::Herald;
+use super::autoscale::Autoscaler;
 use super::control::ControlOptions;
 use super::control::service::{WORDS_MAX, Word};
 use super::decide::Refusal;
@@ -30,7 +31,6 @@ use super::{Background, Renewal, Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
 use crate::pool::{Children, News, TaskPool};
-use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Verdict};
 use celeriac_core::dead::{DeadReason, worker_lost};
 use celeriac_core::exchange::Binding;
@@ -99,6 +99,7 @@ struct Loop {
     losses_handled: u64,
     revokes_read: i64,
     rates: OwnRates,
+    scaler: Option<Autoscaler>,
     strangers: Strangers,
     /// The names that stock workers are asked about …
     wanted: watch::Sender<Wanted>,
@@ -175,6 +176,7 @@ pub(super) async fn run(mut worker: Worker) -> Result<WorkerReport, WorkerError>
     let revokes_read = newest_revoke(&*worker.store).await?;
     let rates = OwnRates::of(&worker.registry);
     let idle_since = worker.clock.boot();
+    let scaler = options.autoscale.map(|bounds| Autoscaler::new(bounds, idle_since));
     let held = Held::default();
     let shared = Arc::new(Shared { worker, node, origin, finisher, emitter, held });
     let mut looping = Loop {
@@ -193,6 +195,7 @@ pub(super) async fn run(mut worker: Worker) -> Result<WorkerReport, WorkerError>
         losses_handled: 0,
         revokes_read,
         rates,
+        scaler,
         strangers: Strangers::default(),
         wanted,
         known,
@@ -290,6 +293,9 @@ impl Loop {
                 self.read_revokes().await;
                 revokes_at = tokio::time::Instant::now() + REVOKES_EVERY;
             }
+            if self.scale() {
+                look = look.anew();
+            }
             tokio::select! {
                 biased;
                 // All branches are cancel safe: watch, channel and bell keep their state, the JoinSet and
@@ -334,45 +340,6 @@ impl Loop {
                 () = self.herald.beat() => self.announce(News::Heartbeat),
                 () = tokio::time::sleep_until(tick.min(revokes_at)), if running => {}
                 () = tokio::time::sleep_until(tick) => {}
-            }
-        }
-    }
-
-    /// The answer of a call that can as well be made later; `None` when it takes too long, or when
-    /// the leases are lost meanwhile: to stop what runs comes first.
-    async fn side_call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
-        let mut losses = self.heartbeat.losses.clone();
-        tokio::select! {
-            biased;
-            // Store calls are safe to cancel.
-            Ok(_) = losses.wait_for(|count| *count != self.losses_handled) => None,
-            answer = tokio::time::timeout(SIDE_CALL, call) => answer.ok(),
-        }
-    }
-
-    /// When the machine has something to do even if nothing happens.
-    fn next_tick(&self) -> tokio::time::Instant {
-        let boot = self.worker().clock.boot();
-        let wait = self.machine.next_tick().map_or(LOOK_AGAIN, |at| at.saturating_sub(boot));
-        tokio::time::Instant::now() + wait
-    }
-
-    /// When to look again although nothing rang: at the next scheduled message.
-    async fn look_again(&self) -> tokio::time::Instant {
-        let worker = self.worker();
-        let boot = worker.clock.boot();
-        let own = self.rates.next(boot).map_or(LOOK_AGAIN, |at| at.saturating_sub(boot));
-        let latest = tokio::time::Instant::now() + own.min(LOOK_AGAIN);
-        let due = worker.store.next_due(&self.queues);
-        let Some(due) = self.side_call(due).await else { return latest };
-        match due {
-            Ok(Some(due)) => {
-                latest.min(tokio::time::Instant::now() + clock::between(worker.clock.wall(), due))
-            }
-            Ok(None) => latest,
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for scheduled messages");
-                latest
             }
         }
     }
@@ -542,6 +509,9 @@ impl Loop {
     }
 
     fn start(&mut self, start: Start, began: Duration, started_at: Timestamp) {
+        if let Some(scaler) = &mut self.scaler {
+            scaler.received(began);
+        }
         let delivery = Arc::new(start.delivery);
         let name = delivery.message.headers.task().unwrap_or_default();
         let Some(handler) = self.worker().registry.find(name) else { return };

@@ -6,6 +6,7 @@ use celeriac_core::control::COMMANDS;
 use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::route::Router;
 use celeriac_core::store::Delivery;
+use celeriac_runtime::Autoscale;
 use celeriac_runtime::worker::control::{
     Deed, PoolView, ProcessView, Running, Scheduled, Snapshot, answer,
 };
@@ -74,6 +75,7 @@ fn snapshot() -> Snapshot {
         }],
         totals: BTreeMap::from([("t.known".to_owned(), 3)]),
         rates: BTreeMap::from([("t.known".to_owned(), "2/s".parse().unwrap())]),
+        autoscale: None,
         orders: Orders::new(Limits { soft: None, hard: Some(Duration::from_secs(9)) }),
         task_events: true,
         scheduled: vec![Scheduled {
@@ -377,4 +379,34 @@ fn what_cannot_be_done_is_refused_in_celerys_words() {
     assert!(reply("add_consumer", "{\"queue\": \"\"}").contains("ValueError"));
     let same = "{\"queue\": \"q\", \"exchange\": \"q\", \"exchange_type\": \"direct\"}";
     assert_eq!(reply("add_consumer", same), "{\"ok\": \"add consumer q\"}");
+}
+
+#[test]
+fn a_worker_whose_slots_follow_its_load_is_told_its_bounds() {
+    let keepalive = Duration::from_secs(30);
+    let scaled =
+        Snapshot { autoscale: Some(Autoscale { max: 10, min: 3, keepalive }), ..snapshot() };
+    let told = |arguments: &str| {
+        let (reply, deeds) = ask_with(&scaled, "autoscale", arguments);
+        (reply.unwrap().to_string(), deeds)
+    };
+    let (reply, deeds) = told("{\"max\": 4, \"min\": 1}");
+    assert_eq!(reply, "{\"ok\": \"autoscale now max=4 min=1\"}");
+    assert_eq!(deeds, [Deed::Autoscale { max: 4, min: 1 }]);
+    assert_eq!(told("{\"max\": 12}").1, [Deed::Autoscale { max: 12, min: 3 }]);
+    for wrong in ["{\"max\": 2}", "{\"min\": 11}", "{\"max\": \"many\"}", "{\"max\": 100000}"] {
+        let (reply, deeds) = told(wrong);
+        assert!(reply.contains("ValueError") && deeds.is_empty(), "{wrong}: {reply}");
+    }
+    for command in ["pool_grow", "pool_shrink"] {
+        let (reply, deeds) = ask_with(&scaled, command, "{\"n\": 1}");
+        let text = format!(
+            "{{\"error\": \"{command} is not supported with autoscale. Adjust autoscale range instead.\"}}"
+        );
+        assert_eq!((reply.unwrap().to_string(), deeds.len()), (text, 0));
+    }
+    let (stats, _) = ask_with(&scaled, "stats", "{}");
+    let shown = stats.as_ref().unwrap().get("autoscaler").unwrap();
+    assert_eq!(shown.get("max").unwrap().as_u64(), Some(10));
+    assert_eq!(shown.get("current").unwrap().as_u64(), Some(scaled.pool.slots as u64));
 }

@@ -21,20 +21,26 @@ mod on_linux {
     #[derive(Clone)]
     pub(in crate::cli) struct Loaded(pub(in crate::cli) PythonApp, String);
 
-    /// Has Python import the application.
-    pub(in crate::cli) async fn load(name: &str, settings: &Settings) -> Result<Loaded, Failed> {
-        import(name, settings).await.map(|app| Loaded(app, name.to_owned())).map_err(|error| {
-            let failed = Failed::configuration(told(&error));
-            match error.hint {
-                Some(hint) => failed.hint(hint),
-                None => failed,
-            }
-        })
+    /// Has Python import the application; `runs`: as its worker does, and not only to look at it.
+    pub(in crate::cli) async fn load(
+        name: &str,
+        settings: &Settings,
+        runs: bool,
+    ) -> Result<Loaded, Failed> {
+        import(name, settings, runs).await.map(|app| Loaded(app, name.to_owned())).map_err(
+            |error| {
+                let failed = Failed::configuration(told(&error));
+                match error.hint {
+                    Some(hint) => failed.hint(hint),
+                    None => failed,
+                }
+            },
+        )
     }
 
-    async fn import(name: &str, settings: &Settings) -> Result<PythonApp, LoadError> {
+    async fn import(name: &str, settings: &Settings, runs: bool) -> Result<PythonApp, LoadError> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        python::load(name, settings, arguments).await
+        python::load(name, settings, arguments, runs).await
     }
 
     fn told(error: &LoadError) -> String {
@@ -46,7 +52,7 @@ mod on_linux {
     impl Loaded {
         /// The same application, imported once more.
         pub(in crate::cli) async fn again(&self, settings: &Settings) -> Result<PythonApp, String> {
-            import(&self.1, settings).await.map_err(|error| told(&error))
+            import(&self.1, settings, true).await.map_err(|error| told(&error))
         }
 
         /// The settings in force, with the application's.
@@ -92,7 +98,7 @@ impl Loaded {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) async fn load(name: &str, _settings: &Settings) -> Result<Loaded, Failed> {
+pub(super) async fn load(name: &str, _settings: &Settings, _runs: bool) -> Result<Loaded, Failed> {
     Err(Failed::usage(format!("-A {name}: Python applications run on Linux only"))
         .hint("use `celery` here, and celeriac where the application is deployed"))
 }

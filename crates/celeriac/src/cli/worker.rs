@@ -28,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const EXAMPLES: &str = "Examples:
   celeriac worker -Q default,high -c 8 -l info
   celeriac worker --grace 10s --time-limit 60s
+  celeriac worker -P process --autoscale 10,3
   celeriac worker -P process --max-tasks-per-child 1000 --child-memory-max 500MB
   CELERY_BROKER_URL=sqlite:///var/lib/app/queue.db celeriac worker
 
@@ -46,6 +47,9 @@ pub(super) struct WorkerArgs {
     /// How many tasks run at once [default: the number of CPUs]
     #[arg(short, long, value_name = "SLOTS")]
     concurrency: Option<String>,
+    /// Between how many slots to move, by load: the most and the fewest, such as 10,3
+    #[arg(long, value_name = "MAX,MIN")]
+    autoscale: Option<String>,
     /// The node name; %h is the host, %n its first part, %d its domain [default: celery@%h]
     #[arg(short = 'n', long, value_name = "NAME")]
     hostname: Option<String>,
@@ -125,6 +129,7 @@ impl WorkerArgs {
         let given = [
             ("queues", &self.queues),
             ("concurrency", &self.concurrency),
+            ("autoscale", &self.autoscale),
             ("node_name", &self.hostname),
             ("grace", &self.grace),
             ("soft_time_limit", &self.soft_time_limit),

@@ -10,7 +10,7 @@ mod table;
 use super::keys::KEYS;
 use super::source::{Raw, Source, nearest};
 use super::{CeleryOverride, Settings};
-use crate::pool::PythonPool;
+use crate::pool::{PythonPool, StartMethod};
 use celeriac_wire::Value;
 use std::fmt::Write as _;
 use table::TABLE;
@@ -45,7 +45,8 @@ pub(crate) enum Role {
 }
 
 /// Celery's names of the settings that the worker itself acts on, and ours.
-const OURS: [(&str, &str); 12] = [
+const OURS: [(&str, &str); 13] = [
+    ("worker_pool_start_method", "start_method"),
     ("worker_pool", "python_pool"),
     ("task_default_queue", "default_queue"),
     ("worker_concurrency", "concurrency"),
@@ -82,6 +83,7 @@ pub(crate) fn as_ours(name: &str, value: &Value) -> Option<(&'static str, String
         "worker_concurrency" if matches!(text.as_str(), "auto" | "0") => return None,
         // The worker does not start with another, and says why.
         "worker_pool" if text.parse::<PythonPool>().is_err() => return None,
+        "worker_pool_start_method" if text.parse::<StartMethod>().is_err() => return None,
         // Celery counts in KiB.
         "worker_max_memory_per_child" => format!("{text}KiB"),
         // No time at all is Celery's default: it waits for ever.
@@ -210,8 +212,8 @@ pub(super) fn reference() -> String {
          | celeriac | celeriac only: Celery has no such setting |\n\
          | elsewhere | another program or another broker; nothing here, as under Celery |\n\
          | no effect | nobody; the worker says so when it starts |\n\n\
-         A worker does not start with a value that it cannot keep: another pool than prefork or solo, \
-         the start method spawn, a consumer class, `priority_steps` or `sep` of the broker.\n\n\
+         A worker does not start with a value that it cannot keep: a pool that is not one of \
+         these, a consumer class, `priority_steps` or `sep` of the broker.\n\n\
          | setting | before Celery 4 | acts on it | what |\n|---|---|---|---|\n",
     );
     for known in TABLE {

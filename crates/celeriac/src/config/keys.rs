@@ -49,6 +49,10 @@ keys! {
         "what a worker consumes"
     "concurrency" ["CELERY_WORKER_CONCURRENCY", "CELERY_CONCURRENCY"] cpus();
         "how many tasks a worker runs at once"
+    "autoscale" [] "";
+        "the most and the fewest slots, such as 10,3: a worker starts with the fewest, doubles them while all are busy, and lets go what it does not use; instead of `concurrency`"
+    "autoscale_keepalive" ["AUTOSCALE_KEEPALIVE"] "30s";
+        "with `autoscale`: for how long it must be quiet before slots go"
     "grace" [] "30s";
         "how long running tasks may finish after TERM"
     "soft_time_limit" ["CELERY_TASK_SOFT_TIME_LIMIT"] "";
@@ -59,6 +63,8 @@ keys! {
         "where tasks run: async, or process (Celery's prefork)"
     "python_pool" [] "prefork";
         "how the tasks of a Celery application run: prefork, solo, threads, asyncio or gevent"
+    "start_method" [] "fork";
+        "how processes of a Celery application begin: fork, or spawn, where each loads the application itself"
     "python" [] "";
         "the Python that runs a Celery application; if not set, that of `VIRTUAL_ENV`, of `.venv` in this folder, of the environment that celeriac is installed in, or the first on the `PATH`"
     "max_tasks_per_child" [] "";

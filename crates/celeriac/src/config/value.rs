@@ -69,6 +69,21 @@ pub(super) fn concurrency(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The most and the fewest slots, as Celery's `--autoscale` has them; the fewest may be left out.
+pub(super) fn autoscale(text: &str) -> Result<Option<(usize, usize)>, String> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let (max, min) = text.split_once(',').unwrap_or((text, "0"));
+    let wrong = || "expected the most and the fewest slots, such as 10,3".to_owned();
+    let max = concurrency(max).map_err(|_| wrong())?;
+    match min.trim().parse() {
+        Ok(min) if min <= max => Ok(Some((max, min))),
+        Ok(min) => Err(format!("the fewest slots ({min}) must not be more than the most ({max})")),
+        Err(_) => Err(wrong()),
+    }
+}
+
 pub(super) fn count(text: &str) -> Result<u64, String> {
     match text.trim().replace('_', "").parse() {
         Ok(number @ 1..) => Ok(number),

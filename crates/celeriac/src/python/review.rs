@@ -3,7 +3,7 @@
 use super::settings::has;
 use crate::config::Settings;
 use crate::config::celery::{self, CeleryRow, Role};
-use crate::pool::PythonPool;
+use crate::pool::{PythonPool, StartMethod};
 use celeriac_runtime::pool::python::Hello;
 use celeriac_wire::Value;
 
@@ -36,13 +36,8 @@ pub(crate) fn refusals(hello: &Hello, pool: Option<&str>) -> Vec<Refusal> {
         refuse("worker_pool", own, &text, "change the setting, or give another pool with -P");
     }
     let start = value("worker_pool_start_method");
-    if start.as_str().is_some_and(|name| name != "fork") {
-        refuse(
-            "worker_pool_start_method",
-            start,
-            "children are forked",
-            "set it to fork, or keep `celery worker` for what cannot be forked",
-        );
+    if let Some(Err(text)) = start.as_str().map(str::parse::<StartMethod>) {
+        refuse("worker_pool_start_method", start, &text, "set it to one of these");
     }
     let consumer = value("worker_consumer");
     let is_own = |text: &str| !text.replace(':', ".").starts_with("celery.worker.consumer");

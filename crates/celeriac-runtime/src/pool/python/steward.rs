@@ -147,6 +147,7 @@ fn members(mortem: &PostMortem) -> Map {
     let kind = match &mortem.end {
         End::TimedOut(_) => "timeout",
         End::Lost(_) => "lost",
+        End::Poison(_) => "poison",
         End::Terminated(_) => "terminated",
         End::Revoked(_) => "revoked",
         End::Expired => "expired",
@@ -159,10 +160,11 @@ fn members(mortem: &PostMortem) -> Map {
         End::TimedOut(limit) => {
             members.insert("limit", limit.as_secs_f64());
         }
-        End::Lost(ChildDeath { signal: None, exit_code: Some(code), .. }) => {
+        End::Lost(ChildDeath { signal: None, exit_code: Some(code), .. })
+        | End::Poison(ChildDeath { signal: None, exit_code: Some(code), .. }) => {
             members.insert("code", i64::from(*code));
         }
-        End::Lost(death) => {
+        End::Lost(death) | End::Poison(death) => {
             members.insert("signal", i64::from(death.signal.unwrap_or(9)));
         }
         End::Terminated(signal) => {

@@ -1,5 +1,6 @@
 //! The template: a Python process that has loaded the app and forks children.
 
+use super::PythonApp;
 use super::control::Control;
 use super::hello::{Hello, LoadError};
 use crate::pool::policy::{Exit, Killed};
@@ -78,46 +79,7 @@ impl Template {
         interpreter: &Interpreter,
         start: &Map,
     ) -> Result<(Self, Hello), LoadError> {
-        let (process, mut control) = spawn(interpreter).map_err(|error| {
-            LoadError::new(format!("cannot start {}: {error}", interpreter.program.display()))
-                .hint("name the Python of the app's environment with --python")
-        })?;
-        // Whoever gives up on the way must not leave it behind.
-        let mut guard = Guard(Some(Arc::clone(&process)));
-        let files = interpreter.files.iter().map(|(path, text)| (*path, Value::from(*text)));
-        let mut frame = Map::from([
-            ("op", Value::from("start")),
-            ("protocol", Value::from(PROTOCOL)),
-            ("files", Value::Object(files.collect())),
-        ]);
-        for (key, value) in start.iter() {
-            frame.insert(key, value.clone());
-        }
-        let loading = async {
-            // A failed write means that it has ended already; the read finds what it said before.
-            let _closed = control.send(&Value::Object(frame), &[]).await;
-            control.next().await
-        };
-        let answer = match tokio::time::timeout(LOAD_PATIENCE, loading).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => {
-                let limit = LOAD_PATIENCE.as_secs();
-                return Err(LoadError::new(format!("the app was not loaded within {limit} s"))
-                    .hint("look for work that is done while its modules are imported"));
-            }
-        };
-        let hello = match answer {
-            Ok(Some(frame)) => Hello::read(frame)?,
-            Ok(None) => {
-                let exit = process.exited().await;
-                let text = format!("Python ended while it loaded the app: {}", exit.reason());
-                return Err(LoadError::new(text));
-            }
-            Err(error) => {
-                return Err(LoadError::new(format!("Python cannot be understood: {error}")));
-            }
-        };
-        guard.0 = None;
+        let (process, control, hello) = load(interpreter, start).await?;
         let (orders, requests) = mpsc::channel(FORKS_MAX);
         let template = Self { orders, process: Arc::clone(&process), told: false };
         tokio::spawn(serve(control, requests, process));
@@ -198,6 +160,90 @@ fn spawn(interpreter: &Interpreter) -> io::Result<(Arc<Process>, Control)> {
     Ok((Process::watch(command.spawn()?)?, control))
 }
 
+/// Starts an interpreter and has it load the app. Nobody ends it once this has returned.
+async fn load(
+    interpreter: &Interpreter,
+    start: &Map,
+) -> Result<(Arc<Process>, Control, Hello), LoadError> {
+    let (process, mut control) = spawn(interpreter).map_err(|error| {
+        LoadError::new(format!("cannot start {}: {error}", interpreter.program.display()))
+            .hint("name the Python of the app's environment with --python")
+    })?;
+    // Whoever gives up on the way must not leave it behind.
+    let mut guard = Guard(Some(Arc::clone(&process)));
+    let files = interpreter.files.iter().map(|(path, text)| (*path, Value::from(*text)));
+    let mut frame = Map::from([
+        ("op", Value::from("start")),
+        ("protocol", Value::from(PROTOCOL)),
+        ("files", Value::Object(files.collect())),
+    ]);
+    for (key, value) in start.iter() {
+        frame.insert(key, value.clone());
+    }
+    let loading = async {
+        // A failed write means that it has ended already; the read finds what it said before.
+        let _closed = control.send(&Value::Object(frame), &[]).await;
+        control.next().await
+    };
+    let answer = match tokio::time::timeout(LOAD_PATIENCE, loading).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => {
+            let limit = LOAD_PATIENCE.as_secs();
+            return Err(LoadError::new(format!("the app was not loaded within {limit} s"))
+                .hint("look for work that is done while its modules are imported"));
+        }
+    };
+    let hello = match answer {
+        Ok(Some(frame)) => Hello::read(frame)?,
+        Ok(None) => {
+            let exit = process.exited().await;
+            let text = format!("Python ended while it loaded the app: {}", exit.reason());
+            return Err(LoadError::new(text));
+        }
+        Err(error) => {
+            return Err(LoadError::new(format!("Python cannot be understood: {error}")));
+        }
+    };
+    guard.0 = None;
+    Ok((process, control, hello))
+}
+
+/// Starts an interpreter that loads the app and is a child then, without a fork. `descriptors` as for
+/// [`Template::fork`].
+pub(super) async fn start_child(
+    app: &PythonApp,
+    role: &'static str,
+    place: usize,
+    store: bool,
+    descriptors: [OwnedFd; 4],
+) -> io::Result<Arc<Process>> {
+    let loaded = load(&app.interpreter, &app.start).await;
+    let (process, control, _hello) = loaded.map_err(io::Error::other)?;
+    let mut guard = Guard(Some(Arc::clone(&process)));
+    if !app.additions.is_empty() {
+        control.send(&additions(Map::clone(&app.additions)), &[]).await?;
+    }
+    let borrowed = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
+    control.send(&order("become", role, place, store), &borrowed).await?;
+    guard.0 = None;
+    Ok(process)
+}
+
+/// The frame that says what is added to tasks.
+fn additions(tasks: Map) -> Value {
+    Value::Object(Map::from([("op", Value::from("tasks")), ("tasks", Value::Object(tasks))]))
+}
+
+/// The frame that asks for a child.
+fn order(op: &str, role: &str, place: usize, store: bool) -> Value {
+    Value::Object(Map::from([
+        ("op", Value::from(op)),
+        ("slot", Value::from(place as u64)),
+        ("role", Value::from(role)),
+        ("store", Value::from(store)),
+    ]))
+}
+
 /// The worker's side of a template, until either ends.
 async fn serve(mut control: Control, mut requests: mpsc::Receiver<Order>, process: Arc<Process>) {
     let mut waiting: BTreeMap<usize, oneshot::Sender<io::Result<Arc<Process>>>> = BTreeMap::new();
@@ -209,20 +255,13 @@ async fn serve(mut control: Control, mut requests: mpsc::Receiver<Order>, proces
                 let Fork { role, place, store, descriptors, answer } = match request {
                     Some(Order::Fork(fork)) => fork,
                     Some(Order::Tasks(tasks)) => {
-                        let tasks = Value::Object(tasks);
-                        let frame = Map::from([("op", Value::from("tasks")), ("tasks", tasks)]);
                         // A failed write means that it has ended, which the read finds.
-                        let _closed = control.send(&Value::Object(frame), &[]).await;
+                        let _closed = control.send(&additions(tasks), &[]).await;
                         continue;
                     }
                     None => break,
                 };
-                let frame = Value::Object(Map::from([
-                    ("op", Value::from("fork")),
-                    ("slot", Value::from(place as u64)),
-                    ("role", Value::from(role)),
-                    ("store", Value::from(store)),
-                ]));
+                let frame = order("fork", role, place, store);
                 let borrowed = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
                 match control.send(&frame, &borrowed).await {
                     Ok(()) => drop(waiting.insert(place, answer)),

@@ -20,7 +20,7 @@ pub fn answer(request: &ControlRequest, snapshot: &Snapshot) -> Answer {
         "active" => inspect::active(snapshot, arguments),
         "active_queues" => inspect::active_queues(snapshot),
         "add_consumer" => command::add_consumer(snapshot, arguments),
-        "autoscale" => Answer::just(raised("ValueError", "Autoscale not enabled")),
+        "autoscale" => command::autoscale(snapshot, arguments),
         "cancel_consumer" => command::cancel_consumer(arguments),
         "clock" => Answer::just(Value::Object(Map::from([("clock", snapshot.clock)]))),
         "conf" => inspect::conf(snapshot, arguments),

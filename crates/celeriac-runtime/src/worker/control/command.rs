@@ -306,6 +306,7 @@ fn count(arguments: &Map) -> Result<usize, Value> {
 pub(super) fn pool_grow(snapshot: &Snapshot, arguments: &Map) -> Answer {
     match count(arguments) {
         Err(wrong) => Answer::just(wrong),
+        Ok(_) if snapshot.autoscale.is_some() => Answer::just(scaled("pool_grow")),
         Ok(n) if snapshot.pool.slots.saturating_add(n) > SLOTS_MAX => {
             let text = format!("a worker has at most {SLOTS_MAX} slots");
             Answer::just(raised("ValueError", &text))
@@ -319,6 +320,7 @@ pub(super) fn pool_grow(snapshot: &Snapshot, arguments: &Map) -> Answer {
 pub(super) fn pool_shrink(snapshot: &Snapshot, arguments: &Map) -> Answer {
     let n = match count(arguments) {
         Err(wrong) => return Answer::just(wrong),
+        Ok(_) if snapshot.autoscale.is_some() => return Answer::just(scaled("pool_shrink")),
         Ok(n) => n,
     };
     let slots = snapshot.pool.slots;
@@ -329,6 +331,39 @@ pub(super) fn pool_shrink(snapshot: &Snapshot, arguments: &Map) -> Answer {
         return Answer::after(Deed::Resize(left), reply);
     }
     Answer::after(Deed::Resize(left), ok("pool will shrink"))
+}
+
+/// Celery's words for what the load decides.
+fn scaled(command: &str) -> Value {
+    error(&format!("{command} is not supported with autoscale. Adjust autoscale range instead."))
+}
+
+/// celery 5.7.0 worker/control.py `autoscale`.
+pub(super) fn autoscale(snapshot: &Snapshot, arguments: &Map) -> Answer {
+    let Some(bounds) = snapshot.autoscale else {
+        return Answer::just(raised("ValueError", "Autoscale not enabled"));
+    };
+    let given = |name: &str, now: usize| match arguments.get(name) {
+        None | Some(Value::Null) => Ok(now),
+        Some(value) => value
+            .as_u64()
+            .and_then(|count| usize::try_from(count).ok())
+            .filter(|count| *count <= SLOTS_MAX)
+            .ok_or_else(|| {
+                let text = format!("{name} must be a number from 0 to {SLOTS_MAX}");
+                Answer::just(raised("ValueError", &text))
+            }),
+    };
+    let (max, min) = match (given("max", bounds.max), given("min", bounds.min)) {
+        (Ok(max), Ok(min)) => (max, min),
+        (Err(wrong), _) | (_, Err(wrong)) => return wrong,
+    };
+    if max < min || max == 0 {
+        let text = format!("max {max} must be at least 1 and no less than min {min}");
+        return Answer::just(raised("ValueError", &text));
+    }
+    let text = format!("autoscale now max={max} min={min}");
+    Answer::after(Deed::Autoscale { max, min }, ok(&text))
 }
 
 pub(super) fn task_events(snapshot: &Snapshot, on: bool) -> Answer {

@@ -279,7 +279,10 @@ impl Service {
         tracing::info!("mingle: searching for neighbors");
         match self.exchange().await {
             Ok(0) => tracing::info!("mingle: all alone"),
-            Ok(nodes) => tracing::info!(nodes, "mingle: sync complete"),
+            Ok(nodes) => {
+                tracing::info!("mingle: sync with {nodes} nodes");
+                tracing::info!("mingle: sync complete");
+            }
             Err(error) => tracing::warn!(%error, "mingle: cannot ask the others"),
         }
     }

@@ -3,6 +3,7 @@
 use super::super::orders::{Limits, Orders};
 use super::ControlOptions;
 use crate::handler::Registry;
+use crate::worker::Autoscale;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::Binding;
 use celeriac_core::route::Router;
@@ -89,6 +90,8 @@ pub struct Snapshot {
     pub rates: BTreeMap<String, Rate>,
     /// What operators changed.
     pub orders: Orders,
+    /// Between how many slots it moves, if it does.
+    pub autoscale: Option<Autoscale>,
     /// Whether task events are sent.
     pub task_events: bool,
     /// What waits for its time in the node's queues; read only when it is asked for.
@@ -129,6 +132,13 @@ impl Needs {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Deed {
+    /// Move between other numbers of slots.
+    Autoscale {
+        /// The most.
+        max: usize,
+        /// The fewest.
+        min: usize,
+    },
     /// Revoke tasks for good, in the store.
     Revoke {
         /// The tasks.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub(super) fn stats(snapshot: &Snapshot) -> Answer {
     let totals: Map = snapshot.totals.iter().map(|(task, count)| (task.as_str(), *count)).collect();
-    Answer::just(Value::Object(Map::from([
+    let mut shown = Map::from([
         ("total", Value::Object(totals)),
         ("pid", Value::from(snapshot.pid)),
         ("clock", Value::from(snapshot.clock.to_string())),
@@ -15,7 +15,17 @@ pub(super) fn stats(snapshot: &Snapshot) -> Answer {
         ("broker", Value::Object(snapshot.options.broker.clone())),
         ("prefetch_count", Value::from(snapshot.pool.slots)),
         ("rusage", snapshot.rusage.clone()),
-    ])))
+    ]);
+    if let Some(bounds) = snapshot.autoscale {
+        let autoscaler = Map::from([
+            ("max", Value::from(bounds.max)),
+            ("min", Value::from(bounds.min)),
+            ("current", Value::from(snapshot.pool.slots)),
+            ("qty", Value::from(snapshot.running.len())),
+        ]);
+        shown.insert("autoscaler", Value::Object(autoscaler));
+    }
+    Answer::just(Value::Object(shown))
 }
 
 fn pool(snapshot: &Snapshot) -> Value {

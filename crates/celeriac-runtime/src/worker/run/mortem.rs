@@ -8,6 +8,7 @@ use crate::worker::decide::Refusal;
 use crate::worker::ending::embed_of;
 use celeriac_core::conclude;
 use celeriac_core::dead::DeadReason;
+use celeriac_core::lease::Recovery;
 use celeriac_core::outcome::{
     Acks, ChildDeath, Disposition, Failure, Outcome, Traced, TracedEvent, TracedState,
 };
@@ -49,7 +50,12 @@ impl Loop {
         let acks = self.acks_of(&task.delivery);
         let end = match &outcome {
             // A task that runs again is not over yet.
-            Outcome::ChildLost(_) if acks.requeue_lost => None,
+            Outcome::ChildLost(death) if acks.requeue_lost => {
+                match task.delivery.suspicion.after_child_death() {
+                    Recovery::Poison(_) => Some(End::Poison(death.clone())),
+                    Recovery::Requeue(_) | Recovery::Isolate(_) => None,
+                }
+            }
             Outcome::ChildLost(death) => Some(End::Lost(death.clone())),
             Outcome::Failure(failure) if failure.reason == DeadReason::TimedOut => {
                 Some(End::TimedOut(task.limit.unwrap_or_default()))
@@ -88,6 +94,7 @@ impl Loop {
             }
             Refusal::Expired => Some(End::Expired),
             Refusal::Lost => Some(End::Lost(ChildDeath::default())),
+            Refusal::Poison => Some(End::Poison(ChildDeath::default())),
             _ => None,
         };
         let known = self
@@ -97,7 +104,8 @@ impl Loop {
             .is_some_and(|handler| handler.takes_bytes());
         let (Some(end), true) = (end, known) else { return Some((delivery, refusal)) };
         // When it began is not known any more; that it did is.
-        let started_at = (refusal == Refusal::Lost).then_some(delivery.enqueued_at);
+        let ran = matches!(refusal, Refusal::Lost | Refusal::Poison);
+        let started_at = ran.then_some(delivery.enqueued_at);
         let mortem = PostMortem { delivery: Arc::new(delivery.clone()), started_at, end };
         let Some(telling) = self.pool.as_ref().and_then(|pool| pool.tell(mortem)) else {
             return Some((delivery, refusal));
@@ -187,12 +195,17 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
         (ToldFate::Requeue, Waiting::Ran(..)) => {
             TracedState::Rejected { reason: "its app wants it to run again".to_owned() }
         }
-        (ToldFate::Over, Waiting::Ran(_, outcome)) => over(outcome),
+        (ToldFate::Over, Waiting::Ran(task, outcome)) => over(&task.delivery, outcome),
         (_, Waiting::Refused(_, Refusal::Revoked)) => {
             TracedState::Revoked { terminated: false, expired: false }
         }
         (_, Waiting::Refused(_, Refusal::Expired)) => {
             TracedState::Revoked { terminated: false, expired: true }
+        }
+        (_, Waiting::Refused(delivery, Refusal::Poison)) => {
+            let text = format!("{} workers died while they ran it", delivery.suspicion.seen);
+            let failure = Failure::permanent(ExceptionInfo::worker_lost(&text));
+            TracedState::Failed(failure.because(DeadReason::Poison))
         }
         (_, Waiting::Refused(..)) => {
             let text = "its worker died after the message was acknowledged";
@@ -207,7 +220,7 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
 }
 
 /// How a task ended whose end the app knows and has stored.
-fn over(outcome: &Outcome) -> TracedState {
+fn over(delivery: &Delivery, outcome: &Outcome) -> TracedState {
     let lost = |text: &str, reason: DeadReason| {
         let failure = Failure::permanent(ExceptionInfo::worker_lost(text));
         TracedState::Failed(failure.because(reason))
@@ -218,7 +231,10 @@ fn over(outcome: &Outcome) -> TracedState {
             let exception = ExceptionInfo::worker_lost(&death.summary());
             let traceback = Some(death.stderr_tail.clone()).filter(|tail| !tail.is_empty());
             let failure = Failure { traceback, ..Failure::permanent(exception) };
-            TracedState::Failed(failure.because(DeadReason::WorkerLost))
+            // Of the others nobody is told before they are over.
+            let poison = matches!(delivery.suspicion.after_child_death(), Recovery::Poison(_));
+            let reason = if poison { DeadReason::Poison } else { DeadReason::WorkerLost };
+            TracedState::Failed(failure.because(reason))
         }
         Outcome::Interrupted => lost(
             "the worker shut down while it ran, after its message was acknowledged",

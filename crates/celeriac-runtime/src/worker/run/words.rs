@@ -1,6 +1,7 @@
 //! What the loop answers to remote control, from memory, and what it changes.
 
 use super::Loop;
+use crate::worker::autoscale::Autoscaler;
 use crate::worker::control::service::Word;
 use crate::worker::control::{Deed, PoolView, ProcessView, Running, Snapshot};
 use crate::worker::heartbeat::Shape;
@@ -60,17 +61,50 @@ impl Loop {
             }
             Deed::Resize(slots) => {
                 tracing::info!(slots, "pool resized by remote control");
-                self.machine.resize(slots);
-                if let Some(pool) = &self.pool {
-                    pool.resize(slots);
+                self.resize(slots);
+            }
+            Deed::Autoscale { max, min } => {
+                if let Some(scaler) = &mut self.scaler {
+                    tracing::info!(max, min, "autoscale changed by remote control");
+                    scaler.set(max, min);
                 }
             }
             // The others are not the loop's.
             _ => return false,
         }
+        self.tell_shape();
+        true
+    }
+
+    /// Has so many slots from now on.
+    fn resize(&mut self, slots: usize) {
+        self.machine.resize(slots);
+        if let Some(pool) = &self.pool {
+            pool.resize(slots);
+        }
+    }
+
+    fn tell_shape(&self) {
         let slots = u32::try_from(self.machine.slots()).unwrap_or(u32::MAX);
         self.heartbeat.pulse.set_shape(Shape { queues: self.bindings.clone(), slots });
-        true
+    }
+
+    /// Has the slots follow the load, where that is wanted; `true` when there are more than before.
+    pub(super) fn scale(&mut self) -> bool {
+        let (slots, busy) = (self.machine.slots(), self.machine.active());
+        let now = self.worker().clock.boot();
+        let Some(wanted) = self.scaler.as_mut().and_then(|one| one.reckon(slots, busy, now)) else {
+            return false;
+        };
+        // Celery's words, worker/autoscale.py of 5.7.
+        if wanted > slots {
+            tracing::info!("Scaling up {} processes.", wanted - slots);
+        } else {
+            tracing::info!("Scaling down {} processes.", slots - wanted);
+        }
+        self.resize(wanted);
+        self.tell_shape();
+        wanted > slots
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -100,6 +134,7 @@ impl Loop {
             totals: self.totals.clone(),
             rates: self.rates.all(),
             orders: self.machine.orders().clone(),
+            autoscale: self.scaler.as_ref().map(Autoscaler::bounds),
             task_events: self.shared.emitter.task_events(),
             scheduled: Vec::new(),
             revoked: Vec::new(),

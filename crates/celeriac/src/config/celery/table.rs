@@ -379,7 +379,7 @@ settings! {
     "worker_agent" ["CELERYD_AGENT"] "null"
         Elsewhere "of Celery's own worker, which does not use it either"
     "worker_autoscaler" ["CELERYD_AUTOSCALER"] r#""celery.worker.autoscale:Autoscaler""#
-        Idle "there is no `--autoscale` yet"
+        Idle "`--autoscale` has its own rule, and no class"
     "worker_cancel_long_running_tasks_on_connection_loss" ["CELERYD_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS"] "false"
         Idle "a worker that has lost its broker keeps its late tasks while its lease lasts, and stops them then"
     "worker_concurrency" ["CELERYD_CONCURRENCY"] "null"
@@ -425,7 +425,7 @@ settings! {
     "worker_pool_restarts" ["CELERYD_POOL_RESTARTS"] "false"
         Idle "the pool is not restarted by remote control; start the worker anew"
     "worker_pool_start_method" ["CELERYD_POOL_START_METHOD"] r#""fork""#
-        Worker "how children begin: fork"
+        Worker "how children begin: fork or spawn"
     "worker_prefetch_multiplier" ["CELERYD_PREFETCH_MULTIPLIER"] "4"
         Idle "what the worker fetches it runs, and holds little more"
     "worker_proc_alive_timeout" ["CELERYD_PROC_ALIVE_TIMEOUT"] "4.0"

@@ -41,7 +41,7 @@ fn a_worker_does_not_start_with_what_it_cannot_keep() {
     for (app, expected) in [
         (r#"{"worker_pool": "eventlet"}"#, "worker_pool is eventlet: there is no pool eventlet"),
         (r#"{"worker_pool": "my.pool:Pool"}"#, "worker_pool is my.pool:Pool"),
-        (r#"{"worker_pool_start_method": "spawn"}"#, "children are forked"),
+        (r#"{"worker_pool_start_method": "forkserver"}"#, "expected fork or spawn"),
         (r#"{"worker_consumer": "my:Consumer"}"#, "worker_consumer is my:Consumer"),
         (r#"{"worker_consumer": {"repr": "<class 'my.Consumer'>"}}"#, "<class 'my.Consumer'>"),
         (r#"{"broker_transport_options": {"sep": ":"}}"#, r#"sep is ":", and the worker"#),

@@ -227,10 +227,17 @@ async fn what_a_task_lets_through_is_retried_and_told_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retries_are_the_same_in_every_pool() {
-    for pool in ["solo", "threads", "asyncio", "gevent"] {
+    for (pool, method) in [
+        ("solo", "fork"),
+        ("threads", "fork"),
+        ("asyncio", "fork"),
+        ("gevent", "fork"),
+        ("prefork", "spawn"),
+    ] {
         let redis = redis_or_skip!();
         let python = celery_or_skip!();
-        let scene = Scene::new(redis, &python, &format!("{KIT}{RETRIED}"));
+        let method = [("CELERIAC_START_METHOD", method)];
+        let scene = Scene::with(redis, &python, &format!("{KIT}{RETRIED}"), &method);
         std::fs::write(scene.app.folder().join("celeriac.toml"), RETRIES).unwrap();
         let worker = scene.worker("ours", &["-P", pool, "-c", "4"]).await;
         // Greenlets run no coroutines.

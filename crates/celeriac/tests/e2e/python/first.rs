@@ -107,6 +107,11 @@ while not app.control.inspect().active()['ours@test']:
 running.revoke(terminate=True)
 print(end(running))
 print(end(add.delay(2, 3)))
+from celery.exceptions import WorkerLostError
+try:
+    app.send_task('poison').get(timeout=20)
+except WorkerLostError:
+    print('lost')
 ";
 
 /// Children and the steward store them, through the app's own backend.
@@ -118,14 +123,16 @@ async fn results_may_be_kept_somewhere_else() {
         "app.conf.result_backend = os.environ['URL'].rsplit('/', 1)[0] + '/1'\n{APP}\n\
          from celery.signals import task_revoked\n\
          @task_revoked.connect\n\
-         def note(**kwargs):\n    app.backend.client.incr('revoked')\n"
+         def note(**kwargs):\n    app.backend.client.incr('revoked')\n\
+         @app.task(name='poison', acks_late=True, reject_on_worker_lost=True)\n\
+         def poison():\n    os._exit(1)\n"
     );
     let scene = Scene::new(redis, &python, &more);
     let worker = scene.worker("ours", &["-c", "2"]).await;
     let said = scene.app.script(CALLS).await;
     assert_eq!(said, SAID, "its log:\n{}", worker.log());
     let said = scene.app.script(REVOKED).await;
-    assert_eq!(said, "expired\nrevoked\nterminated\n5\n", "its log:\n{}", worker.log());
+    assert_eq!(said, "expired\nrevoked\nterminated\n5\nlost\n", "its log:\n{}", worker.log());
     // A receiver of Celery's main process has heard of all three.
     let mut results = scene.redis.connect().await;
     results.call(&["SELECT", "1"]).await.unwrap();

@@ -1,5 +1,5 @@
-//! The worker of a Celery app is killed again and again, or its template, or a child. Nothing may be
-//! lost, nothing be left behind, and an early task runs twice only when its mark had not landed.
+//! The worker of a Celery app is killed again and again, or its template, its steward, a child. Nothing may
+//! be lost, nothing be left behind, and an early task runs twice only when its mark had not landed.
 //!
 //! `CELERIAC_PYTHON_KILLS` and `CELERIAC_SEED` change the run; the defaults are made for CI.
 
@@ -25,7 +25,13 @@ const MARK_WINDOW: f64 = 0.3;
 const TASKS: usize = 24;
 
 const APP: &str = r"
-import time
+import os, time
+from celery import signals
+
+@signals.worker_ready.connect
+@signals.heartbeat_sent.connect
+def sits(**_):
+    app.backend.client.set('steward', os.getpid())
 
 def note(task, what):
     app.backend.client.rpush('runs', f'{task.request.id} {what} {time.time()}')
@@ -51,6 +57,7 @@ enum Victim {
     Worker,
     Template,
     Child,
+    Steward,
 }
 
 /// The processes whose parent is this one.
@@ -113,6 +120,15 @@ impl Trial {
         parsed.collect()
     }
 
+    /// The child that stands for Celery's main process.
+    async fn steward(&self, template: i32) -> i32 {
+        until("a steward", PATIENCE, async || {
+            let pid = self.scene.redis.cli(&["GET", "steward"]).await.text().parse().ok()?;
+            children_of(template).contains(&pid).then_some(pid)
+        })
+        .await
+    }
+
     async fn now(&self) -> f64 {
         let time = self.scene.redis.cli(&["TIME"]).await.texts();
         time[0].parse::<f64>().unwrap() + time[1].parse::<f64>().unwrap() / 1e6
@@ -147,6 +163,7 @@ impl Trial {
                 next = Some(self.start(number).await);
             }
             Victim::Template => kill(template),
+            Victim::Steward => kill(self.steward(template).await),
             Victim::Child => kill(children[self.random.usize(..children.len())]),
         }
         let after = self.ended().await;
@@ -168,7 +185,7 @@ async fn kills_of_every_process_lose_nothing() {
     let redis = redis_or_skip!();
     let python = celery_or_skip!();
     let number = |name: &str| std::env::var_os(name)?.to_str()?.parse::<u64>().ok();
-    let kills = number("CELERIAC_PYTHON_KILLS").unwrap_or(4) as usize;
+    let kills = number("CELERIAC_PYTHON_KILLS").unwrap_or(5) as usize;
     let seed = number("CELERIAC_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     println!("{kills} kills, seed {seed}");
     let scene = Scene::with(redis, &python, APP, &[("CELERIAC_LEASE_EXPIRY", "1s")]);
@@ -183,7 +200,9 @@ async fn kills_of_every_process_lose_nothing() {
     };
     let mut worker = trial.start(0).await;
     for n in 0..kills {
-        let victim = [Victim::Child, Victim::Worker, Victim::Child, Victim::Template][n % 4];
+        let victim =
+            [Victim::Child, Victim::Worker, Victim::Steward, Victim::Child, Victim::Template]
+                [n % 5];
         worker = trial.strike(worker, victim, n + 1).await;
     }
     everything_has_an_end(&trial, &**trial.client.store()).await;

@@ -7,6 +7,7 @@ mod first;
 mod kills;
 mod loading;
 mod pools;
+mod scaling;
 mod semantics;
 mod settings;
 

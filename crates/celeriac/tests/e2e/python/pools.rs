@@ -202,3 +202,51 @@ async fn a_shared_process_is_replaced_after_its_tasks() {
     let (said, log) = play(redis, &python, &arguments, RECYCLED).await;
     assert_eq!(said, "[3, 3, 1]\n", "its log:\n{log}");
 }
+
+/// A thread that a module starts does not live in a fork.
+const THREAD: &str = r"
+import os, threading, time
+from billiard import current_process
+
+threading.Thread(target=time.sleep, args=(600,), name='of the module', daemon=True).start()
+
+@app.task(name='where')
+def where():
+    alive = [one.name for one in threading.enumerate()].count('of the module')
+    return alive, os.getppid(), current_process().name.split('-')[0]
+
+@app.task(name='dies')
+def dies():
+    os._exit(1)
+
+@app.task(name='long', time_limit=0.5)
+def long():
+    time.sleep(600)
+";
+
+const WHERE: &str = r"
+from proj import *
+def end(result):
+    try:
+        return result.get(timeout=25)
+    except BaseException as error:
+        return type(error).__name__
+print(end(where.delay()))
+print(end(dies.delay()), end(long.delay()))
+print(end(where.delay()))
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_process_may_load_the_app_itself() {
+    let redis = redis_or_skip!();
+    let python = celery_or_skip!();
+    let scene = Scene::with(redis, &python, THREAD, &[("CELERIAC_START_METHOD", "spawn")]);
+    for (pool, name) in [("prefork", "SpawnPoolWorker"), ("threads", "MainProcess")] {
+        let mut worker = scene.worker("ours", &["-P", pool, "-c", "2"]).await;
+        let said = scene.app.script(WHERE).await;
+        let place = format!("[1, {}, '{name}']", worker.pid());
+        let expected = format!("{place}\nWorkerLostError TimeLimitExceeded\n{place}\n");
+        assert_eq!(said, expected, "{pool}, its log:\n{}", worker.log());
+        assert!(worker.terminate().await.success(), "its log:\n{}", worker.log());
+    }
+}

@@ -250,8 +250,8 @@ async fn what_cannot_be_kept_is_refused_and_what_has_no_effect_is_said() {
     let ran = celeriac(&app, &[], &["worker"]).await.exits(3);
     ran.warns(&[
         "the app's worker_pool is eventlet",
-        "prefork children only",
-        "hint: give -P prefork",
+        "use gevent, threads or asyncio",
+        "hint: change the setting, or give another pool with -P",
     ]);
     assert_eq!(said(&shown(&app, &[], &[]).await, "worker_pool")[2], "refused");
     // The names of T-33, which Celery ignores, and one that is written wrong.
