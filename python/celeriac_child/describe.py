@@ -199,6 +199,8 @@ def _task(task) -> dict:
         "track_started": bool(task.track_started),
         "store_errors": bool(task.store_errors_even_if_ignored),
         "max_retries": plain(task.max_retries),
+        # app/autoretry.py:add_autoretry_behaviour
+        "autoretry": hasattr(task, "_orig_run"),
         "send_events": bool(task.send_events),
         "request": _unless(task.Request, _CELERY_REQUEST),
         "strategy": _unless(task.Strategy, _CELERY_STRATEGY),

@@ -107,6 +107,7 @@ def describe(error) -> dict | None:
         "module": type(error).__module__,
         "message": message,
         "repr": safe_repr(error),
+        "bases": [(one.__module__, one.__qualname__) for one in type(error).__mro__[1:-1]],
     }
 
 

@@ -60,8 +60,9 @@ class Template:
             )
         _patch(start.get("pool"))
         self._import_celery(start)
-        from . import app, child, coroutines, describe, exits, retries
+        from . import additions, app, child, coroutines, describe, exits, retries
 
+        self.additions = additions
         self.child = child
         self.exits = exits
         app.enter_environment(start)
@@ -134,6 +135,9 @@ class Template:
                     frame, descriptors = self.control.receive()
                     if frame["op"] == "exit":
                         return 0
+                    if frame["op"] == "tasks":
+                        self.additions.apply(self.app, frame["tasks"])
+                        continue
                     known = frame["op"] in ("fork", "become")
                     if not known or len(descriptors) != 4 or frame.get("role") not in ROLES:
                         raise ProtocolError(f"unknown frame {frame['op']!r}")

@@ -84,6 +84,7 @@ class Outcomes(unittest.TestCase):
                 "module": "builtins",
                 "message": "broken",
                 "repr": "ValueError('broken')",
+                "bases": [["builtins", "Exception"], ["builtins", "BaseException"]],
             },
         )
         self.assertIn("raise ValueError(text)", done.traceback)

@@ -1,11 +1,11 @@
 //! From the outcome of a run to what is written about it: fate, result, retry, workflow, history.
 
 use crate::clock;
-use crate::dead::{Attempt, DeadReason, remember};
+use crate::dead::{Attempt, DeadLetters, DeadReason, remember};
 use crate::lease::Recovery;
 use crate::outcome::{Acks, ChildDeath, Disposition, Failure, Outcome, Traced, TracedState};
 use crate::record::Recorder;
-use crate::retry::RetryPolicy;
+use crate::retry::{RetryFor, RetryPolicy};
 use crate::store::{Delivery, Fate, Outgoing, Place, Plan};
 use crate::trail::{CHILDREN_MAX, children_of};
 use crate::workflow::{self, Sender};
@@ -22,6 +22,10 @@ pub struct Run<'a> {
     pub embed: &'a Embed,
     /// When and how often it may run again.
     pub retry: &'a RetryPolicy,
+    /// Which failures that is about.
+    pub retry_for: &'a RetryFor,
+    /// Which final failures are kept.
+    pub dead_letters: &'a DeadLetters,
     /// What happens to its message when its run is cut off.
     pub acks: Acks,
     /// Whether results are not wanted.
@@ -98,7 +102,27 @@ impl Returned {
 }
 
 /// Concludes a run.
-pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Conclusion {
+pub fn conclude(run: &Run<'_>, mut outcome: Outcome, sender: &mut Sender<'_>) -> Conclusion {
+    let bases = match &mut outcome {
+        Outcome::Traced(traced) => std::mem::take(&mut traced.bases),
+        _ => Vec::new(),
+    };
+    let mut conclusion = concluded(run, outcome, sender);
+    if let (Fate::Dead { reason: DeadReason::Failed, .. }, Verdict::Failed(failure)) =
+        (&conclusion.fate, &conclusion.verdict)
+    {
+        let exception = &failure.exception;
+        let own = (exception.exc_module.as_str(), exception.exc_type.as_str());
+        let bases = bases.iter().map(|(module, name)| (module.as_str(), name.as_str()));
+        let retries = run.delivery.message.headers.retries();
+        if !run.dead_letters.keeps(retries, std::iter::once(own).chain(bases)) {
+            conclusion.fate = Fate::Done;
+        }
+    }
+    conclusion
+}
+
+fn concluded(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Conclusion {
     match outcome {
         Outcome::Success(value) => succeed(run, value, sender),
         Outcome::Failure(failure) => fail_or_retry(run, None, failure, sender),
@@ -147,7 +171,7 @@ pub fn conclude(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Con
 
 /// What Celery's tracer did stands: the result is written and the message settled, nothing is sent.
 fn settle_traced(run: &Run<'_>, traced: Traced) -> Conclusion {
-    let Traced { state, disposition, result, events: _ } = traced;
+    let Traced { state, disposition, result, .. } = traced;
     let mut plan = Plan::default();
     plan.results
         .extend(result.map(|meta| run.recorder.traced(&run.delivery.message.headers, meta)));
@@ -298,8 +322,10 @@ fn fail_or_retry(
     sender: &mut Sender<'_>,
 ) -> Conclusion {
     let headers = &run.delivery.message.headers;
-    let allowed =
-        if failure.permanent { None } else { run.retry.next(headers.retries(), run.random) };
+    let exception = &failure.exception;
+    let is_final =
+        failure.permanent || !run.retry_for.allows(&exception.exc_module, &exception.exc_type);
+    let allowed = if is_final { None } else { run.retry.next(headers.retries(), run.random) };
     match allowed {
         Some(policy) => retry(run, asked.unwrap_or(policy), failure),
         None => set_aside(run, failure.reason, failure, sender),

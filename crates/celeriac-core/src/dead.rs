@@ -1,11 +1,51 @@
 //! Dead letters: messages set aside with the reason, their raw bytes and their history.
 
+use crate::pattern::ExceptionNames;
 use crate::queue::QueueName;
 use celeriac_wire::Message;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+/// Which failures of a task become dead letters. Messages that are lost, rejected, poisonous or cannot
+/// be read are always kept: nobody else knows of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeadLetters {
+    /// After which failures.
+    pub keep: Keep,
+    /// But not of these exceptions.
+    pub except: ExceptionNames,
+}
+
+/// After which failures a message is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Each that is final.
+    #[default]
+    Always,
+    /// None: who waits for the result is told, and nobody else.
+    Never,
+    /// Those after so many retries, the most that the task has; `None` has no end.
+    WhenRetriesEnd(Option<u32>),
+}
+
+impl DeadLetters {
+    /// Whether a failure after so many retries is kept; `classes` are the modules and names of its
+    /// exception and of what that is derived from.
+    pub fn keeps<'a>(
+        &self,
+        retries: u32,
+        classes: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> bool {
+        let wanted = match self.keep {
+            Keep::Always => true,
+            Keep::Never => false,
+            Keep::WhenRetriesEnd(most) => most.is_some_and(|most| retries >= most),
+        };
+        wanted && !classes.into_iter().any(|(module, name)| self.except.has(module, name))
+    }
+}
 
 /// Why a message was set aside. The names are stable: tables, metrics and filters use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -27,6 +27,7 @@ pub mod exchange;
 pub mod lease;
 pub mod monitor;
 pub mod outcome;
+pub mod pattern;
 pub mod priority;
 pub mod record;
 pub mod retry;

@@ -59,6 +59,8 @@ pub struct Traced {
     /// The events that Celery's own worker would send of this end; `None`: those that follow from
     /// the state.
     pub events: Option<Vec<TracedEvent>>,
+    /// What the exception of a failure is derived from: modules and names.
+    pub bases: Vec<(String, String)>,
 }
 
 /// An event of a task as Celery's worker would send it.

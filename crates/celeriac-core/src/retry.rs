@@ -1,5 +1,6 @@
 //! When a failed task runs again: Celery's formulas, and an explicit schedule.
 
+use crate::pattern::ExceptionNames;
 use std::time::Duration;
 
 /// Celery's `default_retry_delay` (`celery/app/task.py` 5.7: 3 * 60).
@@ -43,6 +44,23 @@ impl Default for RetryPolicy {
             max_retries: Some(DEFAULT_MAX_RETRIES),
             delay: Delay::Backoff { factor: 1, max: DEFAULT_BACKOFF_MAX, jitter: true },
         }
+    }
+}
+
+/// Which failures are retried: all, unless names are given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RetryFor {
+    /// Only these, if there are any.
+    pub only: ExceptionNames,
+    /// Not these.
+    pub except: ExceptionNames,
+}
+
+impl RetryFor {
+    /// Whether a failure with this exception is retried.
+    pub fn allows(&self, module: &str, name: &str) -> bool {
+        let named = self.only.is_empty() || self.only.has(module, name);
+        named && !self.except.has(module, name)
     }
 }
 

@@ -5,20 +5,13 @@
 
 use crate::error::StoreError;
 use crate::exchange::{Binding, ExchangeKind, check_name};
+use crate::pattern::Patterns;
 use crate::priority::Level;
 use crate::queue::QueueName;
 use celeriac_wire::codec::{Compression, Serializer};
 use celeriac_wire::{FieldError, Map, Value};
-use globset::{Glob, GlobMatcher};
-use regex::Regex;
 use std::collections::BTreeMap;
 use std::fmt;
-
-#[derive(Clone, Debug)]
-enum Pattern {
-    Glob(GlobMatcher),
-    Regex(Regex),
-}
 
 /// The options of calls that a route may set (a subset of those of `apply_async`).
 const ROUTE_OPTIONS: [&str; 9] = [
@@ -144,8 +137,7 @@ pub struct Encoding {
 #[derive(Clone, Debug)]
 pub struct Router {
     default: QueueName,
-    exact: BTreeMap<String, Route>,
-    patterns: Vec<(Pattern, Route)>,
+    routes: Patterns<Route>,
     declared: BTreeMap<QueueName, Binding>,
     default_level: Option<Level>,
     encoding: Encoding,
@@ -157,8 +149,7 @@ impl Router {
     pub fn new(default: QueueName) -> Self {
         Self {
             default,
-            exact: BTreeMap::new(),
-            patterns: Vec::new(),
+            routes: Patterns::default(),
             declared: BTreeMap::new(),
             default_level: None,
             encoding: Encoding::default(),
@@ -182,24 +173,7 @@ impl Router {
     /// # Errors
     /// As [`Router::add`].
     pub fn add_route(&mut self, pattern: &str, route: Route) -> Result<(), StoreError> {
-        let refuse = |what: &str, error: String| {
-            StoreError::invalid(format!("route {pattern:?} is not a valid {what}: {error}"))
-        };
-        let expression = pattern
-            .strip_prefix('/')
-            .and_then(|rest| rest.strip_suffix('/'))
-            .filter(|e| !e.is_empty());
-        if let Some(expression) = expression {
-            let regex = Regex::new(expression)
-                .map_err(|error| refuse("regular expression", error.to_string()))?;
-            self.patterns.push((Pattern::Regex(regex), route));
-        } else if pattern.contains(['*', '?', '[']) {
-            let glob = Glob::new(pattern).map_err(|error| refuse("glob", error.to_string()))?;
-            self.patterns.push((Pattern::Glob(glob.compile_matcher()), route));
-        } else {
-            self.exact.insert(pattern.to_owned(), route);
-        }
-        Ok(())
+        self.routes.add("route", pattern, route)
     }
 
     /// Declares how a queue takes part in an exchange (an entry of Celery's `task_queues`, or the
@@ -251,13 +225,7 @@ impl Router {
 
     /// The first matching route, if any.
     pub fn matching(&self, task: &str) -> Option<&Route> {
-        self.exact.get(task).or_else(|| {
-            let matches = |pattern: &Pattern| match pattern {
-                Pattern::Glob(glob) => glob.is_match(task),
-                Pattern::Regex(regex) => regex.is_match(task),
-            };
-            self.patterns.iter().find(|(pattern, _)| matches(pattern)).map(|(_, route)| route)
-        })
+        self.routes.find(task)
     }
 
     /// The options of a call: its own that are not null, over those of the route.

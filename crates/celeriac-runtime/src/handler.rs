@@ -1,9 +1,10 @@
 //! What the worker knows of a task: its name, its policy and how to run it.
 
 use crate::cancel::Cancellation;
+use celeriac_core::dead::DeadLetters;
 use celeriac_core::outcome::{Acks, Classifier, Outcome};
 use celeriac_core::record::Recorder;
-use celeriac_core::retry::RetryPolicy;
+use celeriac_core::retry::{RetryFor, RetryPolicy};
 use celeriac_core::store::{Delivery, Store};
 use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Target};
 use celeriac_core::trail::Trail;
@@ -23,6 +24,10 @@ use std::time::Duration;
 pub struct TaskPolicy {
     /// When and how often it is retried.
     pub retry: RetryPolicy,
+    /// Which failures are retried.
+    pub retry_for: RetryFor,
+    /// Which failures become dead letters.
+    pub dead_letters: DeadLetters,
     /// What happens to its message when its run is cut off.
     pub acks: Acks,
     /// Its soft time limit: it is told to stop.

@@ -277,6 +277,9 @@ impl App {
             policy.soft_time_limit = policy.soft_time_limit.or(self.settings.soft_time_limit.value);
             policy.time_limit = policy.time_limit.or(self.settings.time_limit.value);
             policy.result_extended = self.settings.result_extended.value;
+            if let Some(additions) = self.settings.tasks().of(task.name()) {
+                additions.add_to(&mut policy);
+            }
             registry.add(task.handler(Arc::clone(&states), client.clone(), policy))?;
         }
         Ok(registry)

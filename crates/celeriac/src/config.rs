@@ -6,6 +6,7 @@
 //! `celeriac config show` can say where it comes from. Resolving is pure ([`Settings::resolve`]);
 //! [`Settings::load`] does the reading.
 
+pub(crate) mod additions;
 pub(crate) mod celery;
 mod env;
 mod file;
@@ -20,6 +21,7 @@ pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
 use crate::pool::{Pool, PythonPool, StartMethod};
+use additions::TaskTable;
 use celeriac_core::QueueName;
 use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::limits::StoreLimits;
@@ -151,6 +153,8 @@ pub struct Settings {
     pub routes: Setting<Vec<(String, Route)>>,
     /// The queues of exchanges.
     pub task_queues: Setting<Vec<Binding>>,
+    /// What is added to tasks.
+    tasks: TaskTable,
     celery: Vec<CeleryOverride>,
     sources: Vec<(&'static str, Source)>,
     rows: Vec<SettingRow>,
@@ -176,6 +180,13 @@ pub struct SettingRow {
 /// A sentence with what is accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     value::duration(text)
+}
+
+/// The sections of the settings file.
+struct Tables {
+    routes: Setting<Vec<(String, Route)>>,
+    task_queues: Setting<Vec<Binding>>,
+    tasks: TaskTable,
 }
 
 impl Settings {
@@ -274,18 +285,19 @@ impl Settings {
         for (key, value) in &inputs.flags {
             raw.set(key, value.clone(), Source::Flag { key });
         }
-        let (routes, task_queues, celery) =
-            parsed.map(|file| (file.routes, file.task_queues, file.celery)).unwrap_or_default();
+        let (routes, task_queues, celery, tasks) = parsed
+            .map(|file| (file.routes, file.task_queues, file.celery, file.tasks))
+            .unwrap_or_default();
         let bodies = if of_app { celery::take_bodies(&mut raw) } else { Vec::new() };
-        let mut settings = Self::typed(&raw, routes, task_queues, warnings, of_app)?;
+        let tables = Tables { routes, task_queues, tasks: TaskTable::new(tasks)? };
+        let mut settings = Self::typed(&raw, tables, warnings, of_app)?;
         settings.celery = bodies.into_iter().chain(celery).collect();
         Ok(settings)
     }
 
     fn typed(
         raw: &Raw,
-        routes: Setting<Vec<(String, Route)>>,
-        task_queues: Setting<Vec<Binding>>,
+        Tables { routes, task_queues, tasks }: Tables,
         warnings: Vec<String>,
         has_app: bool,
     ) -> Result<Self, ConfigError> {
@@ -344,6 +356,7 @@ impl Settings {
             accept_content: raw.parse("accept_content", value::accept)?,
             routes,
             task_queues,
+            tasks,
             celery: Vec::new(),
             sources: Vec::new(),
             rows: Vec::new(),
@@ -402,6 +415,12 @@ impl Settings {
             effect: "binds this queue to an exchange",
         });
         rows.extend(task_queues);
+        rows.extend(self.tasks.sections().iter().map(|one| SettingRow {
+            key: "tasks",
+            value: format!("{}: {}", one.pattern, one.shown),
+            source: one.source.to_string(),
+            effect: "adds to matching tasks",
+        }));
         rows.extend(self.warnings.iter().filter(|text| text.starts_with("rollout:")).map(|text| {
             SettingRow {
                 key: "(rollout)",
@@ -424,6 +443,11 @@ impl Settings {
     /// What is odd but not wrong: unknown environment variables, settings without effect here.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What is added to tasks.
+    pub(crate) fn tasks(&self) -> &TaskTable {
+        &self.tasks
     }
 
     /// What the store refuses and how long it keeps things.

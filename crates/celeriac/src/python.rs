@@ -1,10 +1,12 @@
 //! A Celery app: the interpreter that runs it, what it is started with, and what it means here.
 
+mod additions;
 mod broker;
 mod review;
 mod settings;
 mod shim;
 
+pub(crate) use additions::warnings as task_warnings;
 pub(crate) use review::{Refusal, connection_tries, rows, warnings};
 pub(crate) use settings::app_settings;
 
@@ -161,16 +163,20 @@ pub(crate) fn parts(app: &PythonApp, worker: &WorkerBuilder) -> Result<(Children
     let settings = worker.application().settings();
     let hello = app.hello();
     let mut registry = Registry::default();
+    let mut added = Map::new();
     for (name, task) in &hello.tasks {
         if task.strategy.is_some() {
             // Celery's own worker runs it; see `refusal`.
             continue;
         }
-        let policy = policy(name, task, settings, review::keeps_rates(hello))?;
+        let mut policy = policy(name, task, settings, review::keeps_rates(hello))?;
+        if let Some(members) = additions::add(name, task, settings, &mut policy) {
+            added.insert(name.as_str(), Value::Object(members));
+        }
         registry.add(Arc::new(Traced { name: name.clone(), policy }))?;
     }
     let children = Children::Python(PythonOptions {
-        app: app.clone(),
+        app: app.clone().with_additions(added),
         tenancy: match settings.python_pool.value {
             PythonPool::Prefork | PythonPool::Solo => Tenancy::Single,
             PythonPool::Threads | PythonPool::Asyncio | PythonPool::Gevent => Tenancy::Shared,

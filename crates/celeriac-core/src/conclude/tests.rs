@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::QueueName;
+use crate::dead::Keep;
 use crate::lease::{Lease, Suspicion};
 use crate::limits::HISTORY_MAX;
+use crate::pattern::ExceptionNames;
 use crate::retry::Delay;
 use crate::route::Router;
 use celeriac_wire::{Body, Headers, Map, Message, Signature};
@@ -54,6 +56,17 @@ fn concluded(
     ignore_result: bool,
     outcome: Outcome,
 ) -> Conclusion {
+    let (retry_for, dead_letters) = (RetryFor::default(), DeadLetters::default());
+    concluded_by(delivery, embed, ignore_result, (&retry_for, &dead_letters), outcome)
+}
+
+fn concluded_by(
+    delivery: &Delivery,
+    embed: &Embed,
+    ignore_result: bool,
+    (retry_for, dead_letters): (&RetryFor, &DeadLetters),
+    outcome: Outcome,
+) -> Conclusion {
     let recorder = Recorder {
         worker: "celery@a",
         queue: delivery.queue.as_str(),
@@ -68,6 +81,8 @@ fn concluded(
         delivery,
         embed,
         retry: &retry,
+        retry_for,
+        dead_letters,
         acks: Acks::default(),
         ignore_result,
         recorder: &recorder,
@@ -151,6 +166,71 @@ fn every_outcome_with_and_without_retries_and_results() {
             let state = if ignore_result { "" } else { state };
             assert_eq!(words(&conclusion), [fate, state, sent, verdict], "{what}");
         }
+    }
+}
+
+fn names(names: &[&str]) -> ExceptionNames {
+    let mut found = ExceptionNames::default();
+    for name in names {
+        found.add(name).unwrap();
+    }
+    found
+}
+
+#[test]
+fn a_policy_says_which_failures_are_retried_and_which_are_kept() {
+    let all = RetryFor::default;
+    let dead = |keep, except: &[&str]| DeadLetters { keep, except: names(except) };
+    let always = || dead(Keep::Always, &[]);
+    let only = |only: &[&str]| RetryFor { only: names(only), ..all() };
+    let but = |except: &[&str]| RetryFor { except: names(except), ..all() };
+    for (retries, retry_for, dead_letters, fate, verdict) in [
+        (0, only(&["ValueError"]), always(), "done", "retried"),
+        (0, only(&["KeyError"]), always(), "dead failed", "failed"),
+        (0, but(&["Value*"]), always(), "dead failed", "failed"),
+        (0, but(&["Value*"]), dead(Keep::Never, &[]), "done", "failed"),
+        (3, all(), dead(Keep::Never, &[]), "done", "failed"),
+        (3, all(), dead(Keep::Always, &["ValueError"]), "done", "failed"),
+        (3, all(), dead(Keep::Always, &["KeyError"]), "dead failed", "failed"),
+        (3, all(), dead(Keep::WhenRetriesEnd(Some(3)), &[]), "dead failed", "failed"),
+        (2, but(&["*"]), dead(Keep::WhenRetriesEnd(Some(3)), &[]), "done", "failed"),
+        (9, but(&["*"]), dead(Keep::WhenRetriesEnd(None), &[]), "done", "failed"),
+    ] {
+        let what = format!("{retries} {retry_for:?} {dead_letters:?}");
+        let (message, outcome) = (delivery(retries), Outcome::Failure(failed()));
+        let by = (&retry_for, &dead_letters);
+        let conclusion = concluded_by(&message, &Embed::new(), false, by, outcome);
+        let [found, states, _, found_verdict] = words(&conclusion);
+        assert_eq!((found.as_str(), found_verdict.as_str()), (fate, verdict), "{what}");
+        assert_eq!(states, if verdict == "retried" { "RETRY" } else { "FAILURE" }, "{what}");
+    }
+    // What is lost or rejected is known to nobody else.
+    let never = (&all(), &dead(Keep::Never, &["*"]));
+    let rejected = Outcome::Reject { requeue: false, reason: "no".to_owned() };
+    for (outcome, fate) in
+        [(rejected, "dead rejected"), (Outcome::ChildLost(death()), "lost child-lost")]
+    {
+        let conclusion = concluded_by(&delivery(0), &Embed::new(), false, never, outcome);
+        assert_eq!(words(&conclusion)[0], fate);
+    }
+}
+
+#[test]
+fn what_an_exception_is_derived_from_counts_for_a_traced_run() {
+    let traced = || {
+        Outcome::Traced(Box::new(Traced {
+            state: TracedState::Failed(failed()),
+            disposition: Disposition::Ack,
+            result: None,
+            events: None,
+            bases: vec![("app.errors".to_owned(), "Expected".to_owned())],
+        }))
+    };
+    for (except, fate) in [("app.*", "done"), ("ValueError", "done"), ("Expected", "dead failed")] {
+        let letters = DeadLetters { except: names(&[except]), ..DeadLetters::default() };
+        let by = (&RetryFor::default(), &letters);
+        let conclusion = concluded_by(&delivery(0), &Embed::new(), false, by, traced());
+        assert_eq!(words(&conclusion)[0], fate, "{except}");
     }
 }
 

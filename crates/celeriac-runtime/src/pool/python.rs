@@ -49,6 +49,8 @@ pub struct PythonApp {
     template: Arc<Mutex<Template>>,
     /// How many children of it there are.
     lodgers: Arc<watch::Sender<usize>>,
+    /// What is added to its tasks, by name.
+    additions: Arc<Map>,
 }
 
 /// A child of an app, whose template it needs.
@@ -81,7 +83,16 @@ impl PythonApp {
         let (template, hello) = Template::start(&interpreter, &start).await?;
         let (start, hello) = (Arc::new(start), Arc::new(hello));
         let lodgers = Arc::new(watch::Sender::new(0));
-        Ok(Self { interpreter, start, hello, template: Arc::new(Mutex::new(template)), lodgers })
+        let (template, additions) = (Arc::new(Mutex::new(template)), Arc::default());
+        Ok(Self { interpreter, start, hello, template, lodgers, additions })
+    }
+
+    /// The same app whose tasks have more than they say themselves: the members of `tasks` in the
+    /// protocol's frame of that name. To be called before anything is forked.
+    #[must_use]
+    pub fn with_additions(mut self, tasks: Map) -> Self {
+        self.additions = Arc::new(tasks);
+        self
     }
 
     /// What it said of the app.
@@ -111,6 +122,7 @@ impl PythonApp {
                 Template::start(&self.interpreter, &self.start).await.map_err(io::Error::other)?;
             *template = anew;
         }
+        template.tell(&self.additions).await?;
         Ok(template)
     }
 }
@@ -180,8 +192,7 @@ impl Python {
         job.keep(app.lodger());
         // The steward runs no tasks: a fork does.
         let process = if self.options.spawn && role != "steward" {
-            let (interpreter, start) = (&app.interpreter, &app.start);
-            template::start_child(interpreter, start, role, place, store, theirs).await?
+            template::start_child(&app, role, place, store, theirs).await?
         } else {
             app.template().await?.fork(role, place, store, theirs).await?
         };

@@ -3,7 +3,7 @@
 use super::Worker;
 use super::emitter::Emitter;
 use super::settler::{Request, Written};
-use crate::handler::arguments_of;
+use crate::handler::{TaskPolicy, arguments_of};
 use celeriac_core::StoreError;
 use celeriac_core::clock;
 use celeriac_core::conclude::{self, Conclusion, Run, Verdict};
@@ -123,14 +123,16 @@ impl Shared {
             children: ran.map(|ran| ran.trail.children()).unwrap_or_default(),
             arguments: arguments_of(delivery, extended),
         };
-        let never = RetryPolicy::never();
+        let without = TaskPolicy { retry: RetryPolicy::never(), ..TaskPolicy::default() };
+        let known = policy.unwrap_or(&without);
         let run = Run {
             delivery,
             embed,
-            retry: policy.map_or(&never, |policy| &policy.retry),
-            acks: policy.map(|policy| policy.acks).unwrap_or_default(),
-            ignore_result: headers.ignore_result().unwrap_or(false)
-                || policy.is_some_and(|policy| policy.ignore_result),
+            retry: &known.retry,
+            retry_for: &known.retry_for,
+            dead_letters: &known.dead_letters,
+            acks: known.acks,
+            ignore_result: headers.ignore_result().unwrap_or(false) || known.ignore_result,
             recorder: &recorder,
             random: worker.entropy.next_u64(),
         };
@@ -230,21 +232,20 @@ pub(crate) fn outcome_of_panic(payload: &(dyn std::any::Any + Send)) -> Outcome 
 }
 
 /// One line for each ended task, as Celery's INFO lines.
-pub(super) fn log_end(delivery: &Delivery, verdict: &Verdict, runtime: Duration) {
+pub(super) fn log_end(delivery: &Delivery, conclusion: &Conclusion, runtime: Duration) {
     let headers = &delivery.message.headers;
     let (task_id, task) = (headers.id().unwrap_or_default(), headers.task().unwrap_or_default());
     let seconds = runtime.as_secs_f64();
-    match verdict {
+    match &conclusion.verdict {
         Verdict::Succeeded(_) => tracing::info!(task_id, task, seconds, "task succeeded"),
         Verdict::Failed(failure) => {
             let error = failure.exception.summary();
-            tracing::error!(
-                task_id,
-                task,
-                seconds,
-                error,
-                "task failed, its message is a dead letter"
-            );
+            if matches!(conclusion.fate, Fate::Dead { .. }) {
+                let text = "task failed, its message is a dead letter";
+                tracing::error!(task_id, task, seconds, error, "{text}");
+            } else {
+                tracing::error!(task_id, task, seconds, error, "task failed");
+            }
         }
         Verdict::Retried { at, failure } => {
             let error = failure.exception.summary();

@@ -681,7 +681,7 @@ impl Loop {
         };
         // Celery's own lines tell the rest.
         if shown {
-            log_end(&delivery, &conclusion.verdict, runtime);
+            log_end(&delivery, &conclusion, runtime);
         }
         reach(Step::Concluded);
         let sent = self.shared.emitter.to_be_sent(&conclusion.plan.publish);

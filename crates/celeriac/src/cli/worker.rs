@@ -215,7 +215,8 @@ async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result
     let builder = builder(&session.app, &args);
     let worker = builder.clone().python(loaded.0.clone()).build().await?;
     app_banner(session, loaded.0.hello());
-    for text in python::warnings(loaded.0.hello()) {
+    let of_tasks = python::task_warnings(loaded.0.hello(), session.app.settings());
+    for text in python::warnings(loaded.0.hello()).into_iter().chain(of_tasks) {
         tracing::warn!("{text}");
     }
     wait_for_broker(session, python::connection_tries(loaded.0.hello())).await?;

@@ -1,5 +1,8 @@
 //! `celeriac.toml`.
 
+mod tasks;
+
+use super::additions::TaskSection;
 use super::celery::{self, Role};
 use super::keys::KEYS;
 use super::source::{ConfigError, Setting, Source, nearest};
@@ -25,6 +28,8 @@ pub(super) struct Parsed {
     pub(super) celery: Vec<CeleryOverride>,
     pub(super) routes: Setting<Vec<(String, Route)>>,
     pub(super) task_queues: Setting<Vec<Binding>>,
+    /// What is added to tasks, in the order of the file.
+    pub(super) tasks: Vec<TaskSection>,
 }
 
 /// Reads the file that was named, or `celeriac.toml` if there is one.
@@ -55,6 +60,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
         celery: Vec::new(),
         routes: Setting::default(),
         task_queues: Setting::default(),
+        tasks: Vec::new(),
     };
     for Entry { key, value, at } in entries(table.get_ref()) {
         match (key, value) {
@@ -62,6 +68,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
                 for entry in entries(section) {
                     let line = document.line(entry.at);
                     let source = Source::Override { path: path.to_owned(), line };
+                    if let ("tasks", DeValue::Table(section)) = (entry.key, entry.value) {
+                        for task in entries(section) {
+                            let line = document.line(task.at);
+                            let source = Source::Override { path: path.to_owned(), line };
+                            parsed.tasks.push(document.task(&task, source)?);
+                        }
+                        continue;
+                    }
                     let known = celery::find(entry.key);
                     let ours = KEYS.iter().any(|key| key.name == entry.key);
                     // A few names mean the same for native tasks and for Celery's.
@@ -88,7 +102,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
                     parsed.task_queues.value.push(document.task_queue(&entry)?);
                 }
             }
-            ("override" | "routes" | "task_queues", _) => {
+            ("tasks", DeValue::Table(section)) => {
+                for task in entries(section) {
+                    let source =
+                        Source::File { path: path.to_owned(), line: document.line(task.at) };
+                    parsed.tasks.push(document.task(&task, source)?);
+                }
+            }
+            ("override" | "routes" | "task_queues" | "tasks", _) => {
                 let text = format!("{key} is a section");
                 return Err(document.error(at, text).hint(format!("write it as [{key}]")));
             }
@@ -268,7 +289,7 @@ impl Document<'_> {
             // The operator may overrule an app in Celery's words.
             let overrides = matches!(source, Source::Override { .. });
             let theirs = celery::all().iter().map(|known| known.name).filter(|_| overrides);
-            let sections = ["routes", "task_queues", "override"];
+            let sections = ["routes", "task_queues", "tasks", "override"];
             let names = KEYS.iter().map(|key| key.name).chain(sections).chain(theirs);
             let error = self.error(at, format!("unknown key {key:?}"));
             return Err(match nearest(key, names) {

@@ -165,6 +165,7 @@ pub fn reference_page() -> String {
          `[task_queues]` declares queues of exchanges: \
          `tq = { exchange = \"tx\", exchange_type = \"topic\", routing_key = \"a.#\" }`.\n",
     );
+    page.push_str(&super::additions::reference());
     page.push_str(&super::celery::reference());
     page
 }

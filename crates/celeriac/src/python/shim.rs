@@ -12,6 +12,7 @@ macro_rules! files {
 /// The modules of the package.
 pub(super) const FILES: &[(&str, &str)] = files![
     "__init__.py",
+    "additions.py",
     "app.py",
     "child.py",
     "coroutines.py",

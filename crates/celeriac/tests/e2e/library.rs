@@ -1,5 +1,6 @@
 //! The library as a program uses it, on every store.
 
+mod additions;
 mod application;
 mod bodies;
 mod calls;

@@ -196,6 +196,9 @@ struct Raised {
     message: Value,
     #[serde(default)]
     repr: Option<String>,
+    /// Modules and names of what its class is derived from.
+    #[serde(default)]
+    bases: Vec<(String, String)>,
 }
 
 impl FromChild {
@@ -225,7 +228,8 @@ impl FromChild {
 
 impl Done {
     /// The run as the worker concludes it.
-    pub(super) fn into_traced(self, result: Option<ResultMeta>) -> Result<Traced, FrameError> {
+    pub(super) fn into_traced(mut self, result: Option<ResultMeta>) -> Result<Traced, FrameError> {
+        let bases = self.exception.as_mut().map(|raised| std::mem::take(&mut raised.bases));
         let disposition = match self.disposition.as_str() {
             "ack" => Disposition::Ack,
             "reject" => Disposition::Reject,
@@ -246,7 +250,7 @@ impl Done {
         };
         let event = |(kind, fields)| TracedEvent { kind, fields };
         let events = self.events.map(|events| events.into_iter().map(event).collect());
-        Ok(Traced { state, disposition, result, events })
+        Ok(Traced { state, disposition, result, events, bases: bases.unwrap_or_default() })
     }
 }
 
@@ -256,6 +260,7 @@ fn failure(raised: Option<Raised>, traceback: Option<String>) -> Failure {
         module: None,
         message: Value::Null,
         repr: None,
+        bases: Vec::new(),
     });
     let module = raised.module.unwrap_or_else(|| "builtins".to_owned());
     let reason = match (module.as_str(), raised.name.as_str()) {

@@ -138,6 +138,12 @@ pub struct PythonTask {
     /// Its `Strategy`, when it is not Celery's.
     #[serde(default)]
     pub strategy: Option<String>,
+    /// How often it may be retried; `None` is without end.
+    #[serde(default)]
+    pub max_retries: Option<u64>,
+    /// It says itself which exceptions it is retried for.
+    #[serde(default)]
+    pub autoretry: bool,
     /// It is an `async def`.
     #[serde(default)]
     pub coroutine: bool,

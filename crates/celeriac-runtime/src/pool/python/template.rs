@@ -1,5 +1,6 @@
 //! The template: a Python process that has loaded the app and forks children.
 
+use super::PythonApp;
 use super::control::Control;
 use super::hello::{Hello, LoadError};
 use crate::pool::policy::{Exit, Killed};
@@ -51,11 +52,21 @@ struct Fork {
     answer: oneshot::Sender<io::Result<Arc<Process>>>,
 }
 
+/// What a template is asked for.
+enum Order {
+    /// A child.
+    Fork(Fork),
+    /// That tasks are given what the operator adds to them, by name.
+    Tasks(Map),
+}
+
 /// A template that has loaded the app. It ends with this value, and so do its children.
 #[derive(Debug)]
 pub(super) struct Template {
-    forks: mpsc::Sender<Fork>,
+    orders: mpsc::Sender<Order>,
     process: Arc<Process>,
+    /// Whether it knows what is added to its tasks.
+    told: bool,
 }
 
 impl Template {
@@ -69,15 +80,25 @@ impl Template {
         start: &Map,
     ) -> Result<(Self, Hello), LoadError> {
         let (process, control, hello) = load(interpreter, start).await?;
-        let (forks, requests) = mpsc::channel(FORKS_MAX);
-        let template = Self { forks, process: Arc::clone(&process) };
+        let (orders, requests) = mpsc::channel(FORKS_MAX);
+        let template = Self { orders, process: Arc::clone(&process), told: false };
         tokio::spawn(serve(control, requests, process));
         Ok((template, hello))
     }
 
     /// Whether it has ended: nothing can be forked from it any more.
     pub(super) fn is_over(&self) -> bool {
-        self.forks.is_closed() || self.process.is_over()
+        self.orders.is_closed() || self.process.is_over()
+    }
+
+    /// Tells it once what is added to its tasks; what is forked from now on has it.
+    pub(super) async fn tell(&mut self, tasks: &Map) -> io::Result<()> {
+        if !self.told && !tasks.is_empty() {
+            let sent = self.orders.send(Order::Tasks(tasks.clone())).await;
+            sent.map_err(|_closed| io::Error::other("the template has ended"))?;
+        }
+        self.told = true;
+        Ok(())
     }
 
     /// Ends it, with every child that it has.
@@ -95,8 +116,8 @@ impl Template {
     ) -> io::Result<Arc<Process>> {
         let (answer, forked) = oneshot::channel();
         let over = || io::Error::other("the template has ended");
-        self.forks
-            .send(Fork { role, place, store, descriptors, answer })
+        self.orders
+            .send(Order::Fork(Fork { role, place, store, descriptors, answer }))
             .await
             .map_err(|_closed| over())?;
         match tokio::time::timeout(FORK_PATIENCE, forked).await {
@@ -190,19 +211,27 @@ async fn load(
 /// Starts an interpreter that loads the app and is a child then, without a fork. `descriptors` as for
 /// [`Template::fork`].
 pub(super) async fn start_child(
-    interpreter: &Interpreter,
-    start: &Map,
+    app: &PythonApp,
     role: &'static str,
     place: usize,
     store: bool,
     descriptors: [OwnedFd; 4],
 ) -> io::Result<Arc<Process>> {
-    let (process, control, _hello) = load(interpreter, start).await.map_err(io::Error::other)?;
+    let loaded = load(&app.interpreter, &app.start).await;
+    let (process, control, _hello) = loaded.map_err(io::Error::other)?;
     let mut guard = Guard(Some(Arc::clone(&process)));
+    if !app.additions.is_empty() {
+        control.send(&additions(Map::clone(&app.additions)), &[]).await?;
+    }
     let borrowed = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
     control.send(&order("become", role, place, store), &borrowed).await?;
     guard.0 = None;
     Ok(process)
+}
+
+/// The frame that says what is added to tasks.
+fn additions(tasks: Map) -> Value {
+    Value::Object(Map::from([("op", Value::from("tasks")), ("tasks", Value::Object(tasks))]))
 }
 
 /// The frame that asks for a child.
@@ -216,14 +245,22 @@ fn order(op: &str, role: &str, place: usize, store: bool) -> Value {
 }
 
 /// The worker's side of a template, until either ends.
-async fn serve(mut control: Control, mut requests: mpsc::Receiver<Fork>, process: Arc<Process>) {
+async fn serve(mut control: Control, mut requests: mpsc::Receiver<Order>, process: Arc<Process>) {
     let mut waiting: BTreeMap<usize, oneshot::Sender<io::Result<Arc<Process>>>> = BTreeMap::new();
     let mut children: BTreeMap<i64, Arc<Process>> = BTreeMap::new();
     loop {
         tokio::select! {
             // Cancel safe: the channel and the socket keep what they have; a frame is sent outside.
             request = requests.recv() => {
-                let Some(Fork { role, place, store, descriptors, answer }) = request else { break };
+                let Fork { role, place, store, descriptors, answer } = match request {
+                    Some(Order::Fork(fork)) => fork,
+                    Some(Order::Tasks(tasks)) => {
+                        // A failed write means that it has ended, which the read finds.
+                        let _closed = control.send(&additions(tasks), &[]).await;
+                        continue;
+                    }
+                    None => break,
+                };
                 let frame = order("fork", role, place, store);
                 let borrowed = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
                 match control.send(&frame, &borrowed).await {

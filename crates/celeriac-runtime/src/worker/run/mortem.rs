@@ -215,7 +215,7 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
     };
     let again = matches!(state, TracedState::Rejected { .. });
     let disposition = if again { Disposition::Requeue } else { Disposition::Ack };
-    let traced = Traced { state, disposition, result: None, events };
+    let traced = Traced { state, disposition, result: None, events, bases: Vec::new() };
     (waiting, Some(Outcome::Traced(Box::new(traced))))
 }
 

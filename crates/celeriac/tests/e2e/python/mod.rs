@@ -1,5 +1,6 @@
 //! Existing Celery apps, run by `celeriac -A proj worker`: real Celery sends and reads.
 
+mod additions;
 mod deaths;
 mod deploys;
 mod first;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Runs `celeriac -A proj …` in the folder of an app.
-async fn celeriac(app: &Celery, variables: &[(&str, &str)], arguments: &[&str]) -> Ran {
+pub(super) async fn celeriac(app: &Celery, variables: &[(&str, &str)], arguments: &[&str]) -> Ran {
     let mut command = command(Path::new(env!("CARGO_BIN_EXE_celeriac")), app.folder());
     command.args(["--python".as_ref(), app.python.program().as_os_str()]);
     command.envs(variables.iter().copied()).args(["-A", "proj"]).args(arguments);
