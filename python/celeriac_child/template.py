@@ -155,7 +155,7 @@ class Template:
         process = self.child.prepare(frame)
         if frame["role"] == "worker":
             process.name = f"SpawnPoolWorker-{frame['slot'] + 1}"
-        self.child.flush()
+        self.exits.flush()
         self.control.close()
         self.child.start(process, self.worker, frame, descriptors, os.getppid())
 
