@@ -22,6 +22,10 @@ use tokio::sync::OnceCell;
 #[derive(Clone, Debug)]
 pub struct App {
     settings: Arc<Settings>,
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "cli")),
+        allow(dead_code, reason = "apps are run by the command line, on Linux")
+    )]
     program: Vec<(&'static str, String)>,
     tasks: Vec<TaskDef>,
     states: States,

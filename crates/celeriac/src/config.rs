@@ -516,6 +516,10 @@ impl Settings {
     }
 
     /// The same settings with more queues that are bound to exchanges.
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "cli")),
+        allow(dead_code, reason = "apps are run by the command line, on Linux")
+    )]
     pub(crate) fn with_task_queues(mut self, bindings: Vec<Binding>) -> Self {
         let known = |one: &Binding| self.task_queues.value.iter().any(|own| own.queue == one.queue);
         let more: Vec<Binding> = bindings.into_iter().filter(|one| !known(one)).collect();

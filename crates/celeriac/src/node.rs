@@ -30,6 +30,10 @@ pub(crate) fn control_options(settings: &Settings) -> ControlOptions {
 /// Adds what a Celery app is set to, as its own worker would show it (celery 5.7.0 app/utils.py
 /// `Settings.table`).
 #[cfg(target_os = "linux")]
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "cli")),
+    allow(dead_code, reason = "apps are run by the command line, on Linux")
+)]
 pub(crate) fn with_app(mut control: ControlOptions, hello: &Hello) -> ControlOptions {
     for (name, value) in hello.settings.iter() {
         // What the worker itself acts on is known.

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::app::App;
 use crate::lines::SpillFile;
 use crate::pool::Pool;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "cli"))]
 use crate::pool::PythonPool;
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
@@ -227,12 +227,11 @@ impl WorkerBuilder {
 
     /// Celery's worker waits for its tasks without a limit, unless it is told one.
     fn patience(&self) -> Duration {
-        /// Longer than anything runs; instants stay far from their end.
-        const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 10);
         let setting = &self.app.settings().grace;
         #[cfg(all(target_os = "linux", feature = "cli"))]
         if self.python.is_some() && setting.is_default() {
-            return self.grace.unwrap_or(FOR_EVER);
+            // Longer than anything runs; instants stay far from their end.
+            return self.grace.unwrap_or(Duration::from_hours(24 * 365 * 10));
         }
         self.grace.unwrap_or(setting.value)
     }
@@ -248,6 +247,7 @@ impl WorkerBuilder {
         }
     }
 
+    #[cfg(all(target_os = "linux", feature = "cli"))]
     pub(crate) fn application(&self) -> &App {
         &self.app
     }
@@ -263,7 +263,7 @@ impl WorkerBuilder {
 
     fn told_options(&self) -> ControlOptions {
         let options = crate::node::control_options(self.app.settings());
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", feature = "cli"))]
         if let Some(python) = &self.python {
             return crate::node::with_app(options, python.hello());
         }
@@ -287,7 +287,7 @@ impl WorkerBuilder {
             return fewest.max(1);
         }
         // One child at a time is what Celery's `solo` does; a child that dies takes nobody with it.
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", feature = "cli"))]
         if self.python.is_some() && settings.python_pool.value == PythonPool::Solo {
             return 1;
         }

@@ -192,16 +192,28 @@ impl Additions {
     }
 
     /// Whether it says how a task is retried that says so itself, and does not overrule that.
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "cli")),
+        allow(dead_code, reason = "apps are run by the command line, on Linux")
+    )]
     pub(crate) fn leaves_own_retries(&self) -> bool {
         self.retry.as_ref().is_some_and(|retry| !retry.overrules)
     }
 
     /// How often and when a task is retried, if that is said here.
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "cli")),
+        allow(dead_code, reason = "apps are run by the command line, on Linux")
+    )]
     pub(crate) fn retry_policy(&self) -> Option<&RetryPolicy> {
         self.retry.as_ref().map(|retry| &retry.policy)
     }
 
     /// What children do, as the protocol writes it; `None` when that is nothing.
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "cli")),
+        allow(dead_code, reason = "apps are run by the command line, on Linux")
+    )]
     pub(crate) fn for_children(&self, with_retries: bool) -> Option<Map> {
         let mut map = Map::new();
         if let Some(retry) = self.retry.as_ref().filter(|_| with_retries) {
@@ -222,6 +234,10 @@ impl Additions {
 }
 
 impl Retrying {
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "cli")),
+        allow(dead_code, reason = "apps are run by the command line, on Linux")
+    )]
     fn to_map(&self) -> Map {
         let seconds = |span: &Duration| Value::from(span.as_secs_f64());
         let delay = match &self.policy.delay {
