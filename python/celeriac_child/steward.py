@@ -16,12 +16,13 @@ import billiard
 import celery
 from billiard.common import human_status, reset_signals
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery import signals
+from celery import signals, states
 from celery._state import set_default_app
 from celery.app import trace
 from celery.worker import request as celery_request
 from celery.worker import state as worker_state
 from celery.worker.heartbeat import Heart
+from kombu.utils.encoding import safe_repr
 from kombu.utils.imports import symbol_by_name
 
 from . import exits, logs, outcomes, results
@@ -218,8 +219,27 @@ class Examination:
         except WorkerLostError as error:
             lost = error
             info = billiard.einfo.ExceptionInfo()
+        if self._finish_part():
+            return None
         self.request.on_failure(info)
         return lost
+
+    def _finish_part(self) -> bool:
+        """Whether it is a member of a chord whose success was stored before its child died.
+
+        Its part may not have been counted: backends/base.py:mark_as_done stores first and counts then, and the
+        chord would wait for ever. Counting twice is counting once, for Redis keeps parts by what they are.
+        """
+        request, backend = self.request, self.task.backend
+        if not request.chord or getattr(request, "ignore_result", self.task.ignore_result):
+            return False
+        meta = backend.get_task_meta(request.id, cache=False)
+        if meta["status"] != states.SUCCESS:
+            return False
+        backend.on_chord_part_return(request._context, states.SUCCESS, meta["result"])
+        request.acknowledge()
+        self.settlement.send("task-succeeded", result=safe_repr(meta["result"]), runtime=None)
+        return True
 
     def _receive(self):
         """No child has received it. What waited for its time was received before it was revoked."""

@@ -183,7 +183,7 @@ class StewardChild(unittest.TestCase):
         self.assertEqual(done.outcome, ("revoked", "ack"))
         self.assertEqual(self.examine("lost", "proj.add", signal=9).state, "failure")
 
-    def test_a_chord_hears_of_a_lost_member(self):
+    def lose_the_only_member_of_a_chord(self):
         chord = {
             "task": "proj.echo",
             "args": [],
@@ -194,14 +194,20 @@ class StewardChild(unittest.TestCase):
             "chord_size": 1,
         }
         self.redis.client.set("celery-taskset-meta-g.s", 1)
-        self.examine(
-            "lost",
-            "proj.add",
-            signal=9,
-            embed={"chord": chord},
-            headers={"group": "g", "group_index": 0},
-        )
+        embed, headers = {"chord": chord}, {"group": "g", "group_index": 0}
+        return self.examine("lost", "proj.add", signal=9, embed=embed, headers=headers)
+
+    def test_a_chord_hears_of_a_lost_member(self):
+        self.lose_the_only_member_of_a_chord()
         self.assertEqual(self.redis.meta("gone")["status"], "FAILURE")
+
+    def test_a_chord_hears_of_a_member_that_was_lost_after_its_success(self):
+        meta = '{"status": "SUCCESS", "result": 3, "traceback": null, "children": [], "task_id": "gone"}'
+        self.redis.client.set("celery-task-meta-gone", meta)
+        done = self.lose_the_only_member_of_a_chord()
+        self.assertEqual(done.outcome, ("success", "ack"))
+        ((headers, (args, _, _), _),) = self.redis.messages()
+        self.assertEqual((headers["id"], args), ("body", [[3]]))
 
     def test_errbacks_are_called(self):
         errback = {

@@ -72,7 +72,7 @@ pub(super) fn children_of(parent: i32) -> Vec<i32> {
     pids.filter(is_child).collect()
 }
 
-fn kill(pid: i32) {
+pub(super) fn kill(pid: i32) {
     let _gone = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
 }
 
