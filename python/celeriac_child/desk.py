@@ -11,11 +11,11 @@ from celery import signals
 from celery.app import trace
 from celery.exceptions import TaskRevokedError
 
-from . import logs, outcomes, results
+from . import chords, logs, outcomes, results
 from .frames import DONE
-from .outcomes import Run, as_main_process
+from .outcomes import Run, Settlement, as_main_process
 from .refusals import Refuser, consumer_of
-from .request import Delivery, has_own_request
+from .request import CeleryRequest, Delivery, build, has_own_request
 
 
 class Desk:
@@ -111,6 +111,14 @@ class Desk:
             with as_main_process():
                 meta = self._unsettled(run, error)
         self._send(turn, meta)
+        if ok and not value[0] and run.delivery.delivery_info.get("redelivered"):
+            self._look_after_chord(run)
+
+    def _look_after_chord(self, run) -> None:
+        """The child that had the task before may have died while it sent the body of its chord."""
+        request = run.request or build(CeleryRequest, run.delivery, run.task, self.app, self.hostname, Settlement())
+        if request.chord:
+            chords.count_again(run.task, request)
 
     def _unsettled(self, run, error) -> bytes:
         """No `Request` could tell the outcome: the message cannot be read, or its result cannot be stored.

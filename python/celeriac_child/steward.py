@@ -25,7 +25,7 @@ from celery.worker.heartbeat import Heart
 from kombu.utils.encoding import safe_repr
 from kombu.utils.imports import symbol_by_name
 
-from . import exits, logs, outcomes, results
+from . import chords, exits, logs, outcomes, results
 from .frames import DONE, EXIT, POST_MORTEM, READY, TELL, Closed, ProtocolError, encode_json
 from .limits import NoLimit
 from .outcomes import Settlement
@@ -236,7 +236,7 @@ class Examination:
         meta = backend.get_task_meta(request.id, cache=False)
         if meta["status"] != states.SUCCESS:
             return False
-        backend.on_chord_part_return(request._context, states.SUCCESS, meta["result"])
+        chords.count(self.task, request, meta["result"])
         request.acknowledge()
         self.settlement.send("task-succeeded", result=safe_repr(meta["result"]), runtime=None)
         return True

@@ -15,6 +15,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "additions.py",
     "app.py",
     "child.py",
+    "chords.py",
     "coroutines.py",
     "describe.py",
     "desk.py",

@@ -20,6 +20,10 @@ use tokio::task::JoinHandle;
 const PLACE: usize = 1 << 20;
 /// It is ready by then: it is forked from an app that is loaded.
 const START_PATIENCE: Duration = Duration::from_secs(20);
+/// A steward is replaced so often before its worker gives up on telling something, …
+const TRIES: u32 = 6;
+/// … with this pause after the first, which doubles.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// It has told everybody by then; receivers of the app may do what they want.
 const TELL_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -97,21 +101,32 @@ impl Steward {
         body: &[u8],
     ) -> io::Result<Done> {
         let mut seat = self.0.lock().await;
-        // One that died meanwhile is replaced, and asked again: telling twice changes nothing.
-        for last in [false, true] {
-            let mut seated = match seat.take().filter(|seated| !seated.process.is_over()) {
-                Some(seated) => seated,
-                None => sit(python).await?,
+        let mut pause = RETRY_PAUSE;
+        for _ in 0..TRIES {
+            // One that died meanwhile is replaced, and asked again: telling twice changes nothing.
+            let seated = match seat.take().filter(|seated| !seated.process.is_over()) {
+                Some(seated) => Ok(seated),
+                None => sit(python).await,
             };
-            match tokio::time::timeout(TELL_PATIENCE, seated.ask(order, meta, body)).await {
-                Ok(Ok(done)) => {
-                    *seat = Some(seated);
-                    return Ok(done);
+            let error = match seated {
+                Err(error) => error,
+                Ok(mut seated) => {
+                    let asked = seated.ask(order, meta, body);
+                    match tokio::time::timeout(TELL_PATIENCE, asked).await {
+                        Ok(Ok(done)) => {
+                            *seat = Some(seated);
+                            return Ok(done);
+                        }
+                        Ok(Err(error)) => error,
+                        Err(_elapsed) => {
+                            return Err(io::Error::other("the steward does not answer"));
+                        }
+                    }
                 }
-                Ok(Err(error)) if last => return Err(error),
-                Ok(Err(error)) => tracing::warn!(%error, "the steward is replaced"),
-                Err(_elapsed) => return Err(io::Error::other("the steward does not answer")),
-            }
+            };
+            tracing::warn!(%error, "the steward is replaced");
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
         Err(io::Error::other("the steward does not live"))
     }
