@@ -114,7 +114,8 @@ fn tasks_tell_their_story(events: &[Event]) {
     has(&last("bad"), &["exception"]);
     let kinds = story(events, "late").into_iter().map(|(kind, _)| kind);
     let kinds: Vec<_> = kinds.filter(|kind| *kind != "task-sent").collect();
-    assert_eq!(kinds, ["task-received", "task-revoked"]);
+    // Celery tells nobody that it has received what is revoked or too late (worker/strategy.py 5.7).
+    assert_eq!(kinds, ["task-revoked"]);
     assert_eq!(last("late").as_map().get("expired"), Some(&Value::from(true)));
     has(&last("late"), &["terminated", "expired"]);
     assert_eq!(last("rejected").as_map().get("requeue"), Some(&Value::from(false)));
