@@ -7,12 +7,9 @@ does not end by itself and goes on without it.
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from billiard.common import reset_signals
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery._state import _set_task_join_will_block
@@ -20,15 +17,13 @@ from celery.concurrency import get_implementation
 from celery.concurrency.prefork import process_destructor, process_initializer
 from celery.exceptions import WorkerLostError
 
-from . import coroutines, exits, logs, outcomes
+from . import coroutines, logs, outcomes
 from .desk import Desk
-from .frames import DONE, EXIT, HEARD, LIMIT, READY, RUN, Closed, JobSocket, ProtocolError, encode_json
+from .frames import DONE, HEARD, LIMIT, RUN, JobSocket, ProtocolError
 from .limits import Abandoned, GreenletLimit, ThreadLimit
+from .serving import EX_FAILURE, Serving
 from .turn import CURRENT, Turn
 
-EX_OK = 0
-EX_FAILURE = 1
-EX_PROTOCOL = 70
 #: The worker gives no more runs than it has slots; threads beside those serve what was given up.
 _THREADS_MAX = 20_000
 _ERRORS = {"soft": SoftTimeLimitExceeded, "hard": Abandoned}
@@ -47,41 +42,21 @@ class SharedSocket:
             self._send(op, tag, meta, body)
 
 
-class SharedWorker:
+class SharedWorker(Serving):
     """Serves `R` and `L`: each run in a thread of its own, which gevent makes a greenlet."""
 
+    name = "process of the pool"
+    operations = (RUN, LIMIT)
+
     def __init__(self, worker, job: JobSocket, _page, store: bool):
-        self.app = worker.app
-        self.hostname = worker.hostname
+        super().__init__(worker, SharedSocket(job))
         self.pool = worker.pool_cls
-        self.job = SharedSocket(job)
         self.desk = Desk(worker, self.job, store)
         self.turns = {}
         self.threads = ThreadPoolExecutor(_THREADS_MAX)
         self.is_green = getattr(self.pool, "is_green", False)
 
-    def __call__(self) -> None:
-        """Serves until `X` or the end of the worker. Does not return."""
-        code = EX_FAILURE
-        try:
-            self._begin()
-            while True:
-                self._serve(*self.job.receive())
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else EX_FAILURE
-        except Closed:
-            pass
-        except ProtocolError as error:
-            logs.error("The worker broke the protocol: %s", error)
-            code = EX_PROTOCOL
-        except BaseException as error:
-            logs.error("The process of the pool failed: %r", error, exc_info=True)
-        finally:
-            self._end(code)
-
-    def _begin(self) -> None:
-        reset_signals(full=True)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def begin(self) -> None:
         process_initializer(self.app, self.hostname)
         _set_task_join_will_block(get_implementation(self.pool).task_join_will_block)
         coroutines.identify(self.app)
@@ -89,19 +64,11 @@ class SharedWorker:
             # An event loop belongs to a thread, of which greenlets have one together.
             coroutines.use(coroutines.Beside(self.desk.furnish))
         self.desk.furnish()
-        self.job.send(READY, 0, encode_json({"pid": os.getpid()}))
 
-    def _end(self, code: int) -> None:
-        try:
-            process_destructor(os.getpid(), code)
-        finally:
-            exits.leave(code)
+    def end(self, code: int) -> None:
+        process_destructor(os.getpid(), code)
 
-    def _serve(self, op: int, tag: int, meta: dict, body: bytes) -> None:
-        if op == EXIT:
-            sys.exit(EX_OK)
-        if not tag or not isinstance(meta, dict) or op not in (RUN, LIMIT):
-            raise ProtocolError(f"op {op}, tag {tag}")
+    def serve(self, op: int, tag: int, meta: dict, body: bytes) -> None:
         if op == LIMIT:
             self._limit(tag, meta.get("kind"))
             return

@@ -6,15 +6,13 @@ child, and that the worker started or stops. It runs no tasks and serves one fra
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
 from types import SimpleNamespace
 
 import billiard
 import celery
-from billiard.common import human_status, reset_signals
+from billiard.common import human_status
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals, states
 from celery._state import set_default_app
@@ -25,19 +23,17 @@ from celery.worker.heartbeat import Heart
 from kombu.utils.encoding import safe_repr
 from kombu.utils.imports import symbol_by_name
 
-from . import chords, exits, logs, outcomes, results
-from .frames import DONE, EXIT, POST_MORTEM, READY, TELL, Closed, ProtocolError, encode_json
+from . import chords, logs, outcomes, results
+from .frames import DONE, POST_MORTEM, TELL, ProtocolError
 from .limits import NoLimit
 from .outcomes import Settlement
 from .refusals import Refuser, consumer_of
 from .request import Delivery, build
+from .serving import Serving
 from .turn import CURRENT, Turn
 
 #: Since 5.7 on_timeout tells everybody of the failure; before, only on_failure does.
 _TIMEOUT_TELLS = (celery.VERSION.major, celery.VERSION.minor) >= (5, 7)
-EX_OK = 0
-EX_FAILURE = 1
-EX_PROTOCOL = 70
 
 
 class MainProcess(billiard.get_context("fork").Process):
@@ -51,43 +47,23 @@ class MainProcess(billiard.get_context("fork").Process):
         self.body()
 
 
-class Steward:
+class Steward(Serving):
     """Serves `P` and `Y` over a job socket."""
 
+    name = "steward"
+    operations = (POST_MORTEM, TELL)
+
     def __init__(self, worker, job, page, store: bool):
+        super().__init__(worker, job)
         self.worker = worker
-        self.app = worker.app
-        self.hostname = worker.hostname
-        self.job = job
         self.page = page
         self.store = store
         self.results = None
         self.refuser = Refuser(self.app, self.hostname)
         self.senders = Senders(worker)
 
-    def __call__(self) -> None:
-        """Serves until `X` or the end of the worker. Does not return."""
-        code = EX_FAILURE
-        try:
-            self._begin()
-            while True:
-                self._serve(*self.job.receive())
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else EX_FAILURE
-        except Closed:
-            pass
-        except ProtocolError as error:
-            logs.error("The worker broke the protocol: %s", error)
-            code = EX_PROTOCOL
-        except BaseException as error:
-            logs.error("The steward failed: %r", error, exc_info=True)
-        finally:
-            exits.leave(code)
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """As main processes are: `worker_process_init` is for those that run tasks."""
-        reset_signals(full=True)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.app.set_current()
         set_default_app(self.app)
         trace.setup_worker_optimizations(self.app, self.hostname)
@@ -95,13 +71,8 @@ class Steward:
         backend = self.app.backend
         if self.store and not results.is_own(backend):
             self.results = results.DeferredResults(backend, self.job)
-        self.job.send(READY, 0, encode_json({"pid": os.getpid()}))
 
-    def _serve(self, op: int, tag: int, meta: dict, body: bytes) -> None:
-        if op == EXIT:
-            sys.exit(EX_OK)
-        if not tag or not isinstance(meta, dict) or op not in (POST_MORTEM, TELL):
-            raise ProtocolError(f"op {op}, tag {tag}")
+    def serve(self, op: int, tag: int, meta: dict, body: bytes) -> None:
         self.page.begin(tag, time.time())
         turn = Turn(tag, NoLimit())
         CURRENT.set(turn)

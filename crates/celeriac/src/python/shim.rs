@@ -30,6 +30,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "request.py",
     "results.py",
     "retries.py",
+    "serving.py",
     "shared.py",
     "sources.py",
     "steward.py",
