@@ -236,7 +236,7 @@ impl Kind for Python {
     }
 
     async fn dismiss(&self, channel: &mut Job) -> io::Result<()> {
-        channel.send(Order::Quit, 0, &[], &[]).await
+        channel.sender.send(Order::Quit, 0, &[], &[]).await
     }
 
     fn window(&self) -> usize {

@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 /// of the kind `SOCK_SEQPACKET`: never read as a stream, only by calls that keep datagrams.
 #[derive(Debug)]
 pub(in crate::pool) struct Job {
-    sender: JobSender,
+    /// What sends on it; a copy is for somebody who does not read.
+    pub(super) sender: JobSender,
     pub(super) page: Page,
     assembler: Assembler,
     buffer: Vec<u8>,
@@ -49,11 +50,6 @@ impl Job {
         self.lodger = Some(lodger);
     }
 
-    /// What sends on it, for somebody who does not read.
-    pub(super) fn sender(&self) -> JobSender {
-        self.sender.clone()
-    }
-
     /// The next frame; `None` when the child has closed its end. Cancel safe.
     pub(super) async fn next(&mut self) -> io::Result<Option<FromChild>> {
         loop {
@@ -83,17 +79,6 @@ impl Job {
                 return Ok(Some(frame));
             }
         }
-    }
-
-    /// As [`JobSender::send`].
-    pub(super) async fn send(
-        &self,
-        order: Order,
-        tag: u64,
-        meta: &[u8],
-        body: &[u8],
-    ) -> io::Result<()> {
-        self.sender.send(order, tag, meta, body).await
     }
 }
 

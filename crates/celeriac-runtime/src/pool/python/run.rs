@@ -109,7 +109,7 @@ async fn converse(
 ) -> Result<(Outcome, bool), Stop> {
     let begin_by = Instant::now() + START_PATIENCE;
     let meta = frame::run_meta(&context.delivery);
-    let sending = job.send(Order::Run, tag, &meta, &context.delivery.message.body);
+    let sending = job.sender.send(Order::Run, tag, &meta, &context.delivery.message.body);
     match tokio::time::timeout_at(begin_by, sending).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) if error.kind() == io::ErrorKind::Other => {

@@ -53,7 +53,7 @@ impl Shared {
             slots: watch::Sender::new(slots),
             tasks_max,
             tags: AtomicU64::new(0),
-            hosts: tokio::sync::Mutex::default(),
+            door: tokio::sync::Mutex::default(),
             known: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
@@ -149,7 +149,7 @@ struct Hall {
     tasks_max: Option<u64>,
     tags: AtomicU64,
     /// Held while a run looks for a process, so that only one is opened.
-    hosts: tokio::sync::Mutex<()>,
+    door: tokio::sync::Mutex<()>,
     /// The processes that live, the one that takes runs last.
     known: Mutex<Vec<Arc<Host>>>,
 }
@@ -161,7 +161,7 @@ impl Hall {
 
     /// A seat in the process that takes runs; `None` when there is none in time. Cancel safe.
     async fn seat(&self, speaker: &Speaker) -> Option<Seat> {
-        let _one_at_a_time = self.hosts.lock().await;
+        let _one_at_a_time = self.door.lock().await;
         let tag = self.tags.fetch_add(1, Ordering::Relaxed) + 1;
         let last = self.known().last().cloned();
         if let Some(seat) = last.and_then(|host| host.seat(tag, &speaker.task_id)) {

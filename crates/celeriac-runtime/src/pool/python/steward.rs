@@ -82,7 +82,7 @@ impl Steward {
     pub(super) async fn dismiss(&self) {
         let Some(mut seated) = self.0.lock().await.take() else { return };
         let leaving = async {
-            if seated.job.send(Order::Quit, 0, &[], &[]).await.is_ok() {
+            if seated.job.sender.send(Order::Quit, 0, &[], &[]).await.is_ok() {
                 seated.process.exited().await;
             }
             // What it printed is read to the end.
@@ -148,7 +148,7 @@ async fn sit(python: &Python) -> io::Result<Seated> {
 impl Seated {
     async fn ask(&mut self, order: Order, meta: &[u8], body: &[u8]) -> io::Result<Done> {
         self.tag += 1;
-        self.job.send(order, self.tag, meta, body).await?;
+        self.job.sender.send(order, self.tag, meta, body).await?;
         match self.job.next().await? {
             Some(FromChild::Done { tag, done }) if tag == self.tag => Ok(*done),
             Some(other) => Err(io::Error::other(format!("the steward said {other:?}"))),

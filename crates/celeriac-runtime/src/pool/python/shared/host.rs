@@ -93,7 +93,7 @@ impl Host {
         held: Held<Python>,
         tasks_max: Option<u64>,
     ) -> Option<Arc<Self>> {
-        let sender = held.channel.as_ref()?.sender();
+        let sender = held.channel.as_ref()?.sender.clone();
         // As many letters as runs, and a few for each.
         let (letters, mail) = mpsc::unbounded_channel();
         let host = Arc::new(Self {
@@ -355,8 +355,8 @@ impl Seat {
         self.host.book().fate.clone().unwrap_or_else(undead)
     }
 
-    /// The process does not take its runs.
-    pub(super) fn is_deaf(&self) {
+    /// Ends the process, which does not take its runs.
+    pub(super) fn end_deaf(&self) {
         self.host.end_stuck();
     }
 }

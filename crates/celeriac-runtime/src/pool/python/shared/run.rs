@@ -79,7 +79,7 @@ pub(super) async fn run_in(hall: Arc<Hall>, context: RunContext) -> Outcome {
             }
             () = tokio::time::sleep_until(begin_by), if !heard => {
                 heard = true;
-                seat.is_deaf();
+                seat.end_deaf();
             }
         }
     }
