@@ -55,11 +55,13 @@ environments() {
         environment wheel 'maturin==1.*'
 }
 
-# The Python half of the worker, under each Celery that it is for; two at a time.
+# The Python half of the worker, under each Celery that it is for; two at a time. They take half a minute:
+# what hangs is ended, and says where it stood.
 python_tests() {
     printf '%s\n' 5.3 5.4 5.5 5.6 5.7 | xargs -P 2 -I{} bash -c '
         log="$0/python-{}.log"
-        if "$0/celery-{}/bin/python" -m unittest discover -s python/tests >"$log" 2>&1; then
+        if timeout -s ABRT -k 10 300 "$0/celery-{}/bin/python" -X faulthandler -m unittest discover -v \
+            -s python/tests >"$log" 2>&1; then
             echo "Celery {}: $(grep "^Ran " "$log")"
         else
             cat "$log"; echo "Celery {}: FAILED"; exit 1
@@ -101,7 +103,8 @@ if [ -x "${venvs:-}/celery-5.7/bin/python" ] && have redis-server; then
     python_tests
     # Before the tests: both builds put their program into the same place.
     say "the wheel, in an environment of its own"
-    "$venvs/celery-5.7/bin/python" -m unittest discover -s python/wheel_tests
+    timeout -s ABRT -k 10 1200 "$venvs/celery-5.7/bin/python" -X faulthandler -m unittest discover -v \
+        -s python/wheel_tests
 fi
 say "tests"
 cargo nextest run --workspace --all-features --profile "$profile"

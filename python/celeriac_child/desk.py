@@ -116,9 +116,15 @@ class Desk:
 
     def _look_after_chord(self, run) -> None:
         """The child that had the task before may have died while it sent the body of its chord."""
-        request = run.request or build(CeleryRequest, run.delivery, run.task, self.app, self.hostname, Settlement())
-        if request.chord:
-            chords.count_again(run.task, request)
+        try:
+            request = run.request or build(
+                CeleryRequest, run.delivery, run.task, self.app, self.hostname, Settlement()
+            )
+            if request.chord:
+                chords.count_again(run.task, request)
+        except Exception as error:
+            # Its end is told already.
+            logs.error("Cannot look after the chord of %s: %r", run.task.name, error, exc_info=True)
 
     def _unsettled(self, run, error) -> bytes:
         """No `Request` could tell the outcome: the message cannot be read, or its result cannot be stored.

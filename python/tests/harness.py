@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import uuid
 
 HEAD = struct.Struct("<BBQI")
@@ -366,13 +367,28 @@ class Child:
 
     def done_after_soft_limit(self, tag: int):
         """Repeats the signal until the run ends, as the protocol lets the worker do."""
-        self.soft_limit(tag)
-        while not select.select([self.job], [], [], 0.5)[0]:
-            self.soft_limit(tag)
+        self.soft_limit_until(tag, lambda: select.select([self.job], [], [], 0.5)[0])
         return self.done()
+
+    def soft_limit_until(self, tag: int, is_seen) -> None:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            self.soft_limit(tag)
+            if is_seen():
+                return
+        raise TimeoutError(self.printed())
 
     def kill(self, number=signal.SIGKILL) -> None:
         signal.pidfd_send_signal(self.pidfd, number)
+
+    def terminate(self) -> None:
+        """Repeats the signal while nothing comes of it: Python notes one that meets the way into a system call
+        only when the call is over."""
+        for _ in range(int(PATIENCE)):
+            self.kill(signal.SIGTERM)
+            if select.select([self.pidfd], [], [], 1.0)[0]:
+                return
+        raise TimeoutError(self.printed())
 
     def gone(self) -> None:
         """Waits until the process ended."""

@@ -90,7 +90,7 @@ class Children(unittest.TestCase):
         child = self.template.fork()
         tag = child.run("proj.waits", path)
         with open(path, "w"):
-            child.kill(signal.SIGTERM)
+            child.terminate()
             self.template.exit_of(child)
         self.assertEqual(child.shown()[0], tag)
         with self.assertRaises(Ended):
@@ -136,8 +136,7 @@ class Children(unittest.TestCase):
         child = self.template.fork(store=True)
         tag = child.run("proj.waits_twice", path)
         with open(path, "w"):
-            while "caught" not in child.log():
-                child.soft_limit(tag)
+            child.soft_limit_until(tag, lambda: "caught" in child.log())
             with open(path + "2", "w") as pipe:
                 for _ in range(5):
                     child.soft_limit(tag)

@@ -2,9 +2,10 @@
 
 import importlib.util
 import os
+import time
 import unittest
 
-from harness import Folder, Redis, Template
+from harness import PATIENCE, Folder, Redis, Template
 
 APP = """
 import asyncio
@@ -38,8 +39,8 @@ def waits(self, path, began):
 
 @app.task(bind=True, soft_time_limit=600)
 def spins(self, began):
-    said(began, "began")
     try:
+        said(began, "began")
         while True:
             time.sleep(0.001)
     except SoftTimeLimitExceeded:
@@ -78,8 +79,8 @@ async def named():
 
 @app.task(bind=True)
 async def sleeps_long(self, began, cleaned):
-    said(began, "began")
     try:
+        said(began, "began")
         await asyncio.gather(asyncio.sleep(1000), asyncio.sleep(1000))
     except SoftTimeLimitExceeded:
         return "stopped softly"
@@ -173,7 +174,8 @@ class Case(unittest.TestCase):
     @staticmethod
     def wait_for(path, lines=1):
         """Until another process has written so many lines."""
-        while True:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             try:
                 with open(path) as file:
                     if len(file.readlines()) >= lines:
@@ -181,6 +183,7 @@ class Case(unittest.TestCase):
             except FileNotFoundError:
                 pass
             os.sched_yield()
+        raise TimeoutError(f"{path} has no {lines} lines")
 
 
 class Threads(Case):

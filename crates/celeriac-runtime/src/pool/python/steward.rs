@@ -102,13 +102,20 @@ impl Steward {
     ) -> io::Result<Done> {
         let mut seat = self.0.lock().await;
         let mut pause = RETRY_PAUSE;
+        let mut last = None;
         for _ in 0..TRIES {
-            // One that died meanwhile is replaced, and asked again: telling twice changes nothing.
+            if let Some(error) = last.take() {
+                tracing::warn!(%error, "the steward is replaced");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            // One that died meanwhile is replaced, and asked again. What it had told already is told twice:
+            // an errback may be called again.
             let seated = match seat.take().filter(|seated| !seated.process.is_over()) {
                 Some(seated) => Ok(seated),
                 None => sit(python).await,
             };
-            let error = match seated {
+            last = Some(match seated {
                 Err(error) => error,
                 Ok(mut seated) => {
                     let asked = seated.ask(order, meta, body);
@@ -123,12 +130,9 @@ impl Steward {
                         }
                     }
                 }
-            };
-            tracing::warn!(%error, "the steward is replaced");
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            });
         }
-        Err(io::Error::other("the steward does not live"))
+        Err(last.unwrap_or_else(|| io::Error::other("the steward does not live")))
     }
 }
 
