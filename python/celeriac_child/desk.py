@@ -110,21 +110,20 @@ class Desk:
         except Exception as error:
             with as_main_process():
                 meta = self._unsettled(run, error)
+        if run.delivery.delivery_info.get("redelivered"):
+            meta = outcomes.looking_again(meta, self._chord_waits(run))
         self._send(turn, meta)
-        if ok and not value[0] and run.delivery.delivery_info.get("redelivered"):
-            self._look_after_chord(run)
 
-    def _look_after_chord(self, run) -> None:
+    def _chord_waits(self, run) -> float | None:
         """The child that had the task before may have died while it sent the body of its chord."""
         try:
             request = run.request or build(
                 CeleryRequest, run.delivery, run.task, self.app, self.hostname, Settlement()
             )
-            if request.chord:
-                chords.count_again(run.task, request)
+            return chords.look_again(run.task, request)
         except Exception as error:
-            # Its end is told already.
             logs.error("Cannot look after the chord of %s: %r", run.task.name, error, exc_info=True)
+            return None
 
     def _unsettled(self, run, error) -> bytes:
         """No `Request` could tell the outcome: the message cannot be read, or its result cannot be stored.

@@ -75,6 +75,11 @@ def success(runtime: float, result: str | None, disposition: str = ACK) -> bytes
     return head.encode("utf-8", "backslashreplace") + _SUCCESS_END
 
 
+def looking_again(meta: bytes, seconds: float | None) -> bytes:
+    """The same meta, with the wish to look after the chord of the task, see `chords`."""
+    return meta if seconds is None else meta[:-1] + f',"look_again":{seconds!r}}}'.encode()
+
+
 def done(
     state, disposition, runtime, exception=None, traceback=None, leaves=False, events=None
 ) -> bytes:

@@ -146,7 +146,15 @@ class Examination:
         event = self.settlement.events.get("task-failed") or self.settlement.events.get("task-retried") or {}
         told = error if state in (outcomes.FAILURE, outcomes.RETRIED) else None
         trace = event.get("traceback") or None
-        return outcomes.done(state, fate, 0.0, outcomes.describe(told), trace, events=self.settlement.sent)
+        meta = outcomes.done(state, fate, 0.0, outcomes.describe(told), trace, events=self.settlement.sent)
+        return outcomes.looking_again(meta, self._chord_waits())
+
+    def _chord_waits(self) -> float | None:
+        try:
+            return chords.look_again(self.task, self.request)
+        except Exception as error:
+            logs.error("Cannot look after the chord of %s: %r", self.task.name, error, exc_info=True)
+            return None
 
     def _state(self, error) -> str:
         events = self.settlement.events
@@ -207,10 +215,15 @@ class Examination:
         meta = backend.get_task_meta(request.id, cache=False)
         if meta["status"] != states.SUCCESS:
             return False
-        chords.count(self.task, request, meta["result"])
+        chords.count(self.task, request)
         request.acknowledge()
         self.settlement.send("task-succeeded", result=safe_repr(meta["result"]), runtime=None)
         return True
+
+    def _part(self):
+        """It has ended, and its chord is looked at once more."""
+        chords.count(self.task, self.request)
+        self.settlement.disposition = outcomes.ACK
 
     def _receive(self):
         """No child has received it. What waited for its time was received before it was revoked."""
@@ -264,6 +277,7 @@ class Examination:
         "timeout": _timeout,
         "lost": _lost,
         "poison": _poisoned,
+        "part": _part,
         "terminated": _terminated,
         "revoked": _revoked,
         "expired": _expired,

@@ -171,8 +171,7 @@ class Case(unittest.TestCase):
         self.child.send("L", tag, {"kind": kind})
         self.heard(tag)
 
-    @staticmethod
-    def wait_for(path, lines=1):
+    def wait_for(self, path, lines=1):
         """Until another process has written so many lines."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
@@ -183,7 +182,7 @@ class Case(unittest.TestCase):
             except FileNotFoundError:
                 pass
             os.sched_yield()
-        raise TimeoutError(f"{path} has no {lines} lines")
+        raise TimeoutError(f"{path} has no {lines} lines\n{self.child.printed()}")
 
 
 class Threads(Case):

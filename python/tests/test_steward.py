@@ -183,19 +183,19 @@ class StewardChild(unittest.TestCase):
         self.assertEqual(done.outcome, ("revoked", "ack"))
         self.assertEqual(self.examine("lost", "proj.add", signal=9).state, "failure")
 
-    def lose_the_only_member_of_a_chord(self):
+    def lose_the_only_member_of_a_chord(self, kind="lost", body="body"):
         chord = {
             "task": "proj.echo",
             "args": [],
             "kwargs": {},
-            "options": {"task_id": "body"},
+            "options": {"task_id": body},
             "subtask_type": None,
             "immutable": False,
             "chord_size": 1,
         }
         self.redis.client.set("celery-taskset-meta-g.s", 1)
         embed, headers = {"chord": chord}, {"group": "g", "group_index": 0}
-        return self.examine("lost", "proj.add", signal=9, embed=embed, headers=headers)
+        return self.examine(kind, "proj.add", signal=9, embed=embed, headers=headers)
 
     def test_a_chord_hears_of_a_lost_member(self):
         self.lose_the_only_member_of_a_chord()
@@ -204,10 +204,32 @@ class StewardChild(unittest.TestCase):
     def test_a_chord_hears_of_a_member_that_was_lost_after_its_success(self):
         meta = '{"status": "SUCCESS", "result": 3, "traceback": null, "children": [], "task_id": "gone"}'
         self.redis.client.set("celery-task-meta-gone", meta)
-        done = self.lose_the_only_member_of_a_chord()
+        done = self.lose_the_only_member_of_a_chord(body="whole")
         self.assertEqual(done.outcome, ("success", "ack"))
         ((headers, (args, _, _), _),) = self.redis.messages()
-        self.assertEqual((headers["id"], args), ("body", [[3]]))
+        self.assertEqual((headers["id"], args), ("whole", [[3]]))
+
+    @unittest.skipIf(VERSION < (5, 7), "since 5.7")
+    def test_a_body_that_a_dead_process_has_begun_to_send_is_sent_once(self):
+        self.redis.client.set("celery-taskset-meta-g.c", "claimed", px=60_000)
+        for kind in ("lost", "part", "part"):
+            done = self.lose_the_only_member_of_a_chord(kind, "claimed")
+            self.assertEqual((done.disposition, done.look_again), ("ack", 1.0))
+        self.assertEqual(self.redis.messages(), [])
+        self.redis.client.delete("celery-taskset-meta-g.c")
+        # The member has failed, so the chord has: Celery tells the errbacks of its body, and stores that.
+        done = self.lose_the_only_member_of_a_chord("part", "claimed")
+        self.assertNotIn("look_again", done.meta)
+        self.assertEqual(self.states(done), [("claimed", "FAILURE")])
+
+    @unittest.skipIf(VERSION < (5, 7), "since 5.7")
+    def test_a_body_that_was_sent_by_a_process_that_died_is_not_sent_again(self):
+        meta = '{"status": "SUCCESS", "result": 3, "traceback": null, "children": [], "task_id": "gone"}'
+        self.redis.client.set("celery-task-meta-gone", meta)
+        self.redis.client.set("celery-task-meta-sent", meta.replace("gone", "sent"))
+        done = self.lose_the_only_member_of_a_chord(body="sent")
+        self.assertEqual((done.outcome, self.redis.messages()), (("success", "ack"), []))
+        self.assertEqual(self.redis.client.keys("celery-taskset-meta-*"), [b"celery-taskset-meta-g.c"])
 
     def test_errbacks_are_called(self):
         errback = {

@@ -61,6 +61,9 @@ pub struct Traced {
     pub events: Option<Vec<TracedEvent>>,
     /// What the exception of a failure is derived from: modules and names.
     pub bases: Vec<(String, String)>,
+    /// After what time its chord is to be looked at: another process, perhaps a dead one, has begun to send
+    /// the body. The message is kept until that is clear.
+    pub look_again: Option<Duration>,
 }
 
 /// An event of a task as Celery's worker would send it.

@@ -14,6 +14,8 @@ pub struct Resources {
     pub entropy: Arc<dyn Entropy>,
     /// What it refuses, and how long it keeps things.
     pub limits: StoreLimits,
+    /// Where results are kept if not beside the messages, see [`keeps_results`].
+    pub results: Option<String>,
 }
 
 /// Opens the store behind a URL: `sqlite:///var/lib/app/queue.db`, `sqlite://queue.db`,
@@ -26,6 +28,9 @@ pub fn connect(url: &str, resources: Resources) -> Result<Arc<dyn Store>, StoreE
         StoreError::invalid(format!("{:?} is no store URL", redacted(url)))
             .hint("write sqlite:///absolute/path.db, redis://host:6379/0 or memory://")
     })?;
+    if let Some(results) = &resources.results {
+        keeps_results(url, results)?;
+    }
     match scheme {
         #[cfg(feature = "sqlite")]
         "sqlite" | "memory" => open_sqlite(scheme, rest, resources),
@@ -51,7 +56,7 @@ fn open_sqlite(
     resources: Resources,
 ) -> Result<Arc<dyn Store>, StoreError> {
     use crate::sqlite::SqliteStore;
-    let Resources { clock, entropy, limits } = resources;
+    let Resources { clock, entropy, limits, results: _ } = resources;
     if scheme == "memory" {
         if !rest.trim_matches('/').is_empty() {
             return Err(StoreError::invalid(format!("memory:// takes no path, but got {rest:?}")));
@@ -67,6 +72,33 @@ fn open_sqlite(
             .hint("set limits in celeriac.toml, see docs/reference/settings.md"));
     }
     Ok(Arc::new(SqliteStore::open(std::path::Path::new(rest), limits, clock, entropy)?))
+}
+
+/// Whether the store at `url` can keep its results at `results`: in itself, on Redis also in another
+/// database of the same server.
+///
+/// # Errors
+/// `Invalid`, with what can be done, if it cannot.
+pub fn keeps_results(url: &str, results: &str) -> Result<(), StoreError> {
+    let plain = |url: &str| url.trim_end_matches('/').to_owned();
+    if plain(url) == plain(results) {
+        return Ok(());
+    }
+    #[cfg(feature = "redis")]
+    if [url, results].iter().all(|one| is_redis(one)) {
+        return crate::RedisStore::keeps_results(url, results);
+    }
+    let (url, results) = (redacted(url), redacted(results));
+    Err(StoreError::invalid(format!(
+        "results are kept with the messages in {url}, not in {results}"
+    ))
+    .hint("unset it, or set it to the broker's URL"))
+}
+
+#[cfg(feature = "redis")]
+fn is_redis(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    matches!(scheme, Some("redis" | "rediss" | "sentinel" | "redis+socket" | "unix"))
 }
 
 /// Whether there is a store at a URL already; `None` where only opening it can tell.

@@ -152,6 +152,15 @@ impl Core {
         pack.text("now").number(now);
     }
 
+    /// The field of scripts that touch results.
+    fn pack_results(&self, pack: &mut Pack) {
+        pack.text("rdb");
+        match self.keys.result_database {
+            None => pack.array(0),
+            Some(database) => pack.array(2).number(database).number(self.keys.database),
+        };
+    }
+
     async fn rules(&self) -> Result<fetch::Known, StoreError> {
         let known = lock(&self.rules).clone();
         match known {
@@ -209,13 +218,24 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
+    /// Whether a store at `url` can keep its results at `results`.
+    ///
+    /// # Errors
+    /// `Invalid`, if it cannot.
+    pub(crate) fn keeps_results(url: &str, results: &str) -> Result<(), StoreError> {
+        Address::parse(url)?.keep_results_at(results)
+    }
+
     /// Reads a URL; the first call connects.
     ///
     /// # Errors
     /// `Invalid` for a URL that is none, or with options that nobody knows.
     pub fn open(url: &str, resources: Resources, time: TimeSource) -> Result<Self, StoreError> {
-        let address = Address::parse(url)?;
-        let Resources { clock, entropy, limits } = resources;
+        let mut address = Address::parse(url)?;
+        let Resources { clock, entropy, limits, results } = resources;
+        if let Some(results) = results {
+            address.keep_results_at(&results)?;
+        }
         let io = io::Io::start()?;
         let core = Core {
             keys: address.keys.clone(),
@@ -306,8 +326,9 @@ impl Results for RedisStore {
         let core = &self.core;
         let id = record.meta.task_id().unwrap_or_default();
         let mut argument = Pack::default();
-        argument.map(7);
+        argument.map(8);
         core.pack_head(&mut argument);
+        core.pack_results(&mut argument);
         argument.text("node").text(&commit::node_of(lease).to_string());
         argument.text("row").text(&lease.row.to_string());
         argument.text("key").text(&core.keys.result(id));
@@ -331,9 +352,8 @@ impl Results for RedisStore {
     }
 
     async fn forget(&self, task_id: &str) -> Result<bool, StoreError> {
-        let mut delete = redis::cmd("DEL");
-        delete.arg(self.core.keys.result(task_id));
-        Ok(self.core.link.call("forget a result", &delete).await? == Answer::Int(1))
+        let words = ["DEL".to_owned(), self.core.keys.result(task_id)];
+        Ok(results::call(&self.core, "forget a result", &words).await? == Answer::Int(1))
     }
 
     async fn expire_results(&self, _count_max: usize) -> Result<usize, StoreError> {

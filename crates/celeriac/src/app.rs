@@ -190,6 +190,7 @@ impl App {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             limits: self.settings.limits(),
+            results: self.settings.results_beside(),
         };
         Ok(celeriac_stores::connect(&self.settings.broker_url.value, resources)?)
     }

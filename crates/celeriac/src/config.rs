@@ -527,6 +527,14 @@ impl Settings {
         self
     }
 
+    /// Where the store keeps results, if that is another place than its own. A Python app may have a result
+    /// backend that only the app can write: then the store has nothing to do with it.
+    pub(crate) fn results_beside(&self) -> Option<String> {
+        let (broker, results) = (&self.broker_url.value, &self.result_backend.value);
+        let kept = celeriac_stores::keeps_results(broker, results).is_ok();
+        (kept && results != broker).then(|| results.clone())
+    }
+
     /// The same settings on another store.
     pub fn with_broker(mut self, url: &str) -> Self {
         url.clone_into(&mut self.broker_url.value);
@@ -535,7 +543,7 @@ impl Settings {
     }
 }
 
-/// Results live in the store itself; another place is refused instead of ignored.
+/// Results live in the store itself, or beside it; another place is refused instead of ignored.
 fn result_backend(
     raw: &Raw,
     broker: &Setting<String>,
@@ -548,12 +556,15 @@ fn result_backend(
     if given.value.is_empty() || given.value == broker.value {
         return Ok(Setting { value: broker.value.clone(), source: given.source });
     }
-    Err(ConfigError::new(format!(
-        "{}: results are kept in the broker's own store by this version, not in {}",
-        given.source,
-        celeriac_stores::redacted(&given.value)
-    ))
-    .hint("unset it, or set it to the broker's URL"))
+    match celeriac_stores::keeps_results(&broker.value, &given.value) {
+        Ok(()) => Ok(given),
+        Err(error) => {
+            let refused = ConfigError::new(format!("{}: {error}", given.source));
+            Err(refused.hint(
+                "unset it, or set it to the broker's URL or, on Redis, to another of its databases",
+            ))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -201,11 +201,10 @@ fn stores_results(hello: &Hello) -> bool {
     /// Parts of the backend's place that its URL may leave to settings.
     const ELSEWHERE: [&str; 3] = ["redis_host", "redis_port", "redis_db"];
     let backend = &hello.backend;
-    let place = |url: &Option<String>| {
-        url.as_deref().map(|url| url.trim_end_matches('/').to_owned()).filter(|url| !url.is_empty())
-    };
-    let same = place(&hello.result_backend).is_some()
-        && place(&hello.result_backend) == place(&hello.broker_url)
+    let given = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
+    let same = given(&hello.broker_url)
+        .zip(given(&hello.result_backend))
+        .is_some_and(|(broker, results)| celeriac_stores::keeps_results(&broker, &results).is_ok())
         && !hello.changed.iter().any(|name| ELSEWHERE.contains(&name.as_str()));
     same && !backend.own
         && backend.serializer == "json"
@@ -350,7 +349,9 @@ mod tests {
         };
         check("redis://h/0", "redis://h/0", "{}", true);
         check("redis://h/", "redis://h", "{}", true);
-        check("redis://h/0", "redis://h/1", "{}", false);
+        check("redis://h/0", "redis://h/1", "{}", true);
+        check("redis://h/0", "redis://i/0", "{}", false);
+        check("redis://h/0", "redis://:secret@h/1", "{}", false);
         check("redis://h/0", "", "{}", false);
         // The backend's place is completed from settings that the broker does not have.
         check("redis://", "redis://", r#"{"redis_host": "other"}"#, false);

@@ -224,6 +224,7 @@ fn what_an_exception_is_derived_from_counts_for_a_traced_run() {
             result: None,
             events: None,
             bases: vec![("app.errors".to_owned(), "Expected".to_owned())],
+            look_again: None,
         }))
     };
     for (except, fate) in [("app.*", "done"), ("ValueError", "done"), ("Expected", "dead failed")] {

@@ -27,6 +27,8 @@ pub(crate) enum End {
     Lost(ChildDeath),
     /// Its child, or its worker, died so often that it never runs again.
     Poison(ChildDeath),
+    /// It has ended, but perhaps nobody sends the body of its chord.
+    Part,
     /// It was revoked while it ran, and told so by this signal.
     Terminated(i32),
     /// It was revoked before it ran; by these stamps, if any.
@@ -42,6 +44,10 @@ pub(crate) struct Told {
     pub(crate) fate: ToldFate,
     /// The events that Celery would send.
     pub(crate) events: Option<Vec<TracedEvent>>,
+    /// After what time its chord is to be looked at, see [`Traced::look_again`].
+    ///
+    /// [`Traced::look_again`]: celeriac_core::outcome::Traced::look_again
+    pub(crate) look_again: Option<Duration>,
 }
 
 /// What becomes of a message of whose end the app was told.

@@ -62,7 +62,7 @@ impl Harness {
     pub fn store_with(&self, limits: StoreLimits) -> Fixture {
         let clock = Arc::new(FixedClock::at(START));
         let entropy = Arc::new(Seeded::new(7));
-        let store = (self.make)(Resources { clock: clock.clone(), entropy, limits });
+        let store = (self.make)(Resources { clock: clock.clone(), entropy, limits, results: None });
         Fixture { store, clock }
     }
 

@@ -151,6 +151,32 @@ impl Address {
         Ok(address)
     }
 
+    /// Keeps results and chords where `url` says: in this or another database of the same server, which one
+    /// script can write together with everything else.
+    ///
+    /// # Errors
+    /// `Invalid` for another place.
+    pub(super) fn keep_results_at(&mut self, url: &str) -> Result<(), StoreError> {
+        let other = Self::parse(url)?;
+        let same = self.servers == other.servers
+            && self.master == other.master
+            && self.tls.is_some() == other.tls.is_some()
+            && (&self.username, &self.password) == (&other.username, &other.password);
+        if !same {
+            let (results, own) = (&other.shown, &self.shown);
+            let text =
+                format!("results cannot be kept in {results}: it is not the server of {own}");
+            return Err(StoreError::invalid(text)
+                .hint("name the broker's server, as the same user; its database may differ"));
+        }
+        let database = other.keys.database;
+        self.keys.result_database = Some(database).filter(|one| *one != self.keys.database);
+        if !other.keys.results.is_empty() {
+            self.keys.results = other.keys.results;
+        }
+        Ok(())
+    }
+
     fn take_first(
         &mut self,
         url: &Url,

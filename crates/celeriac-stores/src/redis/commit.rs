@@ -409,16 +409,15 @@ async fn complete(
     attempt: &Attempt,
     key: &str,
 ) -> Result<(i64, ChordDone), StoreError> {
-    let mut pipeline = Pipeline::new();
-    pipeline.cmd("ZRANGE").arg(format!("{key}.j")).arg(0).arg(-1).arg("WITHSCORES");
-    pipeline.cmd("GET").arg(core.keys.own(&format!("chord:{key}")));
-    let mut answers = core.link.pipeline("read a chord's parts", &pipeline).await?.into_iter();
-    let stored = match answers.next() {
-        Some(Answer::Array(stored)) => stored,
+    let words = ["ZRANGE", &format!("{key}.j"), "0", "-1", "WITHSCORES"].map(str::to_owned);
+    let stored = match results::call(core, "read a chord's parts", &words).await? {
+        Answer::Array(stored) => stored,
         _ => Vec::new(),
     };
-    let body = match answers.next() {
-        Some(Answer::BulkString(body)) => Value::parse(&body).ok(),
+    let mut read = redis::cmd("GET");
+    read.arg(core.keys.own(&format!("chord:{key}")));
+    let body = match core.link.call("read a chord's body", &read).await? {
+        Answer::BulkString(body) => Value::parse(&body).ok(),
         _ => None,
     };
     let ours: Vec<&ChordPart> = attempt
@@ -501,8 +500,9 @@ fn pack(
         depth.clear();
     }
     let mut argument = Pack::default();
-    argument.map(12);
+    argument.map(13);
     core.pack_head(&mut argument);
+    core.pack_results(&mut argument);
     argument.text("units").value(&units);
     argument.text("alone").truth(core.alone);
     let bound = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX).min(1 << 52);

@@ -17,6 +17,8 @@ pub(super) struct Keys {
     pub(super) results: String,
     /// The database's number, which is part of channel names.
     pub(super) database: i64,
+    /// The database of results and chords, where that is another.
+    pub(super) result_database: Option<i64>,
 }
 
 impl Keys {

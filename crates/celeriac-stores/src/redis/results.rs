@@ -1,13 +1,14 @@
 //! Results: Celery's key and channel, with what else we keep of a run in one key of the document.
 
-use super::Core;
 use super::pack::Pack;
+use super::{Core, script};
 use celeriac_core::store::ResultRecord;
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::codec::Compression;
 use celeriac_wire::limits::DECOMPRESSED_BYTES_MAX;
 use celeriac_wire::{Map, ResultMeta, Value};
 use jiff::Timestamp;
+use redis::Value as Answer;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -21,6 +22,25 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// How long results are kept, in seconds; 0 is for ever.
 pub(super) fn seconds_kept(core: &Core) -> i64 {
     core.limits.result_expires.map_or(0, |span| span.as_secs().max(1) as i64)
+}
+
+/// One command on keys of results, wherever they are.
+pub(super) async fn call(core: &Core, what: &str, words: &[String]) -> Result<Answer, StoreError> {
+    let [name, arguments @ ..] = words else { return Ok(Answer::Nil) };
+    if core.keys.result_database.is_none() {
+        let mut command = redis::cmd(name);
+        command.arg(arguments);
+        return core.link.call(what, &command).await;
+    }
+    let mut argument = Pack::default();
+    argument.map(4);
+    core.pack_head(&mut argument);
+    core.pack_results(&mut argument);
+    argument.text("command").array(words.len());
+    for word in words {
+        argument.text(word);
+    }
+    core.link.script(what, &script::RESULTS, argument.into_bytes()).await
 }
 
 /// {key, document, seconds to keep it, task id}.

@@ -54,6 +54,8 @@ scripts! {
     FETCH = "fetch.lua";
     /// Notes what runs.
     MARK = "mark.lua";
+    /// A command in the database of results.
+    RESULTS = "results.lua";
     /// Stores states of running tasks.
     STATE = "state.lua";
     /// Forgets windows of unique tasks.

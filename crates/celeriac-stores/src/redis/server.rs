@@ -24,7 +24,13 @@ pub(super) async fn check(
     ask.cmd("INFO").arg("everything");
     ask.cmd("SET").arg(keys.own("format")).arg(FORMAT).arg("NX");
     ask.cmd("GET").arg(keys.own("format"));
-    let answers = connection.req_packed_commands(&ask, 0, 3).await.map_err(|error| {
+    if let Some(results) = keys.result_database {
+        // A server may have fewer, or a user may not change it.
+        ask.cmd("SELECT").arg(results);
+        ask.cmd("SELECT").arg(keys.database);
+    }
+    let count = ask.cmd_iter().count();
+    let answers = connection.req_packed_commands(&ask, 0, count).await.map_err(|error| {
         let text = format!("ask Redis at {address} what it is: {error}");
         StoreError::new(ErrorKind::Unavailable, text).because(error)
     })?;

@@ -211,9 +211,8 @@ async fn queued(
 }
 
 pub(super) async fn result(core: &Core, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
-    let mut get = redis::cmd("GET");
-    get.arg(core.keys.result(task_id));
-    match core.link.call("read a result", &get).await? {
+    let words = ["GET".to_owned(), core.keys.result(task_id)];
+    match super::results::call(core, "read a result", &words).await? {
         Answer::BulkString(bytes) => results::read(&bytes, core.now()).map(Some),
         _ => Ok(None),
     }
@@ -324,9 +323,10 @@ async fn finished(core: &Core, filter: &TaskFilter) -> Result<Vec<TaskView>, Sto
     let ids: Vec<String> = ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
     let mut views = Vec::new();
     for some in ids.chunks(RESULTS_PAGE) {
-        let mut get = redis::cmd("MGET");
-        get.arg(some.iter().map(|id| core.keys.result(id)).collect::<Vec<_>>());
-        let Answer::Array(found) = core.link.call("read results", &get).await? else { break };
+        let keys = some.iter().map(|id| core.keys.result(id));
+        let words: Vec<String> = std::iter::once("MGET".to_owned()).chain(keys).collect();
+        let read = results::call(core, "read results", &words).await?;
+        let Answer::Array(found) = read else { break };
         for answer in found {
             let Answer::BulkString(bytes) = answer else { continue };
             let Ok(record) = results::read(&bytes, core.now()) else { continue };

@@ -14,7 +14,11 @@ use std::sync::Arc;
 
 fn store(redis: &Redis, limits: StoreLimits) -> Arc<dyn Store> {
     let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));
-    connect(&redis.url(), Resources { clock, entropy: Arc::new(Seeded::new(7)), limits }).unwrap()
+    connect(
+        &redis.url(),
+        Resources { clock, entropy: Arc::new(Seeded::new(7)), limits, results: None },
+    )
+    .unwrap()
 }
 
 /// A node takes everything, acknowledges all but the last, and leaves.

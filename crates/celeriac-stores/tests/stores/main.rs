@@ -38,7 +38,7 @@ mod sqlite {
 
     pub(super) fn harness() -> Harness {
         let folder = tempfile::tempdir().unwrap();
-        Harness::new(move |Resources { clock, entropy, limits }| {
+        Harness::new(move |Resources { clock, entropy, limits, .. }| {
             let path = folder.path().join("queue.db");
             Arc::new(SqliteStore::open(&path, limits, clock, entropy).unwrap())
         })
@@ -63,8 +63,8 @@ mod redis {
     celeriac_stores::conformance_suite!(harness(redis_or_skip!()));
 }
 
-/// The same store behind a key prefix, as a user that may do no more than
-/// `docs/reference/redis-keys.md` says.
+/// The same store behind a key prefix, with its results in another database, as a user that may do no more
+/// than `docs/reference/redis-keys.md` says.
 mod redis_as_a_limited_user {
     use super::*;
     use celeriac_stores::{RedisStore, TimeSource};
@@ -96,8 +96,11 @@ mod redis_as_a_limited_user {
     }
 
     fn harness(redis: Redis) -> Harness {
-        Harness::new(move |resources| {
-            let url = format!("{}?global_keyprefix=app:", redis.url_as("celeriac", "secret"));
+        Harness::new(move |mut resources| {
+            let url = redis.url_as("celeriac", "secret");
+            let server = url.trim_end_matches(|c: char| c != '/');
+            resources.results = Some(format!("{server}3"));
+            let url = format!("{url}?global_keyprefix=app:");
             Arc::new(RedisStore::open(&url, resources, TimeSource::Process).unwrap())
         })
         .lacking(&["expiry on demand"])

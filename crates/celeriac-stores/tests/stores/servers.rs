@@ -15,7 +15,8 @@ use std::sync::Arc;
 fn store(url: &str) -> Arc<dyn Store> {
     let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));
     let entropy = Arc::new(Seeded::new(7));
-    connect(url, Resources { clock, entropy, limits: StoreLimits::default() }).unwrap()
+    connect(url, Resources { clock, entropy, limits: StoreLimits::default(), results: None })
+        .unwrap()
 }
 
 /// Sends a message, and reads it back by another way.

@@ -9,6 +9,7 @@ use celeriac_core::store::Delivery;
 use celeriac_wire::{ExceptionInfo, Map, ResultMeta, Value, from_value};
 use serde::Deserialize;
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 /// Op, flags, tag and the length of the meta, little endian.
 pub(super) const HEAD_BYTES: usize = 14;
@@ -183,6 +184,9 @@ pub(super) struct Done {
     /// The child ends after this.
     #[serde(default)]
     pub(super) leaves: bool,
+    /// Seconds after which the chord of the task is to be looked at.
+    #[serde(default)]
+    look_again: Option<f64>,
 }
 
 /// An exception as a child describes it.
@@ -250,7 +254,15 @@ impl Done {
         };
         let event = |(kind, fields)| TracedEvent { kind, fields };
         let events = self.events.map(|events| events.into_iter().map(event).collect());
-        Ok(Traced { state, disposition, result, events, bases: bases.unwrap_or_default() })
+        let look_again = match self.look_again.map(Duration::try_from_secs_f64) {
+            None => None,
+            Some(Ok(pause)) => Some(pause),
+            Some(Err(error)) => {
+                return Err(FrameError::new(format!("a time to look again: {error}")));
+            }
+        };
+        let bases = bases.unwrap_or_default();
+        Ok(Traced { state, disposition, result, events, bases, look_again })
     }
 }
 

@@ -66,7 +66,7 @@ impl Steward {
             (_, Disposition::Requeue) => ToldFate::Requeue,
             _ => ToldFate::Over,
         };
-        Ok(Told { fate, events: traced.events })
+        Ok(Told { fate, events: traced.events, look_again: traced.look_again })
     }
 
     /// Has the receivers of a signal called. What they do wrong is in the log, and harms nobody.
@@ -167,6 +167,7 @@ fn members(mortem: &PostMortem) -> Map {
         End::TimedOut(_) => "timeout",
         End::Lost(_) => "lost",
         End::Poison(_) => "poison",
+        End::Part => "part",
         End::Terminated(_) => "terminated",
         End::Revoked(_) => "revoked",
         End::Expired => "expired",
@@ -192,7 +193,7 @@ fn members(mortem: &PostMortem) -> Map {
         End::Revoked(stamps) if !stamps.is_empty() => {
             members.insert("stamps", Value::Object(stamps.clone()));
         }
-        End::Revoked(_) | End::Expired => {}
+        End::Revoked(_) | End::Expired | End::Part => {}
     }
     members
 }

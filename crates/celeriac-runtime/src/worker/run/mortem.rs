@@ -4,6 +4,7 @@
 use super::{InFlight, Loop};
 use crate::cancel::CancelReason;
 use crate::pool::{End, PostMortem, Told, ToldFate};
+use crate::worker::Stop;
 use crate::worker::decide::Refusal;
 use crate::worker::ending::embed_of;
 use celeriac_core::conclude;
@@ -31,8 +32,23 @@ pub(super) enum Waiting {
     Refused(Box<Delivery>, Refusal),
 }
 
-/// What becomes of it: the outcome when the app was told, `None` when it was not.
-pub(super) type Heard = (Waiting, Option<Outcome>);
+impl Waiting {
+    fn delivery(&self) -> Arc<Delivery> {
+        match self {
+            Self::Ran(task, _) => Arc::clone(&task.delivery),
+            Self::Refused(delivery, _) => Arc::new((**delivery).clone()),
+        }
+    }
+}
+
+/// What came of telling.
+pub(super) struct Heard {
+    waiting: Waiting,
+    /// The outcome when the app was told, `None` when it was not.
+    outcome: Option<Outcome>,
+    /// After what time its chord is to be looked at; it is not over before.
+    look_again: Option<Duration>,
+}
 
 impl Loop {
     fn acks_of(&self, delivery: &Delivery) -> Acks {
@@ -67,7 +83,15 @@ impl Loop {
             }
             _ => None,
         };
-        let Some(end) = end else { return Some((task, outcome)) };
+        let Some(end) = end else {
+            let look_again = match &outcome {
+                Outcome::Traced(traced) => traced.look_again,
+                _ => None,
+            };
+            let Some(pause) = look_again else { return Some((task, outcome)) };
+            self.look_at_chord(Waiting::Ran(Box::new(task), outcome), None, pause);
+            return None;
+        };
         let mortem = PostMortem {
             delivery: Arc::clone(&task.delivery),
             started_at: Some(task.ran.started_at),
@@ -79,6 +103,31 @@ impl Loop {
         let waiting = Waiting::Ran(Box::new(task), outcome);
         self.telling.spawn(async move { heard(waiting, telling.await) });
         None
+    }
+
+    /// Has the app look at a chord when it is time; `waiting` is concluded, by `outcome`, when that is over.
+    ///
+    /// The message is held meanwhile: should this worker die, whoever gets it looks. One that stops looks
+    /// once more at once.
+    fn look_at_chord(&mut self, waiting: Waiting, outcome: Option<Outcome>, pause: Duration) {
+        let mortem = PostMortem { delivery: waiting.delivery(), started_at: None, end: End::Part };
+        let asking = self.pool.as_ref().and_then(|pool| pool.tell(mortem));
+        let mut stop = self.worker().stop.0.subscribe();
+        self.telling.spawn(async move {
+            let Some(asking) = asking else { return Heard { waiting, outcome, look_again: None } };
+            tokio::select! {
+                _ = stop.wait_for(|asked| asked.stop != Stop::No) => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            let look_again = match asking.await {
+                Ok(told) => told.look_again,
+                Err(error) => {
+                    tracing::error!(%error, "nobody looks after a chord whose member died");
+                    None
+                }
+            };
+            Heard { waiting, outcome, look_again }
+        });
     }
 
     /// The same for a message that will not run.
@@ -142,8 +191,16 @@ impl Loop {
     }
 
     /// Concludes what the app has heard of.
-    pub(super) async fn told(&mut self, (waiting, heard): Heard) {
-        match (waiting, heard) {
+    pub(super) async fn told(&mut self, heard: Heard) {
+        let Heard { waiting, outcome, look_again } = heard;
+        if let Some(pause) = look_again {
+            // At a stop its message goes back with the others that are held, and the next worker looks.
+            if self.worker().stop.0.borrow().stop == Stop::No {
+                self.look_at_chord(waiting, outcome, pause);
+            }
+            return;
+        }
+        match (waiting, outcome) {
             (Waiting::Ran(task, outcome), heard) => {
                 self.forget_before_it_runs_again(&task, heard.as_ref()).await;
                 self.conclude_task(*task, heard.unwrap_or(outcome)).await;
@@ -185,10 +242,10 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
         Ok(told) => told,
         Err(error) => {
             tracing::error!(%error, "the app was not told how a task ended");
-            return (waiting, None);
+            return Heard { waiting, outcome: None, look_again: None };
         }
     };
-    let Told { fate, events } = told;
+    let Told { fate, events, look_again } = told;
     let state = match (fate, &waiting) {
         (ToldFate::Succeeded, _) => TracedState::Succeeded(None),
         // What was acknowledged and lost never runs again, whatever the app says.
@@ -215,8 +272,9 @@ fn heard(waiting: Waiting, told: std::io::Result<Told>) -> Heard {
     };
     let again = matches!(state, TracedState::Rejected { .. });
     let disposition = if again { Disposition::Requeue } else { Disposition::Ack };
-    let traced = Traced { state, disposition, result: None, events, bases: Vec::new() };
-    (waiting, Some(Outcome::Traced(Box::new(traced))))
+    let traced =
+        Traced { state, disposition, result: None, events, bases: Vec::new(), look_again: None };
+    Heard { waiting, outcome: Some(Outcome::Traced(Box::new(traced))), look_again }
 }
 
 /// How a task ended whose end the app knows and has stored.

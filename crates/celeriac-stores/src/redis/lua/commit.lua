@@ -2,7 +2,7 @@
 --   units      see below
 --   dead_max, dead_bytes_max, dead_new, dead_bytes_new   the bounds, and what all units together add
 --   depth      {queue, messages to add, most messages}: refused when one is over
---   chord_ttl  seconds
+--   chord_ttl  seconds; rdb  see the prelude
 --   alone  whether messages wait for their time under our keys even while no node of ours lives; else
 --          they go to the list at once, with their eta, for stock workers
 -- A unit:
@@ -47,11 +47,11 @@ local function unfinished(unit)
   local more, open = {}, {}
   local function state(key)
     if not more[key] then
-      local size = call('GET', key .. '.s')
-      if size then size = tonumber(size) + tonumber(call('GET', key .. '.t') or '0') end
+      local size = results('GET', key .. '.s')
+      if size then size = tonumber(size) + tonumber(results('GET', key .. '.t') or '0') end
       more[key] = {
-        done = call('EXISTS', key .. '.c') == 1, size = size,
-        parts = call('ZCARD', key .. '.j'), new = 0, touched = false, seen = {},
+        done = results('EXISTS', key .. '.c') == 1, size = size,
+        parts = results('ZCARD', key .. '.j'), new = 0, touched = false, seen = {},
       }
       table.insert(open, key)
     end
@@ -59,12 +59,12 @@ local function unfinished(unit)
   end
   for _, chord in ipairs(unit.chords) do
     local s = state(chord[1])
-    s.size, s.touched = chord[2] + tonumber(call('GET', chord[1] .. '.t') or '0'), true
+    s.size, s.touched = chord[2] + tonumber(results('GET', chord[1] .. '.t') or '0'), true
   end
   for _, part in ipairs(unit.parts) do
     local s = state(part[1])
     local member = part[3] .. ':' .. part[2]
-    if not s.seen[member] and call('SISMEMBER', part[1] .. '.d', member) == 0 then
+    if not s.seen[member] and results('SISMEMBER', part[1] .. '.d', member) == 0 then
       s.seen[member], s.new, s.touched = true, s.new + 1, true
     end
   end
@@ -84,20 +84,21 @@ end
 
 local function count_chords(unit)
   for _, chord in ipairs(unit.chords) do
-    call('SET', chord[1] .. '.s', text(chord[2]), 'EX', a.chord_ttl)
+    results('SET', chord[1] .. '.s', text(chord[2]), 'EX', a.chord_ttl)
   end
   for _, part in ipairs(unit.parts) do
     local key = part[1]
-    if call('EXISTS', key .. '.c') == 0 and call('SADD', key .. '.d', part[3] .. ':' .. part[2]) == 1 then
-      call('ZADD', key .. '.j', part[2], part[4])
+    if results('EXISTS', key .. '.c') == 0 and results('SADD', key .. '.d', part[3] .. ':' .. part[2]) == 1 then
+      results('ZADD', key .. '.j', part[2], part[4])
       call('SET', K .. 'chord:' .. key, part[5], 'EX', a.chord_ttl)
-      for _, suffix in ipairs({ '.j', '.d', '.s', '.t' }) do call('EXPIRE', key .. suffix, a.chord_ttl) end
+      for _, suffix in ipairs({ '.j', '.d', '.s', '.t' }) do results('EXPIRE', key .. suffix, a.chord_ttl) end
     end
   end
   for _, claim in ipairs(unit.claims) do
     local key = claim[1]
-    call('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d', K .. 'chord:' .. key)
-    call('SET', key .. '.c', 'done', 'EX', 300)
+    results('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d')
+    call('DEL', K .. 'chord:' .. key)
+    results('SET', key .. '.c', 'done', 'EX', 300)
   end
 end
 
@@ -121,12 +122,12 @@ local function write(unit, answer)
     end
   end
   for _, result in ipairs(unit.res) do
-    local stored = call('GET', result[1])
+    local stored = results('GET', result[1])
     if not stored or not is_ready(stored) then
       if result[3] > 0 then
-        call('SET', result[1], result[2], 'EX', result[3])
+        results('SET', result[1], result[2], 'EX', result[3])
       else
-        call('SET', result[1], result[2])
+        results('SET', result[1], result[2])
       end
       call('PUBLISH', result[1], result[2])
       call('LPUSH', K .. 'recent', result[4])
@@ -139,8 +140,8 @@ end
 
 for _, number in ipairs(a.take) do exhume(number) end
 for _, one in ipairs(a.forget) do
-  local stored = call('GET', one[1])
-  if stored and not string.find(stored, '^{"status": "SUCCESS"') then call('DEL', one[1]) end
+  local stored = results('GET', one[1])
+  if stored and not string.find(stored, '^{"status": "SUCCESS"') then results('DEL', one[1]) end
   unrevoke(one[2])
 end
 

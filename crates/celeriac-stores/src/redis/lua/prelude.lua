@@ -17,6 +17,16 @@ if now == 0 then
   now = time[1] * 1000000 + time[2]
 end
 
+-- A call on keys of results and chords. `rdb` is {their database, that of everything else}, or empty
+-- where it is one; only scripts that touch them are told.
+local function results(...)
+  if #a.rdb == 0 then return call(...) end
+  call('SELECT', a.rdb[1])
+  local answer = call(...)
+  call('SELECT', a.rdb[2])
+  return answer
+end
+
 -- A whole number as text, without an exponent.
 local function text(number) return string.format('%.0f', number) end
 -- The same with leading zeros, so that texts sort like numbers.

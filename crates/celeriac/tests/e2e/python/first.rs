@@ -1,6 +1,8 @@
 //! The headline: an app that knows nothing of celeriac, and all that its callers see.
 
 use super::Scene;
+use celeriac_testkit::services::python::Python;
+use celeriac_testkit::services::redis::Redis;
 use celeriac_testkit::{celery_or_skip, redis_or_skip};
 
 const APP: &str = r"
@@ -114,20 +116,34 @@ except WorkerLostError:
     print('lost')
 ";
 
+/// Another database of the broker's server: the worker writes them, with its notes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_may_be_kept_in_another_database() {
+    let redis = redis_or_skip!();
+    let python = celery_or_skip!();
+    results_kept_at(redis, &python, "os.environ['URL'].rsplit('/', 1)[0] + '/1'", true).await;
+}
+
 /// Children and the steward store them, through the app's own backend.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn results_may_be_kept_somewhere_else() {
     let redis = redis_or_skip!();
     let python = celery_or_skip!();
+    // For all that the worker knows, this is another server.
+    let place = "f\"redis://localhost:{os.environ['URL'].rsplit(':', 1)[1][:-2]}/1\"";
+    results_kept_at(redis, &python, place, false).await;
+}
+
+async fn results_kept_at(redis: Redis, python: &Python, place: &str, by_worker: bool) {
     let more = format!(
-        "app.conf.result_backend = os.environ['URL'].rsplit('/', 1)[0] + '/1'\n{APP}\n\
+        "app.conf.result_backend = {place}\n{APP}\n\
          from celery.signals import task_revoked\n\
          @task_revoked.connect\n\
          def note(**kwargs):\n    app.backend.client.incr('revoked')\n\
          @app.task(name='poison', acks_late=True, reject_on_worker_lost=True)\n\
          def poison():\n    os._exit(1)\n"
     );
-    let scene = Scene::new(redis, &python, &more);
+    let scene = Scene::new(redis, python, &more);
     let worker = scene.worker("ours", &["-c", "2"]).await;
     let said = scene.app.script(CALLS).await;
     assert_eq!(said, SAID, "its log:\n{}", worker.log());
@@ -137,4 +153,14 @@ async fn results_may_be_kept_somewhere_else() {
     let mut results = scene.redis.connect().await;
     results.call(&["SELECT", "1"]).await.unwrap();
     assert_eq!(results.call(&["GET", "revoked"]).await.unwrap().text(), "3");
+    let last =
+        scene.app.script("from proj import add\nprint(add.delay(1, 1).get(timeout=20))").await;
+    assert_eq!(last, "2\n");
+    let ids = results.call(&["KEYS", "celery-task-meta-*"]).await.unwrap().texts();
+    let mut noted = 0;
+    for id in &ids {
+        noted +=
+            usize::from(results.call(&["GET", id]).await.unwrap().text().contains("\"celeriac\""));
+    }
+    assert_eq!(noted > 0, by_worker, "{noted} of {}", ids.len());
 }
