@@ -30,7 +30,7 @@ keys! {
     "broker_url" ["CELERY_BROKER_URL", "REDIS_URL"] "sqlite://celeriac.db";
         "the store that moves messages; `REDIS_URL` counts only if nothing else names one"
     "result_backend" ["CELERY_RESULT_BACKEND"] "";
-        "where results are kept"
+        "where results are kept: the broker's URL, or another database of its Redis server"
     "default_queue" ["CELERY_TASK_DEFAULT_QUEUE"] "celery";
         "the queue of calls that match no route"
     "default_exchange" ["CELERY_TASK_DEFAULT_EXCHANGE"] "";

@@ -229,7 +229,7 @@ settings! {
     "result_accept_content" ["RESULT_ACCEPT_CONTENT"] "null"
         Celery "which stored results are read"
     "result_backend" ["CELERY_RESULT_BACKEND"] "null"
-        Worker "where results are kept: by the worker in the broker's own Redis, else by children"
+        Worker "where results are kept: by the worker on the broker's own Redis server, else by children"
     "result_backend_always_retry" ["CELERY_RESULT_BACKEND_ALWAYS_RETRY"] "false"
         Celery "retries of a result backend, where children store results"
     "result_backend_base_sleep_between_retries_ms" ["CELERY_RESULT_BACKEND_BASE_SLEEP_BETWEEN_RETRIES_MS"] "10"

@@ -1,7 +1,7 @@
 //! Chords of Python tasks while their children are killed: each calls its body once, or its errback.
 //!
-//! `CELERIAC_CHORDS`, `CELERIAC_CHORD_KILLS` and `CELERIAC_SEED` change the run. Nobody is killed unless
-//! it is asked for: a chord may still hang then, see docs/status.md.
+//! `CELERIAC_CHORDS`, `CELERIAC_CHORD_KILLS` and `CELERIAC_SEED` change the run. A child that dies while it
+//! sends a body keeps the claim of Celery 5.7 for half a minute, so that a run may take as long.
 
 use super::Scene;
 use super::kills::{children_of, kill};
@@ -64,7 +64,7 @@ async fn every_chord_ends_once_whoever_is_killed() {
     let python = celery_or_skip!();
     let number = |name: &str| std::env::var_os(name)?.to_str()?.parse::<u64>().ok();
     let chords = number("CELERIAC_CHORDS").unwrap_or(20);
-    let kills = number("CELERIAC_CHORD_KILLS").unwrap_or(0);
+    let kills = number("CELERIAC_CHORD_KILLS").unwrap_or(3);
     let seed = number("CELERIAC_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     println!("{chords} chords of {MEMBERS}, {kills} kills, seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -107,10 +107,9 @@ async fn every_chord_ends_once_whoever_is_killed() {
     println!("{bodies} bodies, {errbacks} errbacks");
     // A body whose child was killed once it had done its work has failed all the same.
     for (of, ends) in &mut all {
-        // Whoever is killed while it calls an errback has perhaps called it, and it is called again.
-        if ends.iter().all(|what| what == "errback") {
-            ends.truncate(1);
-        }
+        // Celery calls an errback that takes the error where it is told of it: when that process is killed,
+        // it has perhaps called it, and the errback is called again.
+        ends.dedup_by(|next, one| next == "errback" && one == "errback");
         if *ends == ["body", "errback"] {
             let script = LOST.replace("NUMBER", of);
             assert_eq!(scene.app.script(&script).await, "WorkerLostError\n", "chord {of}");
