@@ -235,6 +235,7 @@ fn give_back(run: &Run<'_>, reason: String) -> Conclusion {
 pub fn postpone(run: &Run<'_>) -> Conclusion {
     let delivery = run.delivery;
     let again = Outgoing {
+        once: None,
         queue: delivery.queue.clone(),
         message: delivery.message.clone(),
         history: delivery.history.clone(),
@@ -347,6 +348,7 @@ fn retry(run: &Run<'_>, delay: std::time::Duration, failure: Failure) -> Conclus
         plan.results.push(run.recorder.of(&message.headers, State::Retry, result, traceback));
     }
     plan.publish.push(Outgoing {
+        once: None,
         queue: old.queue.clone(),
         message,
         history,

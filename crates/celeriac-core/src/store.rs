@@ -9,6 +9,7 @@ mod broker;
 mod control;
 mod mailbox;
 mod maintain;
+mod moves;
 mod results;
 mod throttle;
 mod view;
@@ -16,7 +17,8 @@ mod view;
 pub use admin::{DeadFilter, DeadLetters, Page, Queues, Released, Replay, Stored};
 pub use broker::{
     Begun, Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
-    FetchRequest, Outgoing, Place, Plan, Published, Routed, Settled, Settlement, TaskCap,
+    FetchRequest, ONCE_KEPT, Outgoing, Place, Plan, Published, Routed, Settled, Settlement,
+    TaskCap,
 };
 pub use control::{
     Control, EventStream, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke,
@@ -24,6 +26,7 @@ pub use control::{
 };
 pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};
+pub use moves::Moves;
 pub use results::{ResultRecord, Results};
 pub use throttle::{LimitView, Throttle};
 pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
@@ -57,6 +60,7 @@ pub trait Store:
     + Results
     + DeadLetters
     + Queues
+    + Moves
     + Control
     + Throttle
     + Nodes

@@ -31,6 +31,7 @@ pub mod fetch;
 mod fixture;
 pub mod lease;
 pub mod mailbox;
+pub mod moves;
 pub mod nodes;
 pub mod publish;
 pub mod results;
@@ -185,6 +186,16 @@ macro_rules! conformance_suite {
             peek_shows_what_was_sent_but_nothing_that_is_held
             remove_skips_what_was_fetched_meanwhile
             removed_messages_free_their_place
+        });
+        $crate::conformance_theme!($harness, moves {
+            what_waits_for_anything_is_held
+            only_what_waits_is_held
+            a_dead_mover_returns_what_it_held
+            a_mover_has_to_live
+            a_move_within_a_store_is_one_step
+            a_key_lets_one_message_through
+            a_key_can_be_forgotten
+            a_key_has_its_time
         });
         $crate::conformance_theme!($harness, control {
             revoked_before_fetch_is_flagged

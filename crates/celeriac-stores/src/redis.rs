@@ -15,6 +15,7 @@ mod dead;
 mod events;
 mod exchanges;
 mod fetch;
+mod hold;
 mod io;
 mod keys;
 mod limits;
@@ -43,10 +44,10 @@ use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
-    EventStream, Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId,
-    NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released,
-    Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store, Stored, Sweep,
-    TaskFilter, TaskView, Throttle,
+    EventStream, Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, Moves,
+    NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues,
+    Released, Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store,
+    Stored, Sweep, TaskFilter, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{Clock, Entropy, QueueName, StoreError};
@@ -92,6 +93,8 @@ struct Core {
     cursors: Mutex<BTreeMap<QueueName, usize>>,
     expiries: Mutex<BTreeMap<NodeId, Duration>>,
     peeked: Mutex<admin::Peeked>,
+    /// The queues that Celery has bound, and when they were looked for.
+    bound: Mutex<Option<(Duration, Vec<QueueName>)>>,
     unique_cursor: AtomicU64,
     /// When stock workers' messages were last looked at, in microseconds.
     restored_at: AtomicI64,
@@ -252,6 +255,7 @@ impl RedisStore {
             cursors: Mutex::default(),
             expiries: Mutex::default(),
             peeked: Mutex::default(),
+            bound: Mutex::default(),
             unique_cursor: AtomicU64::new(0),
             restored_at: AtomicI64::new(0),
         };
@@ -406,6 +410,24 @@ impl Queues for RedisStore {
 
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
         admin::remove(&self.core, rows).await
+    }
+}
+
+#[async_trait]
+impl Moves for RedisStore {
+    async fn hold(&self, node: NodeId, rows: &[i64]) -> Result<Vec<Delivery>, StoreError> {
+        hold::hold(&self.core, node, rows).await
+    }
+
+    async fn forget_once(&self, keys: &[String]) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut delete = redis::cmd("DEL");
+        for key in keys {
+            delete.arg(self.core.keys.own(&format!("once:{key}")));
+        }
+        self.core.link.call("forget what was sent", &delete).await.map(drop)
     }
 }
 

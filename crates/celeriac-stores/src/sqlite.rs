@@ -14,6 +14,7 @@ mod fetch;
 mod lanes;
 mod mailbox;
 mod maintain;
+mod moves;
 mod nodes;
 mod open;
 mod plan;
@@ -35,8 +36,8 @@ use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
-    FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, NodeId, NodeInfo, NodeView,
-    Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
+    FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, Moves, NodeId, NodeInfo,
+    NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
     ResultRecord, Results, Revoke, Settled, Settlement, Store, Stored, Sweep, TaskFilter, TaskView,
     Throttle,
 };
@@ -489,6 +490,25 @@ impl Queues for SqliteStore {
         let rows = rows.to_vec();
         self.write("remove messages", Synced, move |connection, _| admin::remove(connection, &rows))
             .await
+    }
+}
+
+#[async_trait]
+impl Moves for SqliteStore {
+    async fn hold(&self, node: NodeId, rows: &[i64]) -> Result<Vec<Delivery>, StoreError> {
+        let rows = rows.to_vec();
+        self.write("hold messages", Synced, move |connection, context| {
+            moves::hold(connection, context, node, &rows)
+        })
+        .await
+    }
+
+    async fn forget_once(&self, keys: &[String]) -> Result<(), StoreError> {
+        let keys = keys.to_vec();
+        self.write("forget what was sent", Relaxed, move |connection, _| {
+            moves::forget(connection, &keys)
+        })
+        .await
     }
 }
 

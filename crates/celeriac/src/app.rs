@@ -186,13 +186,19 @@ impl App {
     }
 
     fn connect(&self) -> Result<Arc<dyn Store>> {
+        let results = self.settings.results_beside();
+        self.connect_to(&self.settings.broker_url.value, results)
+    }
+
+    /// Opens any store, with this application's limits.
+    pub(crate) fn connect_to(&self, url: &str, results: Option<String>) -> Result<Arc<dyn Store>> {
         let resources = Resources {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             limits: self.settings.limits(),
-            results: self.settings.results_beside(),
+            results,
         };
-        Ok(celeriac_stores::connect(&self.settings.broker_url.value, resources)?)
+        Ok(celeriac_stores::connect(url, resources)?)
     }
 
     /// A client that sends calls.
@@ -222,7 +228,7 @@ impl App {
         Ok(Remote::new(self.store().await?, clock, entropy))
     }
 
-    fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         let name = self.settings.node_name.value.as_str();
         name.split_once('@').map_or(name, |(_, host)| host)
     }

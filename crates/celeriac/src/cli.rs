@@ -118,6 +118,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Delete the waiting messages of queues
     Purge(purge::PurgeArgs),
+    /// Move the messages of queues from one broker to another
+    Migrate(queue::MigrateArgs),
     /// List queues and bindings
     #[command(subcommand)]
     List(purge::ListCommand),
@@ -302,6 +304,7 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Control(args) => remote::control(&session, args).await,
         Command::Events(args) => events::run(&session, args).await,
         Command::Purge(args) => purge::purge(&session, args).await,
+        Command::Migrate(args) => queue::migrate(&session, args).await,
         Command::List(command) => purge::list(&session, command).await,
         Command::Report => Ok(purge::report(&session)),
         Command::Config(command) => Ok(config::run(&session, &command)),

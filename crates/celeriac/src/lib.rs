@@ -43,6 +43,8 @@ pub mod events;
 mod handler;
 mod job;
 mod lines;
+#[cfg(feature = "cli")]
+mod moving;
 mod node;
 mod pool;
 #[cfg(all(target_os = "linux", feature = "cli"))]

@@ -27,12 +27,21 @@ pub struct Outgoing {
     pub history: Vec<Attempt>,
     /// When its life began, for a retry or a load; `None` is now.
     pub enqueued_at: Option<Timestamp>,
+    /// Sent only where nothing was sent with this key in the last [`ONCE_KEPT`], by whomever: so that whoever
+    /// does not know whether a message went may send it again. At most [`TASK_ID_BYTES_MAX`] bytes; what is
+    /// left out is reported as a [`Duplicate`].
+    ///
+    /// [`TASK_ID_BYTES_MAX`]: crate::limits::TASK_ID_BYTES_MAX
+    pub once: Option<String>,
 }
+
+/// How long a key of [`Outgoing::once`] is kept.
+pub const ONCE_KEPT: Duration = Duration::from_hours(7 * 24);
 
 impl Outgoing {
     /// A new message.
     pub fn new(queue: QueueName, message: Message) -> Self {
-        Self { queue, message, history: Vec::new(), enqueued_at: None }
+        Self { queue, message, history: Vec::new(), enqueued_at: None, once: None }
     }
 }
 
@@ -194,12 +203,12 @@ pub enum Settled {
     Fenced,
 }
 
-/// A unique message that was not enqueued, because another holds its key.
+/// A message that was not enqueued: another holds its unique key, or it was sent before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duplicate {
     /// Its place in [`Plan::publish`], or in [`Plan::routed`], whose places follow.
     pub index: usize,
-    /// The task that holds the key.
+    /// The task that holds the key, or that was sent.
     pub task_id: String,
 }
 

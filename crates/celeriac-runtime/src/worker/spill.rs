@@ -34,6 +34,7 @@ impl SpilledLetter {
             remember(&mut history, attempt);
         }
         let outgoing = Outgoing {
+            once: None,
             queue: delivery.queue.clone(),
             message: delivery.message.clone(),
             history,
@@ -93,6 +94,7 @@ pub(super) async fn move_aged(
         .into_iter()
         .map(|letter| SpilledLetter {
             outgoing: Outgoing {
+                once: None,
                 queue: letter.queue,
                 message: letter.message,
                 history: letter.history,

@@ -119,10 +119,12 @@ pub(super) fn outgoing(queue: &QueueName, entry: &Entry) -> Outgoing {
         message,
         history: notes.history,
         enqueued_at: notes.enqueued.map(micros_to_time),
+        once: None,
     }
 }
 
-pub(super) async fn remove(core: &Core, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
+/// What is known of rows, in their order; what is gone is left out.
+pub(super) async fn entries(core: &Core, rows: &[i64]) -> Result<Vec<(i64, Entry)>, StoreError> {
     let unknown: BTreeSet<i64> = {
         let peeked = core.peeked();
         rows.iter().copied().filter(|row| !peeked.entries.contains_key(row)).collect()
@@ -131,16 +133,19 @@ pub(super) async fn remove(core: &Core, rows: &[i64]) -> Result<Vec<i64>, StoreE
         find(core, unknown).await?;
     }
     let mut found = Vec::new();
-    let mut argument = Pack::default();
-    {
-        let mut peeked = core.peeked();
-        let mut seen = BTreeSet::new();
-        for row in rows.iter().filter(|row| seen.insert(**row)) {
-            if let Some(entry) = peeked.entries.remove(row) {
-                found.push((*row, entry));
-            }
+    let mut peeked = core.peeked();
+    let mut seen = BTreeSet::new();
+    for row in rows.iter().filter(|row| seen.insert(**row)) {
+        if let Some(entry) = peeked.entries.remove(row) {
+            found.push((*row, entry));
         }
     }
+    Ok(found)
+}
+
+pub(super) async fn remove(core: &Core, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
+    let found = entries(core, rows).await?;
+    let mut argument = Pack::default();
     let mut removed = Vec::new();
     for some in found.chunks(500) {
         argument.map(3);

@@ -11,8 +11,8 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
 use celeriac_core::store::{
-    ChordDone, ChordFinisher, ChordPart, Duplicate, Fate, Outgoing, Place, Plan, Published,
-    Settled, Settlement,
+    ChordDone, ChordFinisher, ChordPart, Duplicate, Fate, ONCE_KEPT, Outgoing, Place, Plan,
+    Published, Settled, Settlement,
 };
 use celeriac_core::throttle::KEY_BYTES_MAX;
 use celeriac_core::{ErrorKind, StoreError};
@@ -598,7 +598,8 @@ fn pack_unit(
     Ok(())
 }
 
-/// One message on its way into a queue: {record, due, whether it goes to the head, its wish}.
+/// One message on its way into a queue: {record, due, whether it goes to the head, its wish, its key if it
+/// goes once}.
 fn pack_message(
     core: &Core,
     pack: &mut Pack,
@@ -621,9 +622,15 @@ fn pack_message(
         }
         None => Packet::outgoing(outgoing.clone(), now).record(queue, "", &*core.entropy),
     };
-    pack.array(if wish.is_some() { 4 } else { 3 }).bytes(&record).number(due).truth(false);
-    if let Some(wish) = wish {
-        pack.value(&wish);
+    let once = outgoing.once.as_deref();
+    pack.array(if once.is_some() { 5 } else { 4 }).bytes(&record).number(due).truth(false);
+    match wish {
+        Some(wish) => pack.value(&wish),
+        None => pack.truth(false),
+    };
+    if let Some(key) = once {
+        let id = outgoing.message.headers.id().unwrap_or_default();
+        pack.array(3).text(key).text(id).number(ONCE_KEPT.as_secs() as i64);
     }
     Ok(())
 }

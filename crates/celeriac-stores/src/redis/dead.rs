@@ -269,6 +269,7 @@ pub(super) async fn replay(
                 forget.extend(steps.iter().filter_map(|step| step.task_id().map(str::to_owned)));
             }
             plan.publish.push(Outgoing {
+                once: None,
                 queue: replay.queue.clone().unwrap_or(letter.queue),
                 message,
                 history: letter.history,

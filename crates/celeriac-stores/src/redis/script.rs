@@ -74,6 +74,8 @@ scripts! {
     RESTORE = "restore.lua";
     /// Compares what is counted with what is there.
     CHECK = "check.lua";
+    /// Leases waiting messages for a node that moves them.
+    HOLD = "hold.lua";
     /// Removes waiting messages.
     REMOVE = "remove.lua";
     /// Opens and closes inboxes, and sends replies to them.

@@ -3,15 +3,20 @@
 
 use super::Core;
 use super::dead::texts;
+use super::keys::SEPARATOR;
 use super::packet::{Packet, row_of, split};
 use celeriac_core::priority::STEPS;
 use celeriac_core::{QueueName, StoreError};
 use redis::Value as Answer;
+use std::time::Duration;
 
 /// How many entries are read at once.
 const CHUNK: usize = 500;
 /// The most lanes of a queue that are gone through.
 const LANES_MAX: i64 = 10_000;
+
+/// How long the queues that Celery has bound are believed.
+const BOUND_FRESH: Duration = Duration::from_secs(60);
 
 /// Where entries are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +61,8 @@ pub(super) struct Entry {
     /// Its name ([`row_of`]).
     pub(super) row: i64,
     pub(super) source: Source,
+    /// The queue that it waits in.
+    pub(super) queue: String,
     /// The list's or set's member, for its removal.
     pub(super) member: Vec<u8>,
     pub(super) payload: Vec<u8>,
@@ -116,7 +123,9 @@ pub(super) async fn read(
     match source {
         Source::Stock(_) => {
             members.reverse();
-            records.extend(members.into_iter().map(|payload| (payload.clone(), payload)));
+            let queue = place_of(core, key).0;
+            let of = |payload: Vec<u8>| (queue.to_owned(), payload.clone(), payload);
+            records.extend(members.into_iter().map(of));
         }
         Source::Lane(_) | Source::Lost(_) => {
             members.reverse();
@@ -143,9 +152,10 @@ pub(super) async fn read(
     }
     Ok(records
         .into_iter()
-        .map(|(member, payload)| Entry {
+        .map(|(queue, member, payload)| Entry {
             row: row_of(&payload),
             source: source.clone(),
+            queue,
             member,
             payload,
         })
@@ -157,9 +167,16 @@ pub(super) fn is_last(chunk: &[Entry]) -> bool {
     chunk.is_empty()
 }
 
-fn parts(member: &[u8], record: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let (_head, payload) = split(record)?;
-    Some((member.to_vec(), payload.to_vec()))
+/// The queue and the step of a list that stock workers read too.
+pub(super) fn place_of<'a>(core: &Core, key: &'a str) -> (&'a str, &'a str) {
+    let name = key.strip_prefix(&core.keys.prefix).unwrap_or(key);
+    name.split_once(SEPARATOR).unwrap_or((name, "0"))
+}
+
+/// Queue, member and payload of a record.
+fn parts(member: &[u8], record: &[u8]) -> Option<(String, Vec<u8>, Vec<u8>)> {
+    let (head, payload) = split(record)?;
+    Some((head.queue, member.to_vec(), payload.to_vec()))
 }
 
 fn members(answer: Answer) -> Vec<Vec<u8>> {
@@ -171,13 +188,30 @@ fn members(answer: Answer) -> Vec<Vec<u8>> {
     list.into_iter().filter_map(bytes).collect()
 }
 
-/// All queues that anything of ours knows of.
+/// The queues that Celery's producers and workers have bound. They are looked for in the whole database, and
+/// so not every time.
+async fn bound(core: &Core) -> Result<Vec<QueueName>, StoreError> {
+    let now = core.clock.boot();
+    let known = super::lock(&core.bound).clone();
+    if let Some((at, queues)) = known
+        && now.saturating_sub(at) < BOUND_FRESH
+    {
+        return Ok(queues);
+    }
+    let bindings = super::exchanges::all(core).await?;
+    let queues: Vec<QueueName> = bindings.into_iter().map(|binding| binding.queue).collect();
+    *super::lock(&core.bound) = Some((now, queues.clone()));
+    Ok(queues)
+}
+
+/// All queues that anything of ours knows of, or Celery has bound.
 pub(super) async fn queues(core: &Core) -> Result<Vec<QueueName>, StoreError> {
     let mut all = redis::cmd("SMEMBERS");
     all.arg(core.keys.own("queues"));
     let names = texts(core.link.call("list the queues", &all).await?);
     let mut queues: Vec<QueueName> =
         names.iter().filter_map(|name| QueueName::parse(name).ok()).collect();
+    queues.extend(bound(core).await?);
     for node in super::nodes::list(core).await? {
         if node.alive {
             queues.extend(node.info.queues);

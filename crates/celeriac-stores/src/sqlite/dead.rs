@@ -151,6 +151,7 @@ pub(super) fn replay(
             forget_failure(connection, step.task_id().unwrap_or_default())?;
         }
         plan.publish.push(Outgoing {
+            once: None,
             queue: replay.queue.clone().unwrap_or(letter.queue),
             message,
             history: letter.history,

@@ -18,7 +18,7 @@ use crate::turn::Turn;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::lease::{Lease, Suspicion};
 use celeriac_core::record::Recorder;
-use celeriac_core::store::{Begun, Delivery, FetchRequest, TaskCap};
+use celeriac_core::store::{Begun, Delivery, FetchRequest, NodeId, TaskCap};
 use celeriac_core::{ErrorKind, QueueName, StoreError};
 use celeriac_wire::{ExceptionInfo, State, Value};
 use jiff::Timestamp;
@@ -53,7 +53,7 @@ pub(super) fn fetch(
     request: &FetchRequest,
     turn: &Turn,
 ) -> Result<Fetched, StoreError> {
-    check_alive(connection, request)?;
+    check_alive(connection, request.node)?;
     promote_due(connection, context)?;
     let rules = rules::load(connection)?;
     let now = micros(context.clock.wall());
@@ -82,7 +82,7 @@ pub(super) fn fetch(
     gate.save(&closed)?;
     let mut deliveries = Vec::with_capacity(rows.len());
     for row in rows {
-        match lease(connection, context, request, row, revokes) {
+        match lease(connection, context, request.node, row, Taken::ToRun { revokes }) {
             Ok(delivery) => deliveries.push(delivery),
             // One row that cannot be read must not keep its whole queue from being read.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -393,17 +393,15 @@ impl Look<'_> {
 }
 
 /// A sweep looks only at nodes that are alive: what another one leased would never come back.
-fn check_alive(connection: &Connection, request: &FetchRequest) -> Result<(), StoreError> {
+pub(super) fn check_alive(connection: &Connection, node: NodeId) -> Result<(), StoreError> {
     let state: Option<i64> = connection
         .prepare_cached("SELECT state FROM node WHERE id = ?1")
-        .and_then(|mut statement| {
-            statement.query_row([request.node.0], |row| row.get(0)).optional()
-        })
+        .and_then(|mut statement| statement.query_row([node.0], |row| row.get(0)).optional())
         .map_err(wrap("look for the fetching node"))?;
     if state == Some(ALIVE) {
         return Ok(());
     }
-    let what = format!("fetch for node {}, which is not alive", request.node.0);
+    let what = format!("fetch for node {}, which is not alive", node.0);
     Err(StoreError::new(ErrorKind::Conflict, what).hint("the worker has to register anew"))
 }
 
@@ -456,12 +454,24 @@ fn any_lost_or_revoked(connection: &Connection) -> Result<(bool, bool), StoreErr
         .map_err(wrap("read the revocations"))
 }
 
-fn lease(
+/// What a message is leased for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// A worker runs it.
+    ToRun {
+        /// Whether anything is revoked.
+        revokes: bool,
+    },
+    /// It goes to another place.
+    ToMove,
+}
+
+pub(super) fn lease(
     connection: &Connection,
     context: &Context,
-    request: &FetchRequest,
+    node: NodeId,
     row: i64,
-    revokes: bool,
+    taken: Taken,
 ) -> Result<Delivery, StoreError> {
     let fail = wrap("lease a message");
     // Positive, so that it reads well in a table.
@@ -470,7 +480,7 @@ fn lease(
         .prepare_cached(
             "UPDATE message SET state = ?2, node = ?3, token = ?4, started_at = NULL WHERE row = ?1",
         )
-        .and_then(|mut statement| statement.execute((row, LEASED, request.node.0, token)))
+        .and_then(|mut statement| statement.execute((row, LEASED, node.0, token)))
         .map_err(&fail)?;
     let mut statement = connection
         .prepare_cached(
@@ -487,7 +497,8 @@ fn lease(
         .ok_or_else(|| super::error::corrupt(format!("message {row} has no body")))?;
     let history: Option<String> = found.get(5).map_err(&fail)?;
     let task_id: String = found.get(6).map_err(&fail)?;
-    if found.get::<_, i64>(7).map_err(&fail)? == UNTIL_TAKEN {
+    let runs = taken != Taken::ToMove;
+    if runs && found.get::<_, i64>(7).map_err(&fail)? == UNTIL_TAKEN {
         unlock(connection, row)?;
     }
     Ok(Delivery {
@@ -501,7 +512,8 @@ fn lease(
         },
         history: history_of(history.as_deref())?,
         message: message_of(found, 9)?,
-        revoked: revokes && is_revoked(connection, context, &task_id)?,
+        revoked: taken == (Taken::ToRun { revokes: true })
+            && is_revoked(connection, context, &task_id)?,
         acknowledged: found.get::<_, i64>(8).map_err(&fail)? == BY_ONE_THAT_LEFT,
     })
 }

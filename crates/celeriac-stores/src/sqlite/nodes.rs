@@ -293,6 +293,7 @@ pub(super) fn sweep(connection: &Connection, context: &Context) -> Result<Sweep,
         swept.dead_nodes.push(name);
     }
     super::unique::expire(connection, context)?;
+    super::moves::expire(connection, context)?;
     super::lanes::forget_starts(connection, micros(context.clock.wall()))?;
     connection
         .prepare_cached("DELETE FROM node WHERE state <> 0 AND seen_at < ?1")

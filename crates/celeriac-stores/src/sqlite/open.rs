@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this program writes. Migrations are append-only; a shipped one never changes.
-pub(super) const FORMAT_VERSION: i64 = 3;
-const MIGRATIONS: [&str; 3] = [
+pub(super) const FORMAT_VERSION: i64 = 4;
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/001_initial.sql"),
     include_str!("migrations/002_lanes.sql"),
     include_str!("migrations/003_acknowledged.sql"),
+    include_str!("migrations/004_once.sql"),
 ];
 const EVENTS_SCHEMA: &str = include_str!("migrations/events.sql");
 

@@ -3,6 +3,7 @@
 use super::Context;
 use super::error::wrap;
 use super::lanes::lane_of;
+use super::moves;
 use super::rows::{READY, SCHEDULED, change_depth, history_text, micros, take_numbers};
 use super::rules;
 use super::unique::{self, Locked};
@@ -104,6 +105,11 @@ fn publish(
     let mut duplicates = Vec::new();
     for (index, outgoing) in batch.iter().enumerate() {
         let row = first + index as i64;
+        if let Some(task_id) = moves::sent_before(connection, context, outgoing)? {
+            duplicates.push(Duplicate { index, task_id });
+            *per_queue.entry(outgoing.queue.as_str()).or_default() -= 1;
+            continue;
+        }
         match insert(connection, context, &rules, row, outgoing, limits)? {
             None => {}
             Some(task_id) => {

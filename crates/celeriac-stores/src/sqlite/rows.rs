@@ -169,6 +169,7 @@ pub(super) fn outgoing_of(row: &Row<'_>, first: usize) -> Result<Outgoing, Store
     let fail = wrap("read a message");
     let history: Option<String> = row.get(first + 2).map_err(&fail)?;
     Ok(Outgoing {
+        once: None,
         queue: queue_of(&row.get::<_, String>(first).map_err(&fail)?)?,
         message: message_of(row, first + 3)?,
         history: history_of(history.as_deref())?,

@@ -13,9 +13,9 @@ use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     EventStream, Events, FetchRequest, Finding, Heartbeat, Inbox, Inspect, LimitView, Mailbox,
-    Maintain, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView,
-    Queues, Released, Replay, Requests, ResultRecord, Results, Revoke, Settled, Settlement,
-    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskView, Throttle,
+    Maintain, Moves, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published,
+    QueueView, Queues, Released, Replay, Requests, ResultRecord, Results, Revoke, Settled,
+    Settlement, StampedEvent, Store, Stored, Sweep, TaskFilter, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{QueueName, StoreError};
@@ -193,6 +193,17 @@ impl Queues for NodeStore {
 
     async fn remove(&self, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
         pass!(self.remove(rows))
+    }
+}
+
+#[async_trait]
+impl Moves for NodeStore {
+    async fn hold(&self, node: NodeId, rows: &[i64]) -> Result<Vec<Delivery>, StoreError> {
+        pass!(self.hold(node, rows))
+    }
+
+    async fn forget_once(&self, keys: &[String]) -> Result<(), StoreError> {
+        pass!(self.forget_once(keys))
     }
 }
 

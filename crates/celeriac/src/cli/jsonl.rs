@@ -32,6 +32,7 @@ impl Writer {
 
     pub(super) fn dead_letter(&mut self, letter: &DeadLetter) -> Result<(), Failed> {
         let outgoing = Outgoing {
+            once: None,
             queue: letter.queue.clone(),
             message: letter.message.clone(),
             history: letter.history.clone(),
@@ -92,6 +93,7 @@ fn parse(line: &str) -> Result<Outgoing, String> {
     };
     let history = value.get("history").cloned().unwrap_or(Value::Array(Vec::new()));
     Ok(Outgoing {
+        once: None,
         queue: QueueName::parse(queue).map_err(|error| error.to_string())?,
         message: envelope.message,
         history: from_value(history).map_err(|error| format!("history: {error}"))?,

@@ -1,6 +1,9 @@
-//! `celeriac queue`: list, peek, pause, resume, purge, load.
+//! `celeriac queue`: list, peek, pause, resume, purge, load, move.
 
 mod release;
+mod transfer;
+
+pub(super) use self::transfer::{MigrateArgs, migrate};
 
 use super::Session;
 use super::exit::Failed;
@@ -79,6 +82,9 @@ pub(super) enum QueueCommand {
         #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
     },
+    /// Move the waiting messages of a queue to another, in this store or in another one
+    #[command(after_help = transfer::MOVE_EXAMPLES)]
+    Move(transfer::MoveArgs),
     /// Enqueue the messages of a file that purge or `dead export` wrote
     #[command(
         after_help = "Examples:\n  celeriac queue load purged-reports.jsonl\n  celeriac queue load dead.jsonl --queue retry-tonight"
@@ -119,6 +125,7 @@ pub(super) async fn run(session: &Session, command: QueueCommand) -> Result<Exit
         QueueCommand::Purge { queue, yes, save } => {
             purge(session, &QueueName::parse(&queue)?, yes, save).await
         }
+        QueueCommand::Move(args) => transfer::run(session, args).await,
         QueueCommand::Load { file, queue } => {
             let queue = queue.as_deref().map(QueueName::parse).transpose()?;
             load(session, &file, queue).await

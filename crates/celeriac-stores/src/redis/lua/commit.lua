@@ -11,7 +11,7 @@
 --          6 into its lane, at the tail; 7 into its lane, though it is held; 8 dead, from among what is
 --          lost, where `rec` is what stands there
 --   rec    the new record, '' for the old one; due; dead {json, task id, bytes}
---   pub    {record, due (0 ready), head, unique or nil}
+--   pub    {record, due (0 ready), head, unique or false, once: {key, task id, seconds} or nil}
 --   fan    {channel, payload} of fanouts; with nobody there and nothing held, nothing is written
 --   res    {key, json, ttl seconds (0 for ever), task id}
 --   chords {key, size}
@@ -106,15 +106,19 @@ local listed = false
 local function write(unit, answer)
   for index, one in ipairs(unit.pub) do
     local f = fields(one[1], true)
+    local once = one[5]
+    local sent = once and call('GET', K .. 'once:' .. once[1])
     local held, by = true, nil
-    if one[4] then
+    if one[4] and not sent then
       held, by = lock(one[4])
       f[5] = held and (one[4][1] .. ':' .. one[4][2] .. ':' .. one[4][3]) or ''
     end
-    if not held and one[4][7] then
+    local left_out = sent or (not held and one[4][7] and by)
+    if once and not left_out then call('SET', K .. 'once:' .. once[1], once[2], 'EX', once[3]) end
+    if left_out then
       if not answer[1] then answer[1] = '' end
       table.insert(answer, index - 1)
-      table.insert(answer, by)
+      table.insert(answer, left_out)
     elseif one[2] > 0 and (a.alone or call('ZCARD', K .. 'nodes') > 0) then
       schedule(f, one[2])
     else

@@ -106,6 +106,36 @@ local function push(key, member, head)
   if head then push_head(key, member) else call('LPUSH', key, member) end
 end
 
+-- Takes a waiting message out of its place: {kind, key, member} with 'stock' a payload in a stock list,
+-- 'lane' a record in a lane's list, 'suspect' a member of a queue's suspects, 'due' a row that waits for its
+-- time. Returns nil when it is gone, its fields, or true for a payload of a stock list.
+local function withdraw(kind, key, member)
+  if kind == 'stock' then return call('LREM', key, -1, member) > 0 or nil end
+  local record = member
+  if kind == 'lane' then
+    if call('LREM', key, -1, member) == 0 then return nil end
+  elseif kind == 'suspect' then
+    if call('ZREM', key, member) == 0 then return nil end
+    record = string.sub(member, string.find(member, '\n', 1, true) + 1)
+  else
+    record = call('HGET', K .. 'waiting', member)
+    if not record then return nil end
+    call('HDEL', K .. 'waiting', member)
+  end
+  local f = fields(record, true)
+  if kind == 'due' then
+    call('ZREM', K .. 'due:' .. f[1], member)
+    if f[6] ~= '' and call('HGET', K .. 'ids', f[6]) == f[1] .. '\n' .. member then
+      call('HDEL', K .. 'ids', f[6])
+    end
+    note_due(f[1])
+    count('d', f[1], -1)
+  else
+    count('w', f[1], -1)
+  end
+  return f
+end
+
 -- Puts a record where a ready message waits. `head`: before everything else.
 local function place(f, head)
   local queue, step, lane = f[1], f[2], f[4]

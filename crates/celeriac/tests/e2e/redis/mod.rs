@@ -8,6 +8,7 @@ mod fleet;
 mod flower;
 mod interop;
 mod leftovers;
+mod moves;
 mod network;
 mod outage;
 mod protocol1;
