@@ -59,8 +59,8 @@ fn the_commands_are_the_same_everywhere() {
 }
 
 /// Crates whose bounds an operator or developer may run into.
-const BOUNDED: [&str; 4] =
-    ["celeriac-core", "celeriac-runtime", "celeriac-stores", "celeriac-wire"];
+const BOUNDED: [&str; 5] =
+    ["celeriac-core", "celeriac-runtime", "celeriac-stores", "celeriac-web", "celeriac-wire"];
 
 /// Every queue, buffer, page and retry has a named bound, and every bound is on one page.
 #[test]
