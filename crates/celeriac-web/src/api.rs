@@ -125,6 +125,10 @@ fn complete(mut api: OpenApi, version: &str) -> OpenApi {
     for item in api.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
         for operation in operations.into_iter().flatten() {
+            // Handlers of different things have the same name; ids are for the whole document.
+            let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();
+            let id = operation.operation_id.take().unwrap_or_default();
+            operation.operation_id = Some(format!("{tag}_{id}"));
             operation.responses.responses.insert("default".to_owned(), RefOr::T(problem()));
         }
     }

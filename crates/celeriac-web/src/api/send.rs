@@ -17,8 +17,8 @@ use celeriac_core::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 use celeriac_core::unique::{UNIQUE_HEADER, Unique};
 use celeriac_core::{QueueName, clock};
 use celeriac_wire::{Map, Signature, Value, parse_iso};
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// The longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
@@ -72,29 +72,53 @@ pub(crate) async fn send(
             ..Unique::new(format!("http {} {key}", principal.id))
         };
         custom.insert(UNIQUE_HEADER, unique.to_value());
-        if own_id.is_none() {
-            // Another body under the same key makes another id, so that the store can tell them apart.
-            let name = [key.as_bytes(), b"\0", principal.id.as_bytes(), b"\0", &bytes].concat();
-            let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, &name).to_string();
-            call = call.with_option("task_id", id);
+        if own_id.is_some() {
+            return Err(Problem::invalid("give task_id or Idempotency-Key, not both"));
         }
+        call = call.with_option("task_id", marked_id(&shared, mark(&principal, key, &bytes)));
     }
     if !custom.is_empty() {
         call = call.with_option("headers", Value::Object(custom));
     }
-    let wanted = call.task_id().map(str::to_owned);
     let sent = shared.parts.publisher.publish(call).await.map_err(|error| match error {
         PublishError::Invalid(text) => Problem::invalid(text),
         PublishError::Store(error) => Problem::from(error),
     })?;
-    if let Some(holder) = &sent.holder
-        && wanted.as_deref() != Some(holder)
+    if let (Some(holder), Some(key)) = (&sent.holder, key)
+        && !is_marked(holder, mark(&principal, key, &bytes))
     {
         let text = format!("this idempotency key has sent task {holder} with another body");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", text)
             .hint("take a new key for another call"));
     }
-    Ok(answer(&sent.task_id, sent.holder.is_some()))
+    Ok(answer(sent.holder.as_ref().unwrap_or(&sent.task_id), sent.holder.is_some()))
+}
+
+/// What a request says under its idempotency key, in 62 bits.
+fn mark(principal: &Principal, key: &str, body: &[u8]) -> u64 {
+    let mut digest = Sha256::new();
+    for part in [principal.id.as_bytes(), b"\0", key.as_bytes(), b"\0", body] {
+        digest.update(part);
+    }
+    let digest = digest.finalize();
+    let first = digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+    first >> 2
+}
+
+/// A task id that carries the mark: a UUID of version 8 (RFC 9562) whose front is the time and random, so that
+/// the store takes a repeated request for another task and says which one holds the key.
+fn marked_id(shared: &Shared, mark: u64) -> String {
+    let millis = u64::try_from(shared.parts.clock.wall().as_millisecond()).unwrap_or(0);
+    let random = shared.parts.entropy.next_u64() & 0xfff;
+    let (time, variant) = (millis & 0xffff_ffff_ffff, 1 << 63 | mark);
+    let (high, low) = (variant >> 48, variant & 0xffff_ffff_ffff);
+    format!("{:08x}-{:04x}-8{random:03x}-{high:04x}-{low:012x}", time >> 16, time & 0xffff)
+}
+
+fn is_marked(task_id: &str, mark: u64) -> bool {
+    let variant = 1_u64 << 63 | mark;
+    let end = format!("-{:04x}-{:012x}", variant >> 48, variant & 0xffff_ffff_ffff);
+    task_id.ends_with(&end)
 }
 
 fn answer(task_id: &str, replayed: bool) -> Response {

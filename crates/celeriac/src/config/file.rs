@@ -114,6 +114,16 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
                     let line = document.line(entry.at);
                     let source = Source::File { path: path.to_owned(), line };
                     let key = format!("http_{}", entry.key);
+                    if !KEYS.iter().any(|known| known.name == key) {
+                        let known = KEYS.iter().filter_map(|key| key.name.strip_prefix("http_"));
+                        let near = nearest(entry.key.trim_start_matches("http_"), known);
+                        let text = format!("unknown key {:?} in [http]", entry.key);
+                        let error = document.error(entry.at, text);
+                        return Err(match near {
+                            Some(near) => error.hint(format!("did you mean {near:?}?")),
+                            None => error.hint("see docs/reference/settings.md"),
+                        });
+                    }
                     let entry = Entry { key: &key, ..entry };
                     parsed.settings.push(document.setting(&entry, source)?);
                 }

@@ -58,11 +58,8 @@ async fn probes_and_the_document_need_no_token_and_nothing_else_answers() {
         let answer = ask(site.address, line, None, None, "").await.unwrap();
         assert_eq!((answer.status, answer.problem().as_str()), (status, problem), "{line}");
     }
-    let probes = Site::start_with(
-        &Place::memory().app(),
-        celeriac_web::WebOptions { surface: Surface::Probes, ..options() },
-    );
-    let probes = probes.await;
+    let alone = celeriac_web::WebOptions { surface: Surface::Probes, ..options() };
+    let probes = Site::start_with(&Place::memory().app(), alone).await;
     assert_eq!(probes.get("/healthz").await.status, 200);
     for path in ["/api/v1/status", "/metrics", "/api/v1/openapi.json"] {
         assert_eq!(probes.get(path).await.status, 404, "{path}");

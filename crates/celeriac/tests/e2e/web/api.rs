@@ -91,6 +91,8 @@ async fn a_repeated_request_sends_nothing_and_another_body_is_refused() {
         assert_eq!(again.task_id, first.task_id);
         worker.stop().await;
         assert_eq!(send(body, "a b").await.problem(), "bad-request");
+        let both = send(r#"{"task": "t.add", "task_id": "mine"}"#, "order-9").await;
+        assert_eq!(both.problem(), "invalid");
     }
 }
 
@@ -167,7 +169,9 @@ async fn queues_are_paged_paused_and_purged_and_dead_letters_discarded() {
             (pauses.items[0].name.as_str(), pauses.items[0].reason.as_str()),
             ("q/1", "night")
         );
-        let _: schema::QueueState = site.post("/api/v1/queues/q%2F1/resume", "{}").await.read(200);
+        let state: schema::QueueState =
+            site.post("/api/v1/queues/q%2F1/resume", "{}").await.read(200);
+        assert!(!state.paused);
         assert_eq!(site.post("/api/v1/queues/q%2F1/resume", "{}").await.problem(), "conflict");
         let purge = "/api/v1/queues/q%2F1/purge";
         assert_eq!(site.post(purge, r#"{"expected": 4}"#).await.problem(), "conflict");

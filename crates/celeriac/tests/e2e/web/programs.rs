@@ -83,8 +83,9 @@ async fn what_cannot_be_served_is_refused_with_a_sentence() {
     Ran::new(&mut open(&bind)).await.exits(4).warns(&["cannot listen on", "another port"]);
     Ran::new(program(&place).arg("flower")).await.exits(2).warns(&["no dashboard yet"]);
     std::fs::write(place.path("celeriac.toml"), "[http]\nbnd = \"127.0.0.1:1\"\n").unwrap();
-    let wrong = Ran::new(program(&place).arg("serve")).await.exits(3);
-    wrong.warns(&["line 2", "http_bnd", "http_bind"]);
+    let binary = Path::new(env!("CARGO_BIN_EXE_celeriac"));
+    let wrong = Ran::new(command(binary, place.dir()).arg("serve")).await.exits(3);
+    wrong.warns(&["line 2", "\"bnd\" in [http]", "did you mean \"bind\""]);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ async fn child(context: Context) -> (String, String) {
 #[task(name = "trace.parent", max_retries = 1, retry_delay = "1ms")]
 async fn parent(context: Context) -> Result<Vec<(String, String)>> {
     if context.attempt() == 1 {
-        return Err(TaskError::fail("once more"));
+        return Err(std::io::Error::other("once more").into());
     }
     let theirs = context.client().send(child::call()).await?.get(PATIENCE).await?;
     Ok(vec![seen(&context), theirs])
