@@ -32,7 +32,7 @@ type Count = Family<Labels, Gauge>;
 
 /// The store is asked at most so often, however many scrape.
 const FRESH: Duration = Duration::from_secs(1);
-/// What a scrape answers with: OpenMetrics text, which Prometheus has read since 2.5.
+/// What a scrape answers with: `OpenMetrics` text, which Prometheus has read since 2.5.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The registry and what is written into it at each scrape.

@@ -58,9 +58,10 @@ impl Kept {
         let answer = question.await;
         let bad = answer.is_err();
         if self.was_bad.swap(bad, Ordering::Relaxed) != bad {
-            match &answer {
-                Err(error) => tracing::warn!(error, "{what}: no"),
-                Ok(()) => tracing::info!("{what}: yes, again"),
+            if let Err(error) = &answer {
+                tracing::warn!(error, "{what}: no");
+            } else {
+                tracing::info!("{what}: yes, again");
             }
         }
         *kept = Some((Instant::now(), answer.clone()));

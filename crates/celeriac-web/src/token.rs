@@ -138,7 +138,7 @@ mod tests {
     fn a_token_is_known_by_its_digest_alone_until_it_ends() {
         let entropy = Seeded::new(1);
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
-        let end = after(now, Duration::from_secs(60));
+        let end = after(now, Duration::from_mins(1));
         let (one, kept) = new_token(&entropy, "ci", Role::Viewer, now, Some(end));
         let (other, second) = new_token(&entropy, "me", Role::Admin, now, None);
         assert_eq!(one.len(), PREFIX.len() + 64);

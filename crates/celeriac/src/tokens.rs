@@ -205,7 +205,7 @@ mod tests {
         file.change(|tokens| tokens.retain(|token| token.id != one.id)).unwrap();
         assert_eq!(watched.tokens().as_slice().len(), 2, "it looks once a second");
         tokio::time::advance(LOOK).await;
-        assert_eq!(watched.tokens().as_slice(), [other.clone()]);
+        assert_eq!(watched.tokens().as_slice(), std::slice::from_ref(&other));
         std::fs::write(&path, "{").unwrap();
         tokio::time::advance(LOOK).await;
         assert_eq!(watched.tokens().as_slice(), [other]);

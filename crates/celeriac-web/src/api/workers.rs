@@ -179,7 +179,7 @@ async fn run(
         let text = format!("destination has at most {DESTINATIONS_MAX} names");
         return Err(Problem::invalid(text));
     }
-    let timeout = request.timeout.unwrap_or_else(|| command.timeout.as_secs_f64());
+    let timeout = request.timeout.unwrap_or(command.timeout.as_secs_f64());
     if !(0.0..=TIMEOUT_MAX).contains(&timeout) {
         let text = format!("timeout is {timeout}; it is 0 to {TIMEOUT_MAX} seconds");
         return Err(Problem::invalid(text));

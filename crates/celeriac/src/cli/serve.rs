@@ -91,17 +91,15 @@ fn show(session: &Session, token: &str, file: &TokenFile) {
     }
 }
 
-/// Serves beside a worker until the guard is dropped: everything at `http_worker`, or probes on the port that the
-/// platform gives.
+/// Serves beside a worker until the guard is dropped: everything at `http_worker`, or probes on the port
+/// that the platform gives.
 pub(super) async fn beside_worker(
     session: &Session,
     node: &str,
 ) -> Result<Option<DropGuard>, Failed> {
     let settings = session.app.settings();
-    let canary = match settings.remote_control.value {
-        true => Canary::Worker(node.to_owned()),
-        false => Canary::Echo,
-    };
+    let canary =
+        if settings.remote_control.value { Canary::Worker(node.to_owned()) } else { Canary::Echo };
     let opened = match (settings.http.worker.value, settings.http.probes_port.value) {
         (Some(address), _) => {
             // Every worker would hear every event: only one that is asked for them listens.

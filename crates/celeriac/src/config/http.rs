@@ -58,9 +58,12 @@ fn auth(text: &str) -> Result<bool, String> {
 fn hosts(text: &str) -> Result<Vec<String>, String> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     names
-        .map(|name| match name.contains([':', '/', ' ', '*']) {
-            true => Err("expected host names without scheme and port, separated by commas".into()),
-            false => Ok(name.to_owned()),
+        .map(|name| {
+            if name.contains([':', '/', ' ', '*']) {
+                let text = "expected host names without scheme and port, separated by commas";
+                return Err(text.to_owned());
+            }
+            Ok(name.to_owned())
         })
         .collect()
 }

@@ -78,16 +78,15 @@ async fn ask(
     body: Option<&str>,
     more: &str,
 ) -> std::io::Result<Answer> {
-    let mut request = format!("{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{more}");
-    if let Some(token) = token {
-        request += &format!("Authorization: Bearer {token}\r\n");
-    }
-    if let Some(body) = body {
+    let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    let kind = body.map_or(String::new(), |body| {
         let length = body.len();
-        request += &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
-    }
-    request += "\r\n";
-    request += body.unwrap_or_default();
+        format!("Content-Type: application/json\r\nContent-Length: {length}\r\n")
+    });
+    let body = body.unwrap_or_default();
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{more}{token}{kind}\r\n{body}"
+    );
     exchange(address, request.as_bytes()).await
 }
 
