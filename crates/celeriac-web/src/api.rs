@@ -1,5 +1,5 @@
-//! `/api/v1`: what the command line does, over HTTP. A route says in its documentation which role it wants, and
-//! stands in the group of that role; a test compares the two.
+//! `/api/v1`: what the command line does, over HTTP. A route says in its documentation which role it
+//! wants, and stands in the group of that role; a test compares the two.
 
 mod dead;
 mod queues;

@@ -1,7 +1,7 @@
 //! Which hosts and origins a request may name.
 //!
-//! A page of another site can make a browser send requests to this machine: by a name of its own that resolves
-//! to 127.0.0.1 (DNS rebinding), or across origins. Neither gets through.
+//! A page of another site can make a browser send requests to this machine: by a name of its own that
+//! resolves to 127.0.0.1 (DNS rebinding), or across origins. Neither gets through.
 
 use crate::problem::Problem;
 use axum::http::{HeaderMap, Method, StatusCode, header};

@@ -1,5 +1,6 @@
-//! `/metrics`: what Prometheus scrapes. Queues and nodes come from the store at the moment of the scrape, tasks
-//! from events. Labels are bounded: names of tasks and queues beyond a number are `other`, and workers are none.
+//! `/metrics`: what Prometheus scrapes. Queues and nodes come from the store at the moment of the scrape,
+//! tasks from events. Labels are bounded: names of tasks and queues beyond a number are `other`, and
+//! workers are none.
 
 mod names;
 mod tally;

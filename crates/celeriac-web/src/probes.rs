@@ -1,9 +1,9 @@
 //! Probes for orchestrators: cheap, truthful, without a token, and silent about everything else.
 //!
-//! `/livez` and `/healthz` say that this process answers at all; they stay good while the broker is away, or an
-//! orchestrator would restart healthy workers in a circle. `/brokerz` says that the broker answers a question,
-//! `/readyz` that something went through it and came back. An answer is kept for a second, and one question is
-//! asked at a time, however many probes there are.
+//! `/livez` and `/healthz` say that this process answers at all; they stay good while the broker is away,
+//! or an orchestrator would restart healthy workers in a circle. `/brokerz` says that the broker answers a
+//! question, `/readyz` that something went through it and came back. An answer is kept for a second, and
+//! one question is asked at a time, however many probes there are.
 
 use crate::canary;
 use crate::extract::Document;

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Operation, ParameterIn};
 
-/// The reference of routes, roles, problems and metrics, as Markdown tables; a test keeps the committed pages true.
+/// The reference of routes, roles, problems and metrics, as Markdown tables; a test keeps the committed
+/// pages true.
 #[doc(hidden)]
 pub fn reference_page() -> (String, String) {
     (routes(), crate::metrics::reference())

@@ -1,5 +1,5 @@
-//! What goes over the wire, as types: the document of the API is made from them, and tests read real answers into
-//! them. A Rust client may do the same.
+//! What goes over the wire, as types: the document of the API is made from them, and tests read real
+//! answers into them. A Rust client may do the same.
 
 use celeriac_wire::{Map, Value};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Bearer tokens: how they are made, kept and compared.
 //!
-//! A token is 32 random bytes, so one SHA-256 keeps it as safe as a slow password hash would: there is nothing
-//! to guess. Whoever reads the stored digests cannot make a token from them.
+//! A token is 32 random bytes, so one SHA-256 keeps it as safe as a slow password hash would: there is
+//! nothing to guess. Whoever reads the stored digests cannot make a token from them.
 
 use crate::access::Role;
 use celeriac_core::Entropy;

@@ -27,7 +27,7 @@ const REASON_BYTES_MAX: usize = 4000;
 /// List queues
 #[utoipa::path(
     get, path = "/api/v1/queues", tag = "queues", security(("token" = ["viewer"])),
-    responses((status = 200, description = "Queues with messages, dead letters, pauses or workers", body = QueueList))
+    responses((status = 200, description = "Those with messages, dead letters, pauses, workers", body = QueueList))
 )]
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<Document, Problem> {
     let queues = shared.parts.store.queues().await?;

@@ -27,8 +27,9 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// Send a task
 ///
-/// With the header `Idempotency-Key` a repeated request sends nothing and answers with the first one's task, for
-/// a day and as long as the task has not ended. `traceparent` and `tracestate` go on with the caller's trace.
+/// With the header `Idempotency-Key` a repeated request sends nothing and answers with the first one's
+/// task, for a day and as long as the task has not ended. `traceparent` and `tracestate` go on with the
+/// caller's trace.
 #[utoipa::path(
     post, path = "/api/v1/tasks", tag = "tasks", security(("token" = ["operator"])),
     params(
@@ -105,8 +106,8 @@ fn mark(principal: &Principal, key: &str, body: &[u8]) -> u64 {
     first >> 2
 }
 
-/// A task id that carries the mark: a UUID of version 8 (RFC 9562) whose front is the time and random, so that
-/// the store takes a repeated request for another task and says which one holds the key.
+/// A task id that carries the mark: a UUID of version 8 (RFC 9562) whose front is the time and random, so
+/// that the store takes a repeated request for another task and says which one holds the key.
 fn marked_id(shared: &Shared, mark: u64) -> String {
     let millis = u64::try_from(shared.parts.clock.wall().as_millisecond()).unwrap_or(0);
     let random = shared.parts.entropy.next_u64() & 0xfff;

@@ -16,7 +16,8 @@ use celeriac_wire::{Map, Value, print_iso, to_value};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest wait for the next reply, in seconds: with it the whole answer stays below a request's deadline.
+/// The longest wait for the next reply, in seconds: with it the whole answer stays below a request's
+/// deadline.
 const TIMEOUT_MAX: f64 = 10.0;
 /// The most workers that one request names.
 const DESTINATIONS_MAX: usize = 100;

@@ -133,7 +133,8 @@ impl Tally {
         }
     }
 
-    /// A first receipt is a submission where nobody told the send; a second one of the same run is a recovery.
+    /// A first receipt is a submission where nobody told the send; a second one of the same run is a
+    /// recovery.
     fn received(&self, event: &Event, before: Option<&TaskState>) {
         let retries = |fields: Option<&Value>| fields.and_then(Value::as_u64).unwrap_or_default();
         let now = retries(event.get("retries"));
