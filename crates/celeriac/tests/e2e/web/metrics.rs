@@ -6,7 +6,7 @@ use celeriac::prelude::*;
 
 #[tokio::test]
 async fn metrics_have_the_seeds_names_and_count_what_ran() {
-    // covers: S2-27 S3-08
+    // covers: S2-27 S3-08 T-68
     for place in Place::every() {
         let app = place.app().tasks(tasks![add]);
         let (site, client) = (Site::start(&app).await, app.client().await.unwrap());

@@ -90,7 +90,6 @@ async fn what_cannot_be_served_is_refused_with_a_sentence() {
 
 #[tokio::test]
 async fn a_worker_answers_probes_on_the_port_of_its_platform() {
-    // covers: T-70
     let (place, port) = (Place::sqlite(), free());
     let mut worker = program(&place);
     worker.env("PORT", port.to_string()).args(["-b", place.url(), "worker"]);

@@ -61,6 +61,23 @@ async fn children_and_successors_go_on_with_the_trace_in_spans_of_their_own() {
     }
 }
 
+/// Whoever sends the body of a chord knows no other message: the members hand the trace on.
+#[tokio::test]
+async fn the_body_of_a_chord_goes_on_with_the_trace_of_its_first_member() {
+    for place in Place::every() {
+        let app = place.app().tasks(tasks![child, last]);
+        let worker = start(&app).await;
+        let context = TraceContext::parse(PARENT, None).unwrap();
+        let members = [child::call().trace(&context), child::call().trace(&context)];
+        let work = chord(group(members)).then(last::partial());
+        let seen = worker.client.send(work).await.unwrap().get(PATIENCE).await.unwrap();
+        assert_eq!(seen.len(), 3);
+        assert_eq!((&*seen[0].0, &*seen[1].0), (PARENT, PARENT));
+        assert_eq!(seen[2].0, format!("00-{TRACE}-{}-01", seen[0].1));
+        worker.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_request_hands_its_trace_to_the_task() {
     let app = Place::memory().app();
