@@ -190,12 +190,18 @@ fn with(mut labels: Labels, name: &'static str, value: &str) -> Labels {
     labels
 }
 
-/// Since when a task has been waiting: its time, if it was sent for one.
+/// Since when a task has been waiting: the time it was sent or retried for, if there is one. The send is only
+/// the begin of the first run.
 fn waits_since(task: &TaskState) -> Option<f64> {
-    let since = task.times.get("sent").or_else(|| task.times.get("received"))?;
     let eta = task.text("eta").and_then(|eta| parse_iso(eta).ok());
-    let eta = eta.map_or(0.0, |eta| eta.as_nanosecond() as f64 / 1e9);
-    Some(since.max(eta))
+    let eta = eta.map(|eta| eta.as_nanosecond() as f64 / 1e9);
+    let retried = task.fields.get("retries").and_then(Value::as_u64).unwrap_or_default() > 0;
+    let sent = task.times.get("sent").copied().filter(|_| !retried);
+    let told = sent.or_else(|| eta.is_none().then(|| task.times.get("received").copied())?);
+    match (told, eta) {
+        (Some(told), Some(eta)) => Some(told.max(eta)),
+        (told, eta) => told.or(eta),
+    }
 }
 
 /// How long the run took that ends now.
@@ -288,10 +294,35 @@ mod tests {
                 "celeriac_task_outcomes_total{task=\"other\",outcome=\"expired\"} 1",
                 "tasks_completed_total{queue_system=\"celery\",outcome=\"failed\"} 1",
                 "celeriac_task_run_seconds_count{task=\"t\"} 3",
+                // 2 s from the send, then 1 s each from a receipt.
+                "celeriac_task_wait_seconds_sum{task=\"t\"} 5.0",
+                "celeriac_task_wait_seconds_count{task=\"t\"} 4",
                 "task_duration_seconds_bucket{le=\"0.05\",queue_system=\"celery\"} 1",
                 "celeriac_events_total 13",
             ],
         );
+    }
+
+    #[test]
+    fn a_wait_begins_at_the_time_that_a_task_was_sent_for() {
+        let second = |number| jiff::Timestamp::from_second(number).unwrap();
+        for (eta, sent, retries, expected) in [
+            (None, Some(1.0), 0, Some(1.0)),
+            (None, None, 0, Some(2.0)),
+            (Some(10), Some(1.0), 0, Some(10.0)),
+            (Some(1), None, 0, Some(1.0)),
+            (Some(10), Some(1.0), 1, Some(10.0)),
+            (None, Some(1.0), 1, Some(2.0)),
+        ] {
+            let mut task = TaskState::default();
+            task.times.insert("received".to_owned(), 2.0);
+            task.times.extend(sent.map(|sent| ("sent".to_owned(), sent)));
+            task.fields.insert("retries", i64::from(retries));
+            if let Some(eta) = eta {
+                task.fields.insert("eta", celeriac_wire::print_iso(second(eta)));
+            }
+            assert_eq!(waits_since(&task), expected, "{eta:?} {sent:?} {retries}");
+        }
     }
 
     #[test]
