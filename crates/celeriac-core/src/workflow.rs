@@ -11,6 +11,7 @@ pub use follow::{after_chord, after_failure, after_success};
 use crate::clock;
 use crate::route::{Address, Encoding, Router};
 use crate::store::{ChordStart, Outgoing, Plan, Routed};
+use crate::trace::TraceContext;
 use celeriac_wire::codec;
 use celeriac_wire::{
     Body, DeliveryInfo, Embed, FieldError, Headers, Map, Message, Signature, SignatureKind,
@@ -47,6 +48,8 @@ pub struct Lineage<'a> {
     pub root_id: Option<&'a str>,
     /// The task that sends.
     pub parent_id: Option<&'a str>,
+    /// The place in a trace that it is sent from; a call that names one itself keeps it.
+    pub trace: Option<&'a TraceContext>,
 }
 
 /// A signature turned into messages.
@@ -206,6 +209,9 @@ fn set_headers(
         hard: seconds(signature, "time_limit")?,
         soft: seconds(signature, "soft_time_limit")?,
     });
+    if let Some(trace) = lineage.trace {
+        trace.write(headers);
+    }
     if let Some(custom) = signature.option("headers").as_object() {
         for (name, value) in custom.iter() {
             headers.insert(name, value.clone());

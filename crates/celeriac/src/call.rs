@@ -4,6 +4,7 @@ use crate::arguments::Param;
 use crate::task::{Task, UniqueOptions};
 use celeriac_core::priority::Level;
 use celeriac_core::throttle::KEY_HEADER;
+use celeriac_core::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 use celeriac_core::unique::{UNIQUE_HEADER, UNIQUE_KEY_BYTES_MAX, Unique};
 use celeriac_wire::codec::{Compression, Serializer};
 use celeriac_wire::{JsonError, Signature, Value, print_iso, to_value};
@@ -177,6 +178,16 @@ impl<R> Call<R> {
                 self.remember(&format!("header '{name}'"), &error);
                 self
             }
+        }
+    }
+
+    /// Makes it part of a trace (W3C trace context): the task, its retries and what they send belong to it.
+    /// A call that is sent by a task belongs to that task's trace without this.
+    pub fn trace(self, context: &TraceContext) -> Self {
+        let call = self.header(TRACEPARENT, &context.to_string());
+        match context.state() {
+            Some(state) => call.header(TRACESTATE, state),
+            None => call,
         }
     }
 

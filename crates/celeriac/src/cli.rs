@@ -17,9 +17,13 @@ mod purge;
 mod queue;
 mod remote;
 mod result;
+#[cfg(feature = "web")]
+mod serve;
 mod status;
 mod store;
 mod task;
+#[cfg(feature = "web")]
+mod token;
 mod worker;
 
 use crate::app::App;
@@ -126,6 +130,17 @@ enum Command {
     /// Print what a bug report needs
     #[command(after_help = "Example:\n  celeriac report")]
     Report,
+    /// Serve the HTTP API, probes and metrics
+    #[cfg(feature = "web")]
+    Serve(serve::ServeArgs),
+    /// Make, list and revoke tokens for the HTTP API
+    #[cfg(feature = "web")]
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Celery's Flower; this version has no pages yet
+    #[cfg(feature = "web")]
+    #[command(hide = true, alias = "flower")]
+    Dashboard,
     /// Look at the settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -223,6 +238,8 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     let quiet = match cli.command {
         // Celery's worker is silent unless it is asked to speak.
         Command::Worker(_) if !runs_app => LevelFilter::INFO,
+        #[cfg(feature = "web")]
+        Command::Serve(_) => LevelFilter::INFO,
         // The demo tells itself what happens; other commands speak up when something is wrong.
         Command::Demo(_) => LevelFilter::OFF,
         _ => LevelFilter::WARN,
@@ -279,8 +296,11 @@ fn flags(cli: &Cli) -> Vec<(&'static str, String)> {
     add("log_level", &cli.loglevel);
     add("log_format", &cli.log_format);
     add("python", &cli.python);
-    if let Command::Worker(args) = &cli.command {
-        args.flags(&mut flags, cli.app.is_some());
+    match &cli.command {
+        Command::Worker(args) => args.flags(&mut flags, cli.app.is_some()),
+        #[cfg(feature = "web")]
+        Command::Serve(args) => args.flags(&mut flags),
+        _ => {}
     }
     flags
 }
@@ -307,6 +327,12 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Migrate(args) => queue::migrate(&session, args).await,
         Command::List(command) => purge::list(&session, command).await,
         Command::Report => Ok(purge::report(&session)),
+        #[cfg(feature = "web")]
+        Command::Serve(_) => serve::run(&session).await,
+        #[cfg(feature = "web")]
+        Command::Token(command) => token::run(&session, command),
+        #[cfg(feature = "web")]
+        Command::Dashboard => Err(serve::no_dashboard()),
         Command::Config(command) => Ok(config::run(&session, &command)),
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Bench(args) => bench::run(&session, args).await,

@@ -5,6 +5,7 @@ use crate::job::{GroupJob, Job};
 use celeriac_core::event::{hours_west, task_sent};
 use celeriac_core::route::Router;
 use celeriac_core::store::{Outgoing, Plan, Published, Store};
+use celeriac_core::trace::TraceContext;
 use celeriac_core::trail::{Trail, children_of};
 use celeriac_core::workflow::{self, Applied, Lineage, Sender};
 use celeriac_core::{Clock, Entropy, ErrorKind, Lamport, StoreError, clock};
@@ -47,7 +48,7 @@ impl From<StoreError> for SendError {
 pub struct Client {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
-    lineage: Option<Arc<(String, String)>>,
+    lineage: Option<Arc<Ancestry>>,
     /// Where the running task notes what it sends.
     trail: Option<Trail>,
 }
@@ -59,6 +60,13 @@ pub(crate) struct Shared {
     pub(crate) origin: String,
     /// Tells monitors what is sent.
     pub(crate) teller: Option<Teller>,
+}
+
+/// The task that sends through a client.
+struct Ancestry {
+    root_id: String,
+    id: String,
+    trace: Option<TraceContext>,
 }
 
 /// Makes the events of what is sent (Celery's `task_send_sent_event`).
@@ -78,11 +86,13 @@ impl Client {
         Self { store, shared: Arc::new(shared), lineage: None, trail: None }
     }
 
-    /// The client of a running task: what it sends carries the task as parent, and is its child.
+    /// The client of a running task: what it sends carries the task as parent and goes
+    /// on with its trace, and is its child.
     pub(crate) fn for_task(&self, headers: &Headers, trail: Trail) -> Self {
         let id = headers.id().unwrap_or_default();
-        let root = headers.root_id().unwrap_or(id);
-        let lineage = Some(Arc::new((root.to_owned(), id.to_owned())));
+        let root_id = headers.root_id().unwrap_or(id).to_owned();
+        let trace = TraceContext::of_run(headers);
+        let lineage = Some(Arc::new(Ancestry { root_id, id: id.to_owned(), trace }));
         Self { lineage, trail: Some(trail), ..self.clone() }
     }
 
@@ -200,8 +210,9 @@ impl Client {
         };
         let lineage = self.lineage.as_deref();
         let lineage = Lineage {
-            root_id: lineage.map(|(root, _)| root.as_str()),
-            parent_id: lineage.map(|(_, parent)| parent.as_str()),
+            root_id: lineage.map(|task| task.root_id.as_str()),
+            parent_id: lineage.map(|task| task.id.as_str()),
+            trace: lineage.and_then(|task| task.trace.as_ref()),
         };
         workflow::apply(signature, &[], lineage, &mut sender)
             .map_err(|error| SendError::Invalid(error.to_string()))
@@ -253,5 +264,26 @@ impl Client {
                 Err(SendError::Unknown(StoreError::new(ErrorKind::Unknown, text)))
             }
         }
+    }
+}
+
+/// What is sent over HTTP goes the way of every other call.
+#[cfg(feature = "web")]
+#[async_trait::async_trait]
+impl celeriac_web::Publisher for Client {
+    async fn publish(
+        &self,
+        call: Signature,
+    ) -> Result<celeriac_web::Sent, celeriac_web::PublishError> {
+        use celeriac_web::PublishError;
+        let refused = |error| match error {
+            SendError::Invalid(text) => PublishError::Invalid(text),
+            SendError::Refused(error) | SendError::Unknown(error) => PublishError::Store(error),
+        };
+        let applied = self.apply(call, None).map_err(refused)?;
+        let task_id = applied.task_id.clone().unwrap_or_default();
+        let published = self.publish(applied.plan).await.map_err(refused)?;
+        let holder = published.duplicates.into_iter().next().map(|one| one.task_id);
+        Ok(celeriac_web::Sent { task_id, holder })
     }
 }

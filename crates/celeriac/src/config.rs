@@ -10,6 +10,7 @@ pub(crate) mod additions;
 pub(crate) mod celery;
 mod env;
 mod file;
+mod http;
 mod interpreter;
 mod keys;
 mod source;
@@ -17,6 +18,7 @@ mod value;
 
 pub(crate) use env::worker_of_this_child;
 pub(crate) use file::CeleryOverride;
+pub use http::HttpSettings;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
 
@@ -153,6 +155,8 @@ pub struct Settings {
     pub routes: Setting<Vec<(String, Route)>>,
     /// The queues of exchanges.
     pub task_queues: Setting<Vec<Binding>>,
+    /// The HTTP server.
+    pub http: HttpSettings,
     /// What is added to tasks.
     tasks: TaskTable,
     celery: Vec<CeleryOverride>,
@@ -354,6 +358,7 @@ impl Settings {
             task_serializer: raw.parse("task_serializer", str::parse)?,
             task_compression: raw.parse("task_compression", value::compression)?,
             accept_content: raw.parse("accept_content", value::accept)?,
+            http: HttpSettings::parse(raw)?,
             routes,
             task_queues,
             tasks,
@@ -392,6 +397,8 @@ impl Settings {
                 | "max_memory_per_child"
                 | "child_memory_max"
                 | "task_compression"
+                | "http_worker"
+                | "http_probes_port"
                     if value.is_empty() =>
                 {
                     "none".to_owned()

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::error::TaskError;
 use crate::task::Requirements;
 use celeriac_core::state::is_custom;
+use celeriac_core::trace::TraceContext;
 use celeriac_runtime::RunContext;
 use celeriac_wire::{Headers, State as TaskState, Value, to_value};
 use serde::Serialize;
@@ -138,6 +139,12 @@ impl Context {
     /// The message's headers, custom ones included.
     pub fn headers(&self) -> &Headers {
         &self.run.delivery.message.headers
+    }
+
+    /// The place of this run in the trace that its sender began, if one did; what the task sends comes from
+    /// there. Give its `traceparent` (its `Display`) to the services that the task calls.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::of_run(self.headers())
     }
 
     /// The earlier of its soft and hard limits, if it has any.

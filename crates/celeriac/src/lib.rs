@@ -53,6 +53,11 @@ mod remote;
 mod task;
 mod worker;
 
+#[cfg(feature = "web")]
+mod http;
+#[cfg(feature = "web")]
+mod tokens;
+
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -65,6 +70,7 @@ pub use canvas::{Chain, Chord, Group, Header, Workflow, chain, chord, group};
 pub use celeriac_core::outcome::{Classifier, Condition};
 pub use celeriac_core::priority::Level as Priority;
 pub use celeriac_core::throttle::Rate;
+pub use celeriac_core::trace::TraceContext;
 pub use celeriac_core::unique::{Unique, Until};
 pub use celeriac_macros::task;
 pub use celeriac_runtime::{StopHandle, UnknownTasks, WorkerReport};

@@ -3,6 +3,7 @@
 use super::{Lineage, NESTING_MAX, Sender, apply};
 use crate::record::Recorder;
 use crate::store::{ChordDone, ChordPart, Plan};
+use crate::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 use celeriac_wire::{
     Embed, ExceptionInfo, FieldError, Headers, Signature, SignatureKind, State, Value,
 };
@@ -18,7 +19,8 @@ pub fn after_success(
     sender: &mut Sender<'_>,
 ) -> Result<Plan, FieldError> {
     let id = headers.id().unwrap_or_default();
-    let lineage = Lineage { root_id: headers.root_id().or(Some(id)), parent_id: Some(id) };
+    let trace = TraceContext::of_run(headers);
+    let lineage = after(headers, id, trace.as_ref());
     let args = [value.clone()];
     let mut plan = Plan::default();
     for callback in embed.callbacks()? {
@@ -35,6 +37,11 @@ pub fn after_success(
     }
     plan.parts.extend(part_of(headers, embed.chord()?, State::Success, value.clone()));
     Ok(plan)
+}
+
+/// What a task sends when it has ended.
+fn after<'a>(headers: &'a Headers, id: &'a str, trace: Option<&'a TraceContext>) -> Lineage<'a> {
+    Lineage { root_id: headers.root_id().or(Some(id)), parent_id: Some(id), trace }
 }
 
 /// What follows a final failure or a revocation (5.10 step 6): the chord part, the rest of the
@@ -55,7 +62,8 @@ pub fn after_failure(
         plan.extend(fail_step(&step, state, exception, recorder, 0));
     }
     if *state == State::Failure {
-        let lineage = Lineage { root_id: headers.root_id().or(Some(id)), parent_id: Some(id) };
+        let trace = TraceContext::of_run(headers);
+        let lineage = after(headers, id, trace.as_ref());
         for errback in embed.errbacks().unwrap_or_default() {
             // An errback that cannot be sent must not undo the failure it reports.
             if let Ok(applied) = apply(errback, &[Value::from(id)], lineage, sender) {
@@ -118,8 +126,23 @@ fn part_of(
         task_id: headers.id()?.to_owned(),
         state,
         result,
-        body: body?,
+        body: traced(body?, headers),
     })
+}
+
+/// The body with the trace of a member of the header: whoever sends the body knows no other message.
+fn traced(mut body: Signature, headers: &Headers) -> Signature {
+    let Some(trace) = TraceContext::of_run(headers) else { return body };
+    let mut custom = body.option("headers").as_object().cloned().unwrap_or_default();
+    if custom.contains_key(TRACEPARENT) {
+        return body;
+    }
+    custom.insert(TRACEPARENT, trace.to_string());
+    if let Some(state) = trace.state() {
+        custom.insert(TRACESTATE, state);
+    }
+    body.options_mut().insert("headers", Value::Object(custom));
+    body
 }
 
 /// What follows a complete chord: its body, or its body's failure (4.8 step 2, 5.10 step 8).
@@ -132,7 +155,7 @@ pub fn after_chord(done: &ChordDone, recorder: &Recorder<'_>, sender: &mut Sende
     let exception = match failed {
         None => {
             let results: Vec<Value> = done.parts.iter().map(|part| part.result.clone()).collect();
-            let lineage = Lineage { root_id: None, parent_id: Some(&first.task_id) };
+            let lineage = Lineage { parent_id: Some(&first.task_id), ..Lineage::default() };
             match apply(body.clone(), &[Value::Array(results)], lineage, sender) {
                 Ok(applied) => return applied.plan,
                 Err(error) => chord_error(format!("the body cannot be sent: {error}")),
@@ -164,7 +187,8 @@ fn fail_body(
         }
     }
     let id = body.task_id().unwrap_or_default();
-    let lineage = Lineage { root_id: body.option("root_id").as_str(), parent_id: Some(id) };
+    let root_id = body.option("root_id").as_str();
+    let lineage = Lineage { root_id, parent_id: Some(id), ..Lineage::default() };
     for errback in body.link_errors().unwrap_or_default() {
         // As above: the report must not undo the failure.
         if let Ok(applied) = apply(errback, &[Value::from(id)], lineage, sender) {

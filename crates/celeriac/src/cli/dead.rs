@@ -3,14 +3,15 @@
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, history, object, plural, span, text, time};
+use super::output::{cell, clock, history, object, plural, span};
 use super::queue::progress;
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
 use celeriac_core::dead::{DeadLetter, DeadReason};
+use celeriac_core::document;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Replay, Store};
+use celeriac_wire::Value;
 use celeriac_wire::codec::{self, Accept, Serializer};
-use celeriac_wire::{Value, to_value};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -182,7 +183,7 @@ async fn list(
             span(between(letter.died_at, now)),
             cell(&letter.detail, 60),
         ];
-        rows.push((cells, json(letter)?));
+        rows.push((cells, document::dead_letter(letter)));
     }
     let header = ["NUMBER", "TASK", "REASON", "QUEUE", "AGE", "ERROR"];
     session.output.list(&header, rows, "no dead letters");
@@ -221,7 +222,7 @@ async fn show(session: &Session, store: &dyn Store, id: String) -> Result<ExitCo
         ("body", body),
         ("headers", headers.to_json()),
     ];
-    session.output.facts(&facts, &json(&letter)?);
+    session.output.facts(&facts, &document::dead_letter(&letter));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -375,25 +376,4 @@ async fn export(
     ]));
     session.output.line(format!("{} written to {shown}", plural(exported, "dead letter")));
     Ok(ExitCode::SUCCESS)
-}
-
-fn json(letter: &DeadLetter) -> Result<Value, Failed> {
-    let headers = &letter.message.headers;
-    Ok(object([
-        ("number", Value::from(letter.number)),
-        ("reason", Value::from(letter.reason.as_str())),
-        ("detail", Value::from(letter.detail.as_str())),
-        ("task_id", text(headers.id())),
-        ("task", text(headers.task())),
-        ("queue", Value::from(letter.queue.as_str())),
-        ("enqueued_at", time(Some(letter.enqueued_at))),
-        ("died_at", time(Some(letter.died_at))),
-        (
-            "history",
-            to_value(&letter.history).map_err(|error| Failed::internal(error.to_string()))?,
-        ),
-        ("headers", Value::Object(headers.as_map().clone())),
-        ("properties", Value::Object(letter.message.properties.as_map().clone())),
-        ("body", Value::from(String::from_utf8_lossy(&letter.message.body).as_ref())),
-    ]))
 }

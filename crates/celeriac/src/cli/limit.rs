@@ -4,9 +4,10 @@ use super::Session;
 use super::exit::Failed;
 use super::output::{span, time};
 use celeriac_core::clock::between;
+pub(super) use celeriac_core::document::target as target_fields;
 use celeriac_core::store::LimitView;
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target, parse_rates};
-use celeriac_wire::{Map, Value};
+use celeriac_wire::Value;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
@@ -113,13 +114,6 @@ pub(super) async fn run(session: &Session, command: LimitCommand) -> Result<Exit
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-pub(super) fn target_fields(target: &Target) -> Map {
-    let mut fields = Map::default();
-    fields.insert("kind", target.kind());
-    fields.insert("name", target.name());
-    fields
 }
 
 fn list(session: &Session, views: &[LimitView]) -> ExitCode {

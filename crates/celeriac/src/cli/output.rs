@@ -2,7 +2,9 @@
 
 use super::exit::Failed;
 use celeriac_core::dead::Attempt;
-use celeriac_wire::{Map, Value, print_iso};
+use celeriac_core::document::strict;
+pub(crate) use celeriac_core::document::{object, time};
+use celeriac_wire::{Map, Value};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use std::io::Write as _;
@@ -105,24 +107,6 @@ fn plain_table() -> Table {
     table
 }
 
-/// JSON as RFC 8259 has it: a number that is not finite becomes a string.
-fn strict(value: &Value) -> Value {
-    match value {
-        Value::Number(number) if matches!(number.as_str(), "NaN" | "Infinity" | "-Infinity") => {
-            Value::from(number.as_str())
-        }
-        Value::Array(items) => Value::Array(items.iter().map(strict).collect()),
-        Value::Object(map) => {
-            let mut out = Map::default();
-            for (name, value) in map.iter() {
-                out.insert(name, strict(value));
-            }
-            Value::Object(out)
-        }
-        other => other.clone(),
-    }
-}
-
 /// A closed pipe (`celeriac … | head`) ends the output, not the command.
 fn write_stdout(text: &str) {
     let mut stdout = std::io::stdout().lock();
@@ -139,25 +123,6 @@ pub(crate) fn ask(question: &str) {
     let mut stderr = std::io::stderr().lock();
     let _closed = write!(stderr, "{question}");
     let _closed = stderr.flush();
-}
-
-/// Makes a JSON object.
-pub(crate) fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    let mut map = Map::default();
-    for (name, value) in fields {
-        map.insert(name, value);
-    }
-    Value::Object(map)
-}
-
-/// Text or null.
-pub(crate) fn text(value: Option<&str>) -> Value {
-    value.map_or(Value::Null, Value::from)
-}
-
-/// An instant or null.
-pub(crate) fn time(value: Option<Timestamp>) -> Value {
-    value.map_or(Value::Null, |instant| Value::from(print_iso(instant)))
 }
 
 /// An instant for people: UTC, whole seconds.
@@ -224,11 +189,5 @@ mod tests {
         assert_eq!(cell("short", 10), "short");
         assert_eq!(cell("two\nlines", 10), "two…");
         assert_eq!(cell("0123456789", 5), "0123…");
-    }
-
-    #[test]
-    fn json_output_is_strict() {
-        let value = Value::parse(b"[NaN, {\"a\": -Infinity}, 1.50]").unwrap();
-        assert_eq!(strict(&value).to_string(), r#"["NaN", {"a": "-Infinity"}, 1.50]"#);
     }
 }

@@ -3,8 +3,9 @@
 use super::Session;
 use super::exit::Failed;
 use super::limit::{TargetArgs, target_fields};
-use super::output::{span, time};
+use super::output::span;
 use celeriac_core::clock::between;
+use celeriac_core::document;
 use celeriac_core::throttle::Target;
 use celeriac_wire::Value;
 use clap::Args;
@@ -63,10 +64,7 @@ pub(super) async fn list(session: &Session) -> Result<ExitCode, Failed> {
     let row = |pause: &celeriac_core::store::Pause| {
         let since = span(between(pause.since, now));
         let cells = vec![pause.target.to_string(), since, pause.reason.clone()];
-        let mut fields = target_fields(&pause.target);
-        fields.insert("since", time(Some(pause.since)));
-        fields.insert("reason", pause.reason.as_str());
-        (cells, Value::Object(fields))
+        (cells, document::pause(pause))
     };
     session.output.list(
         &["PAUSED", "FOR", "REASON"],

@@ -8,9 +8,11 @@ pub(super) use self::transfer::{MigrateArgs, migrate};
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, object, plural, span, time};
+use super::output::{cell, clock, object, plural, span};
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
+use celeriac_core::document;
+pub(super) use celeriac_core::operate::waiting;
 use celeriac_core::store::{DeadFilter, Outgoing, Page, Store};
 use celeriac_core::throttle::Target;
 use celeriac_wire::{State, Value};
@@ -143,7 +145,6 @@ fn done(session: &Session, queue: &QueueName, what: &str) {
 async fn list(session: &Session) -> Result<ExitCode, Failed> {
     let now = session.app.clock().wall();
     let queues = session.app.store().await?.queues().await?;
-    let number = |count: u64| Value::from(count as i64);
     let rows = queues
         .into_iter()
         .map(|queue| {
@@ -158,16 +159,7 @@ async fn list(session: &Session) -> Result<ExitCode, Failed> {
                 queue.consumers.len().to_string(),
                 if queue.paused { "paused".to_owned() } else { String::new() },
             ];
-            let value = object([
-                ("queue", Value::from(queue.name.as_str())),
-                ("ready", number(queue.ready)),
-                ("scheduled", number(queue.scheduled)),
-                ("leased", number(queue.leased)),
-                ("dead", number(queue.dead)),
-                ("oldest", time(queue.oldest)),
-                ("consumers", number(queue.consumers.len() as u64)),
-                ("paused", Value::from(queue.paused)),
-            ]);
+            let value = document::queue(&queue);
             (cells, value)
         })
         .collect();
@@ -187,12 +179,7 @@ async fn peek(session: &Session, queue: &QueueName, limit: usize) -> Result<Exit
         let at = one.outgoing.enqueued_at.map_or(String::new(), clock);
         let eta = headers.eta().ok().flatten().map_or(String::new(), clock);
         let args = cell(headers.argsrepr().unwrap_or_default(), 40);
-        let value = object([
-            ("row", Value::from(one.row)),
-            ("headers", Value::Object(headers.as_map().clone())),
-            ("properties", Value::Object(one.outgoing.message.properties.as_map().clone())),
-            ("enqueued_at", time(one.outgoing.enqueued_at)),
-        ]);
+        let value = document::stored(&one);
         rows.push((vec![id, task, args, at, eta], value));
     }
     session.output.list(&["ID", "TASK", "ARGS", "ENQUEUED", "ETA"], rows, "nothing waits in it");
@@ -271,13 +258,6 @@ pub(super) async fn purge_messages(
     }
     bar.finish_and_clear();
     Ok(purged)
-}
-
-/// How many messages of a queue wait, ready or scheduled.
-pub(super) async fn waiting(store: &dyn Store, queue: &QueueName) -> Result<u64, Failed> {
-    let queues = store.queues().await?;
-    let found = queues.into_iter().find(|view| view.name == queue.as_str());
-    Ok(found.map_or(0, |view| view.ready + view.scheduled))
 }
 
 /// Asks on a terminal; elsewhere the expected count must be given and must be right.

@@ -3,10 +3,11 @@
 use super::Session;
 use super::exit::Failed;
 use super::limit::target_fields;
-use super::output::{clock, object, plural, span, time};
+use super::output::{clock, object, plural, span};
 use super::remote::WhomArgs;
 use crate::remote::Ask;
 use celeriac_core::clock::between;
+use celeriac_core::document;
 use celeriac_core::store::{DeadFilter, NodeView, Store};
 use celeriac_wire::{Map, Value};
 use clap::Args;
@@ -71,7 +72,7 @@ pub(super) async fn run(session: &Session, args: StatusArgs) -> Result<ExitCode,
     ];
     session.output.value(&object([
         ("store", Value::from(store.location())),
-        ("workers", Value::Array(nodes.iter().map(json).collect())),
+        ("workers", Value::Array(nodes.iter().map(document::node).collect())),
         ("replied", replies.iter().map(String::as_str).collect()),
         (
             "paused",
@@ -117,24 +118,4 @@ pub(super) async fn run(session: &Session, args: StatusArgs) -> Result<ExitCode,
     }
     session.output.line(format!("\n{} online.", plural(replies.len() as u64, "node")));
     Ok(code)
-}
-
-fn json(node: &NodeView) -> Value {
-    let names = |names: Vec<Value>| Value::Array(names);
-    object([
-        ("name", Value::from(node.info.name.as_str())),
-        ("pid", Value::from(i64::from(node.info.pid))),
-        ("alive", Value::from(node.alive)),
-        ("started_at", time(Some(node.started_at))),
-        ("seen_at", time(Some(node.seen_at))),
-        ("concurrency", Value::from(i64::from(node.info.concurrency))),
-        ("pool", Value::from(node.info.pool.as_str())),
-        ("active", Value::from(i64::from(node.heartbeat.active))),
-        ("processed", Value::from(node.heartbeat.processed as i64)),
-        (
-            "queues",
-            names(node.info.queues.iter().map(|queue| Value::from(queue.as_str())).collect()),
-        ),
-        ("tasks", names(node.info.tasks.iter().map(|task| Value::from(task.as_str())).collect())),
-    ])
 }

@@ -2,10 +2,12 @@
 
 use super::Session;
 use super::exit::Failed;
-use super::output::{cell, clock, history, object, span, text, time};
+use super::output::{cell, clock, history, object, span};
 use celeriac_core::clock::between;
-use celeriac_core::store::{DeadFilter, Page, Phase, Replay, TaskFilter, TaskView};
-use celeriac_wire::{Value, to_value};
+use celeriac_core::document;
+use celeriac_core::operate::{self, Retried};
+use celeriac_core::store::{Phase, TaskFilter, TaskView};
+use celeriac_wire::Value;
 use clap::Subcommand;
 use jiff::Timestamp;
 use std::process::ExitCode;
@@ -101,7 +103,7 @@ async fn show(session: &Session, id: &str) -> Result<ExitCode, Failed> {
         fact("ran for", ran.filter(|_| record.meta.state().is_ready()));
     }
     fact("history", Some(history(&view.history)).filter(|text| !text.is_empty()));
-    session.output.facts(&facts, &json(&view)?);
+    session.output.facts(&facts, &document::task(&view));
     Ok(if view.phase == Phase::Unknown { ExitCode::from(5) } else { ExitCode::SUCCESS })
 }
 
@@ -159,7 +161,7 @@ async fn list(session: &Session, filter: TaskFilter) -> Result<ExitCode, Failed>
         let name = view.task.clone().unwrap_or_default();
         let queue = view.queue.clone().unwrap_or_default();
         let cells = vec![view.task_id.clone(), name, state, queue, age, cell(&detail, 50)];
-        rows.push((cells, json(view)?));
+        rows.push((cells, document::task(view)));
     }
     session.output.list(&["ID", "TASK", "STATE", "QUEUE", "AGE", "RESULT"], rows, "no such tasks");
     Ok(ExitCode::SUCCESS)
@@ -167,52 +169,25 @@ async fn list(session: &Session, filter: TaskFilter) -> Result<ExitCode, Failed>
 
 async fn retry(session: &Session, id: &str) -> Result<ExitCode, Failed> {
     let store = session.app.store().await?;
-    let view = store.task(id).await?;
-    match view.phase {
-        Phase::Dead { number, .. } => {
-            let filter = DeadFilter { number: Some(number), ..DeadFilter::default() };
-            store.dead_replay(&filter, &Replay::default(), 1).await?;
+    match operate::retry(&*store, id).await? {
+        Retried::Replayed(number) => {
             session.output.line(format!("dead letter {number} is back in its queue"));
         }
-        Phase::Scheduled { .. } => run_now(session, id, &view).await?,
-        Phase::Unknown => return Err(Failed::no(format!("nothing is known of task {id}"))),
-        Phase::Done => {
+        Retried::RunsNow => session.output.line("it runs as soon as a worker is free"),
+        Retried::JustTaken => {
+            return Err(Failed::no(format!("task {id} has just been taken by a worker")));
+        }
+        Retried::Unknown => return Err(Failed::no(format!("nothing is known of task {id}"))),
+        Retried::Done => {
             return Err(Failed::no(format!("task {id} is done and its message is gone"))
                 .hint("send it again with `celeriac call`"));
         }
-        phase => {
-            return Err(Failed::no(format!(
-                "task {id} is {}, there is nothing to retry",
-                phase.as_str()
-            )));
+        Retried::Nothing(phase) => {
+            return Err(Failed::no(format!("task {id} is {phase}, there is nothing to retry")));
         }
     }
     session.output.value(&object([("task_id", Value::from(id)), ("retried", Value::from(true))]));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Takes a scheduled message out and sends it again without its time. The copy is sent first: an
-/// interruption between the two leaves it twice, never not at all.
-async fn run_now(session: &Session, id: &str, view: &TaskView) -> Result<(), Failed> {
-    let store = session.app.store().await?;
-    let client = session.app.client().await?;
-    let queue = celeriac_core::QueueName::parse(view.queue.as_deref().unwrap_or_default())?;
-    let mut page = Page { after: 0, count_max: 500 };
-    loop {
-        let stored = store.peek(&queue, page).await?;
-        let Some(last) = stored.last() else {
-            return Err(Failed::no(format!("task {id} has just been taken by a worker")));
-        };
-        page.after = last.row;
-        let found = stored.into_iter().find(|one| one.outgoing.message.headers.id() == Some(id));
-        if let Some(mut found) = found {
-            found.outgoing.message.headers.set_eta(None);
-            client.send_messages(vec![found.outgoing]).await?;
-            store.remove(&[found.row]).await?;
-            session.output.line("it runs as soon as a worker is free");
-            return Ok(());
-        }
-    }
 }
 
 async fn cancel(session: &Session, ids: &[String], keep_running: bool) -> Result<ExitCode, Failed> {
@@ -220,66 +195,14 @@ async fn cancel(session: &Session, ids: &[String], keep_running: bool) -> Result
     let mut outcome = ExitCode::SUCCESS;
     let mut rows = Vec::new();
     for id in ids {
-        let phase = store.task(id).await?.phase;
-        let note = match &phase {
-            Phase::Unknown => "unknown here; it is cancelled should it arrive",
-            Phase::Done => "is done already",
-            Phase::Dead { .. } => "is a dead letter already",
-            Phase::Running { .. } | Phase::Reserved { .. } if keep_running => {
-                "is running and may finish"
-            }
-            Phase::Running { .. } | Phase::Reserved { .. } => "is told to stop",
-            _ => "will not run",
-        };
+        let phase = operate::cancel(&*store, id, keep_running).await?;
+        let note = operate::cancelled(&phase, keep_running);
         if matches!(phase, Phase::Done | Phase::Dead { .. }) {
             outcome = ExitCode::from(5);
-        } else {
-            store.revoke(std::slice::from_ref(id), !keep_running).await?;
         }
         let value = object([("task_id", Value::from(id.as_str())), ("note", Value::from(note))]);
         rows.push((vec![id.clone(), note.to_owned()], value));
     }
     session.output.list(&["ID", "NOTE"], rows, "");
     Ok(outcome)
-}
-
-/// A task view for programs.
-fn json(view: &TaskView) -> Result<Value, Failed> {
-    let mut object = object([
-        ("task_id", Value::from(view.task_id.as_str())),
-        ("phase", Value::from(view.phase.as_str())),
-        ("task", text(view.task.as_deref())),
-        ("queue", text(view.queue.as_deref())),
-        ("enqueued_at", time(view.enqueued_at)),
-        ("retries", Value::from(i64::from(view.retries))),
-    ]);
-    let Value::Object(map) = &mut object else { return Ok(object) };
-    match &view.phase {
-        Phase::Scheduled { until, .. } => drop(map.insert("until", time(Some(*until)))),
-        Phase::Queued { position, paused, limited, revoked } => {
-            let position = position.map_or(Value::Null, |ahead| Value::from(ahead as i64));
-            map.insert("position", position);
-            map.insert("paused", *paused);
-            map.insert("limited", *limited);
-            map.insert("revoked", *revoked);
-        }
-        Phase::Reserved { worker } => drop(map.insert("worker", worker.as_str())),
-        Phase::Running { worker, since } => {
-            map.insert("worker", worker.as_str());
-            map.insert("since", time(Some(*since)));
-        }
-        Phase::Dead { number, reason } => {
-            map.insert("dead_letter", *number);
-            map.insert("reason", reason.as_str());
-        }
-        _ => {}
-    }
-    if let Some(message) = &view.message {
-        map.insert("headers", Value::Object(message.headers.as_map().clone()));
-    }
-    let result = view.result.as_ref().map(|record| Value::Object(record.meta.as_map().clone()));
-    map.insert("result", result.unwrap_or(Value::Null));
-    let history = to_value(&view.history).map_err(|error| Failed::internal(error.to_string()))?;
-    map.insert("history", history);
-    Ok(object)
 }

@@ -102,6 +102,10 @@ pub(super) struct WorkerArgs {
     /// Celery's; fair is what a worker of ours always is
     #[arg(short = 'O', value_name = "PROFILE", hide_short_help = true)]
     optimization: Option<String>,
+    /// Serve the HTTP API, probes and metrics as well, at this address, e.g. 127.0.0.1:8555
+    #[cfg(feature = "web")]
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
     /// End when nothing was ready for this long
     #[arg(long, value_name = "TIME")]
     stop_when_idle: Option<humantime::Span>,
@@ -141,6 +145,8 @@ impl WorkerArgs {
             ("unknown_tasks", &self.unknown_tasks),
             ("heartbeat_events", &self.heartbeat_interval),
         ];
+        #[cfg(feature = "web")]
+        flags.extend(self.http.clone().map(|address| ("http_worker", address)));
         for (key, value) in given {
             if let Some(value) = value {
                 flags.push((key, value.clone()));
@@ -177,6 +183,9 @@ pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode,
     }
     let worker = builder(&session.app, &args).build().await?.restart_with(Arc::new(start_anew));
     banner(session)?;
+    #[cfg(feature = "web")]
+    let _served =
+        super::serve::beside_worker(session, &session.app.settings().node_name.value).await?;
     serve(worker, None).await
 }
 
@@ -220,6 +229,8 @@ async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result
         tracing::warn!("{text}");
     }
     wait_for_broker(session, python::connection_tries(loaded.0.hello())).await?;
+    #[cfg(feature = "web")]
+    let _served = super::serve::beside_worker(session, &loaded.0.hello().hostname).await?;
     tracing::info!("{} ready.", loaded.0.hello().hostname);
     let renewing =
         tokio::spawn(renew_on_signal(builder, loaded.clone(), args.pool, worker.renew_handle()));

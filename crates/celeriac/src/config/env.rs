@@ -10,6 +10,8 @@ type Variables = Vec<(String, String)>;
 
 /// Says where the broker is only when nothing else does: applications use it for other things too.
 const FALLBACK: &str = "REDIS_URL";
+/// The port that a platform gives a process; in `.env`, and when it is no number, it is somebody else's.
+const PORT: &str = "PORT";
 /// Names that are ours and no settings: where settings are, and what makes a child.
 const INTERNAL: [&str; 2] = ["CELERIAC_CONFIG", CHILD_VARIABLE];
 /// Names of Celery's environment that this version does not use (wire specification 9.8, and the
@@ -144,6 +146,10 @@ pub(super) fn apply(
                 continue;
             }
             if let Some(value) = find(name).filter(|value| !value.is_empty()) {
+                let strange = value.parse::<u16>().is_err();
+                if name == PORT && (strange || matches!(source(name), Source::DotEnv { .. })) {
+                    continue;
+                }
                 raw.set(key.name, value.to_owned(), source(name));
             }
         }

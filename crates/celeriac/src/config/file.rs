@@ -109,7 +109,26 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
                     parsed.tasks.push(document.task(&task, source)?);
                 }
             }
-            ("override" | "routes" | "task_queues" | "tasks", _) => {
+            ("http", DeValue::Table(section)) => {
+                for entry in entries(section) {
+                    let line = document.line(entry.at);
+                    let source = Source::File { path: path.to_owned(), line };
+                    let key = format!("http_{}", entry.key);
+                    if !KEYS.iter().any(|known| known.name == key) {
+                        let known = KEYS.iter().filter_map(|key| key.name.strip_prefix("http_"));
+                        let near = nearest(entry.key.trim_start_matches("http_"), known);
+                        let text = format!("unknown key {:?} in [http]", entry.key);
+                        let error = document.error(entry.at, text);
+                        return Err(match near {
+                            Some(near) => error.hint(format!("did you mean {near:?}?")),
+                            None => error.hint("see docs/reference/settings.md"),
+                        });
+                    }
+                    let entry = Entry { key: &key, ..entry };
+                    parsed.settings.push(document.setting(&entry, source)?);
+                }
+            }
+            ("override" | "routes" | "task_queues" | "tasks" | "http", _) => {
                 let text = format!("{key} is a section");
                 return Err(document.error(at, text).hint(format!("write it as [{key}]")));
             }
@@ -289,7 +308,7 @@ impl Document<'_> {
             // The operator may overrule an app in Celery's words.
             let overrides = matches!(source, Source::Override { .. });
             let theirs = celery::all().iter().map(|known| known.name).filter(|_| overrides);
-            let sections = ["routes", "task_queues", "tasks", "override"];
+            let sections = ["routes", "task_queues", "tasks", "http", "override"];
             let names = KEYS.iter().map(|key| key.name).chain(sections).chain(theirs);
             let error = self.error(at, format!("unknown key {key:?}"));
             return Err(match nearest(key, names) {

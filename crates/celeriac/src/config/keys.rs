@@ -119,6 +119,20 @@ keys! {
         "events kept; the oldest go first"
     "revoke_expires" [] "30d";
         "how long a revocation is remembered"
+    "http_bind" [] "127.0.0.1:8555";
+        "where `celeriac serve` listens; `[http] bind`"
+    "http_worker" [] "";
+        "where a worker serves the same (`worker --http`); `[http] worker`"
+    "http_auth" [] "token";
+        "token, or none: then everybody may do everything, on a loopback address only; `[http] auth`"
+    "http_tokens" [] "celeriac-tokens.json";
+        "the file that `celeriac token` writes and servers read; `[http] tokens`"
+    "http_hosts" [] "";
+        "host names that requests may carry besides the loopback ones; on other addresses any, if not set; `[http] hosts`"
+    "http_public_metrics" [] "false";
+        "gives `/metrics` to who has no token; `[http] public_metrics`"
+    "http_probes_port" ["PORT"] "";
+        "the port on which a worker without `http_worker` answers probes, on every address; 0 for none; `PORT` counts in the environment only, not in `.env`; `[http] probes_port`"
 }
 
 fn cpus() -> usize {

@@ -159,3 +159,33 @@ fn the_reference_page_is_true() {
     let page = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(page, reference_page(), "run the tests with UPDATE=1 and commit the page");
 }
+
+#[test]
+fn the_port_of_a_platform_counts_in_the_environment_alone() {
+    let port = |env: &[(&str, &str)], dotenv: &[(&str, &str)], file: &str| {
+        Settings::resolve(inputs(env, dotenv, file)).unwrap().http.probes_port.value
+    };
+    assert_eq!(port(&[("PORT", "8088")], &[], ""), Some(8088));
+    assert_eq!(port(&[], &[("PORT", "8088")], ""), None, "it is the web application's");
+    assert_eq!(port(&[("PORT", "tcp://10.0.0.1:80")], &[], ""), None, "it is somebody else's");
+    let off = [("PORT", "8088"), ("CELERIAC_HTTP_PROBES_PORT", "0")];
+    assert_eq!(port(&off, &[], ""), None);
+    assert_eq!(port(&[], &[], "[http]\nprobes_port = 8090\n"), Some(8090));
+}
+
+#[test]
+fn the_section_of_the_http_server_has_keys_of_its_own() {
+    let file = "[http]\nbind = \"[::1]:80\"\nauth = \"none\"\nhosts = [\"a.example\", \"b\"]\n";
+    let http = Settings::resolve(inputs(&[], &[], file)).unwrap().http;
+    assert_eq!((http.bind.value.to_string(), http.auth.value), ("[::1]:80".to_owned(), false));
+    assert_eq!(http.hosts.value, ["a.example", "b"]);
+    assert_eq!(http.bind.source.to_string(), "celeriac.toml, line 2");
+    for (file, expected) in [
+        ("[http]\nbnd = 1\n", "line 2: unknown key \"bnd\" in [http]"),
+        ("[http]\nbind = 8555\n", "expected an IP address and a port"),
+        ("http = 1\n", "http is a section"),
+    ] {
+        let text = error(inputs(&[], &[], file));
+        assert!(text.contains(expected), "{text}");
+    }
+}

@@ -15,4 +15,6 @@ mod python;
 mod redis;
 mod running;
 mod ui;
+#[cfg(feature = "web")]
+mod web;
 mod workflows;

@@ -59,8 +59,8 @@ fn the_commands_are_the_same_everywhere() {
 }
 
 /// Crates whose bounds an operator or developer may run into.
-const BOUNDED: [&str; 4] =
-    ["celeriac-core", "celeriac-runtime", "celeriac-stores", "celeriac-wire"];
+const BOUNDED: [&str; 5] =
+    ["celeriac-core", "celeriac-runtime", "celeriac-stores", "celeriac-web", "celeriac-wire"];
 
 /// Every queue, buffer, page and retry has a named bound, and every bound is on one page.
 #[test]
@@ -135,4 +135,39 @@ fn every_proof_of_the_delivery_contract_exists() {
         .filter(|name| sources.iter().all(|source| !source.contains(&format!("fn {name}("))))
         .collect();
     assert!(missing.is_empty(), "no such test: {missing:?}");
+}
+
+/// The API and the metrics are described by the code that serves them.
+#[cfg(feature = "web")]
+#[test]
+fn the_pages_of_the_http_server_are_true() {
+    let (routes, metrics) = celeriac_web::reference_page();
+    let api = [
+        "# HTTP API\n\n\
+         Written by the program; a test keeps it true. `GET /api/v1/openapi.json` is the same for programs\n\
+         (OpenAPI 3.1), with every field; [the guide](../guides/http.md) tells how to start it and \
+         how to get a token.\n\n\
+         Roles: a viewer looks; an operator may also send, cancel, retry, pause and replay; an admin\n\
+         may also delete and control workers. Times are ISO 8601 with their offset, spans are seconds.\n\
+         Lists have a `limit`, and a `next` that is the `cursor` of the next page where there is one.\n\
+         A request has 30 s, its body the setting `message_bytes_max` and 64 KiB.\n\n\
+         Without a token: `GET /livez`, `/healthz`, `/readyz`, `/brokerz`, which answer 200 or 503, and the \
+         document.\n\n",
+        routes.as_str(),
+    ];
+    check_page(&root().join("docs/reference/http-api.md"), &api.concat());
+    let page = [
+        "# Metrics\n\n\
+         Written by the program; a test keeps it true. `GET /metrics` of `celeriac serve` and\n\
+         `celeriac worker --http`, OpenMetrics text.\n\n\
+         Queues, dead letters and workers come from the store at the moment of the scrape, tasks from the\n\
+         events of all workers, Celery's included (`-E`). Events are delivered at most once, and a server\n\
+         counts what it hears from its start on, `worker --http` from the first scrape on. Each counts the\n\
+         whole fleet: scrape one, and do not add them up. Workers are no labels; the names of the first 100\n\
+         tasks heard of and of the 200 fullest queues are, the rest is `other`.\n\
+         `queue_system` is always `celery` until the rollout layer counts the other one.\n\n\
+         | name | type | labels | what |\n|---|---|---|---|\n",
+        metrics.as_str(),
+    ];
+    check_page(&root().join("docs/reference/metrics.md"), &page.concat());
 }

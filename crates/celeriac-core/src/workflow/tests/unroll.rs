@@ -309,7 +309,8 @@ fn options_become_headers_properties_and_queue() {
         .with_link_error(task("app.err", &[]));
     let applied = Bench::new()
         .with(|sender| {
-            let lineage = Lineage { root_id: Some("root"), parent_id: Some("parent") };
+            let lineage =
+                Lineage { root_id: Some("root"), parent_id: Some("parent"), ..Lineage::default() };
             apply(signature, &[Value::from(1)], lineage, sender)
         })
         .unwrap();
