@@ -22,6 +22,7 @@ mod queue;
 
 pub mod conclude;
 pub mod dead;
+pub mod doctor;
 pub mod event;
 pub mod exchange;
 pub mod lease;

@@ -7,6 +7,7 @@
 mod admin;
 mod broker;
 mod control;
+mod diagnose;
 mod mailbox;
 mod maintain;
 mod results;
@@ -21,6 +22,9 @@ pub use broker::{
 pub use control::{
     Control, EventStream, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke,
     StampedEvent, Sweep,
+};
+pub use diagnose::{
+    Diagnose, Eviction, HeldElsewhere, Leftover, QueueFacts, Step, StoreFacts, Unacked,
 };
 pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};
