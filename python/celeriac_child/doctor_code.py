@@ -109,12 +109,15 @@ class Reading:
         return found
 
     def variables_read(self) -> dict:
-        """Which variables of the environment the code reads: None, or the unused functions that alone do."""
+        """The variables of the environment that the code reads; for each None, or the unused functions that
+        alone do."""
         read: dict[str, set | None] = {}
         used = self._names_used()
         for module in self.modules:
             for node in ast.walk(module.tree):
-                if not (isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isupper()):
+                if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                    continue
+                if not node.value.isupper():
                     continue
                 dead = None
                 function = module.function_of(node)

@@ -10,8 +10,12 @@ _COMMAND_ENDINGS = (".sh", ".ps1", ".bat", ".yml", ".yaml", ".service", ".conf",
 _VARIABLE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$")
 #: A value without quotes, then what looks like a comment.
 _COMMENT = re.compile(r"^\s*[^\s'\"#][^'\"#]*?\s+#")
+#: A command of a compose file without quotes.
+_PLAIN_COMMAND = re.compile(r"^(-\s+)?(command|entrypoint):\s+[^\s|>'\"\[]")
 _CELERY = re.compile(r"\bcelery(?:ac)?\b.*?\b(worker|beat|flower)\b")
 _CREDENTIALS = re.compile(r"\b(admin:(?:admin\w*|password|changeme|secret)|root:root|user:password)\b", re.I)
+#: What gives Flower a login.
+_LOGINS = ("--basic_auth", "--basic-auth", "--auth", "FLOWER_BASIC_AUTH", "FLOWER_AUTH", "--conf")
 _PUBLISHED = re.compile(r"(?<![\d.:])(?:0\.0\.0\.0:)?\d+:6379\b")
 #: What Celery itself reads; its command line reads `CELERY_WORKER_…` and `CELERY_BEAT_…` for options.
 _CELERYS = {
@@ -87,7 +91,7 @@ class Reading:
             code = line.strip()
             if code.startswith(("#", "//")):
                 continue
-            if is_yaml and re.match(r"^(-\s+)?(command|entrypoint):\s+[^\s|>'\"\[]", code) and code.endswith("\\"):
+            if is_yaml and _PLAIN_COMMAND.match(code) and code.endswith("\\"):
                 self.folder.find(
                     "D-FILE-YAML",
                     text.path,
@@ -115,25 +119,24 @@ class Reading:
         if not match:
             return
         role = match.group(1)
-        option = lambda long, short: _option(command, long, short)  # noqa: E731
         self.commands.append(
             {
                 "file": text.path,
                 "line": number,
                 "role": role,
-                "pool": option("--pool", "-P"),
-                "concurrency": option("--concurrency", "-c"),
-                "queues": option("--queues", "-Q"),
+                "pool": _option(command, "--pool", "-P"),
+                "concurrency": _option(command, "--concurrency", "-c"),
+                "queues": _option(command, "--queues", "-Q"),
             }
         )
-        protected = ("--basic_auth", "--basic-auth", "--auth", "FLOWER_BASIC_AUTH", "FLOWER_AUTH", "--conf")
-        if role == "flower" and not any(word in other for other in [command, *text.lines] for word in protected):
+        said = "\n".join([command, *text.lines])
+        if role == "flower" and not any(word in said for word in _LOGINS):
             self.folder.find(
                 "D-FILE-FLOWER",
                 text.path,
                 number,
                 "Flower is started without a login: whoever reaches it sees the arguments of all tasks.",
-                "Start it with --basic-auth=USER:PASSWORD on 127.0.0.1, or behind a proxy that asks for a login.",
+                "Start it with --basic-auth=USER:PASSWORD on 127.0.0.1, or behind a proxy with a login.",
             )
 
     def _find_credentials(self, text: Text) -> None:
@@ -146,7 +149,7 @@ class Reading:
                     text.path,
                     number,
                     f"A login that everybody knows ({user}:…) is set, or is used when nothing else is.",
-                    "Leave the default out, so that a deployment without a password of its own does not start.",
+                    "Leave the default out: a deployment without a password of its own must not start.",
                 )
 
 
@@ -155,8 +158,8 @@ def _continued(line: str, following: str) -> str:
 
 
 def _option(command: str, long: str, short: str) -> str | None:
-    match = re.search(rf"(?:{long}[=\s]+|\s{short}\s*)([^\s\"',\]]+)", command)
-    return match.group(1) if match else None
+    match = re.search(rf"(?:{long}[=\s]+|\s{short}\s*)([^\s\"'\]]+)", command)
+    return match.group(1).rstrip(",") if match else None
 
 
 def find_variables(folder, variables: dict, read: dict, settings: dict) -> None:

@@ -88,8 +88,8 @@ def _error_results(reading) -> None:
                     continue
                 owner = module.parents.get(function)
                 # A method counts where the task makes such an object.
-                is_met = function.name in handed and (not isinstance(owner, ast.ClassDef) or owner.name in called)
-                if is_met:
+                is_other = isinstance(owner, ast.ClassDef) and owner.name not in called
+                if function.name in handed and not is_other:
                     for node in _returned_errors(function):
                         _tell_error(reading, module, node, task.name)
 
@@ -139,8 +139,8 @@ def _waits_in_tasks(reading) -> None:
                 "D-CODE-WAIT",
                 task.module.path,
                 node.lineno,
-                f"The task {task.name} waits for the result of another: it holds its slot meanwhile, and when "
-                "all slots wait nothing runs any more. Celery raises RuntimeError here.",
+                f"The task {task.name} waits for the result of another: it holds its slot meanwhile, and "
+                "when all slots wait nothing runs any more. Celery raises RuntimeError here.",
                 "Make it a chain or a chord, whose next step gets the result as an argument.",
             )
 
@@ -157,8 +157,8 @@ def _coroutine_tasks(reading) -> None:
                 "D-CODE-ASYNC",
                 task.module.path,
                 task.function.lineno,
-                f"The task {task.name} is an `async def`, which Celery's own workers cannot run; celeriac's can.",
-                "Keep it on queues that only celeriac's workers consume, or write asyncio.run(…) in a plain def.",
+                f"The task {task.name} is an `async def`: Celery's own workers cannot run it, celeriac's can.",
+                "Keep it on queues that only celeriac's workers consume, or call asyncio.run in a plain def.",
             )
 
 
@@ -166,7 +166,6 @@ def _autodiscover(reading) -> None:
     """What autodiscover_tasks does not find it does not miss."""
     from .doctor import is_standard
 
-    tops = {module.name.partition(".")[0] for module in reading.modules}
     for module in reading.modules:
         for node in _calls(module):
             if _name(node.func) != "autodiscover_tasks" or not node.args:
@@ -178,11 +177,9 @@ def _autodiscover(reading) -> None:
                     continue
                 top = name.partition(".")[0]
                 if is_standard(top):
-                    what = f"autodiscover_tasks looks into {name}, and Python finds its own module {top} there."
+                    what = f"autodiscover_tasks looks into {name}: Python finds its own module {top}."
                 elif name.endswith(".tasks"):
-                    what = f"autodiscover_tasks looks for {name}.tasks, a module of that name inside {name}."
-                elif tops and top not in tops and top.isidentifier() and "." in name:
-                    what = f"autodiscover_tasks looks into {name}, and there is no {top} in the app's folder."
+                    what = f"autodiscover_tasks looks for {name}.tasks, a module inside {name}."
                 else:
                     continue
                 reading.folder.find(
@@ -224,7 +221,9 @@ def _text_numbers(reading) -> None:
                 place = texts.get(name) or converted.get(name)
                 if place is None:
                     continue
-                how = "is a text from the environment" if name in texts else "is made a number elsewhere, so it is a text"
+                how = "is made a number elsewhere, so it is a text"
+                if name in texts:
+                    how = "is a text from the environment"
                 reading.folder.find(
                     "D-CODE-ENV-NUMBER",
                     module.path,
@@ -239,7 +238,8 @@ def _is_number(node: ast.AST) -> bool:
         return isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
     if isinstance(node, ast.Call):
         of = getattr(node.func, "value", None)
-        return _name(node.func) in ("int", "float") or (isinstance(of, ast.Name) and of.id in ("random", "time"))
+        is_measured = isinstance(of, ast.Name) and of.id in ("random", "time")
+        return is_measured or _name(node.func) in ("int", "float")
     return False
 
 
@@ -274,8 +274,8 @@ def _truths(reading) -> None:
                 "D-CODE-ENV-BOOL",
                 module.path,
                 node.lineno,
-                f"{name} counts as set only when it is {word!r}: {others} mean the opposite, and nobody is told.",
-                "Read switches in one place that knows 1/0, true/false, yes/no, on/off, and refuses the rest.",
+                f"{name} counts as set only when it is {word!r}: {others} mean the opposite, silently.",
+                "Read switches in one place that knows 1/0, true/false, yes/no, on/off, and refuses others.",
             )
 
 

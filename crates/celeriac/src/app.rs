@@ -186,12 +186,16 @@ impl App {
     }
 
     fn connect(&self) -> Result<Arc<dyn Store>> {
-        let resources = Resources {
+        Ok(celeriac_stores::connect(&self.settings.broker_url.value, self.resources())?)
+    }
+
+    /// What a store needs of this process.
+    pub(crate) fn resources(&self) -> Resources {
+        Resources {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             limits: self.settings.limits(),
-        };
-        Ok(celeriac_stores::connect(&self.settings.broker_url.value, resources)?)
+        }
     }
 
     /// A client that sends calls.

@@ -5,6 +5,7 @@ mod call;
 mod completions;
 mod config;
 mod dead;
+mod doctor;
 mod events;
 mod exit;
 mod jsonl;
@@ -121,6 +122,8 @@ enum Command {
     /// List queues and bindings
     #[command(subcommand)]
     List(purge::ListCommand),
+    /// Find what is wrong with an application, its files, or a broker
+    Doctor(doctor::DoctorArgs),
     /// Print what a bug report needs
     #[command(after_help = "Example:\n  celeriac report")]
     Report,
@@ -234,6 +237,11 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
         .enable_all()
         .build()
         .map_err(|error| Failed::internal(format!("start the async runtime: {error}")))?;
+    if let Command::Doctor(args) = cli.command {
+        // What keeps an application from being loaded is a finding, and not the end.
+        let patient = doctor::Patient { app, name: cli.app, flags, config: cli.config, output };
+        return runtime.block_on(doctor::run(patient, args));
+    }
     let mut python = None;
     if let Some(name) = &cli.app {
         let loaded = runtime.block_on(loaded::load(name, app.settings(), runs_app))?;
@@ -303,6 +311,7 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Events(args) => events::run(&session, args).await,
         Command::Purge(args) => purge::purge(&session, args).await,
         Command::List(command) => purge::list(&session, command).await,
+        Command::Doctor(_) => Err(Failed::internal("doctor runs before an application is loaded")),
         Command::Report => Ok(purge::report(&session)),
         Command::Config(command) => Ok(config::run(&session, &command)),
         Command::Completions(args) => Ok(completions::run(&args)),

@@ -2,7 +2,6 @@
 
 use super::Finding;
 use celeriac_wire::{Map, Value};
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -13,12 +12,11 @@ const PREFETCH: f64 = 4.0;
 const OFTEN: f64 = 3600.0;
 
 /// A place in a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
     /// The file, relative to the application's folder.
     pub file: String,
     /// The line, from 1; `None` where only the file is known.
-    #[serde(default)]
     pub line: Option<u64>,
 }
 
@@ -51,38 +49,30 @@ pub struct TaskFacts {
 }
 
 /// A written call that sends a task.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CallFacts {
     /// Where it is.
-    #[serde(flatten)]
     pub spot: Spot,
     /// Its `priority`.
-    #[serde(default)]
     pub priority: Option<Value>,
     /// Its `queue`.
-    #[serde(default)]
     pub queue: Option<Value>,
     /// Its `countdown`.
-    #[serde(default)]
     pub countdown: Option<Value>,
 }
 
 /// A written command that starts a worker, a beat or Flower.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CommandFacts {
     /// Where it is.
-    #[serde(flatten)]
     pub spot: Spot,
     /// `worker`, `beat` or `flower`.
     pub role: String,
     /// `-P`.
-    #[serde(default)]
     pub pool: Option<String>,
     /// `-c`.
-    #[serde(default)]
     pub concurrency: Option<String>,
     /// `-Q`.
-    #[serde(default)]
     pub queues: Option<String>,
 }
 

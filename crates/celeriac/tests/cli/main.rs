@@ -7,6 +7,7 @@
 mod kit;
 
 mod dead;
+mod doctor;
 mod general;
 mod limits;
 mod queues;
