@@ -157,7 +157,7 @@ def _coroutine_tasks(reading) -> None:
                 "D-CODE-ASYNC",
                 task.module.path,
                 task.function.lineno,
-                f"The task {task.name} is an `async def`: Celery's own workers cannot run it, celeriac's can.",
+                f"{task.name} is an `async def`: Celery's own workers cannot run it, celeriac's can.",
                 "Keep it on queues that only celeriac's workers consume, or call asyncio.run in a plain def.",
             )
 

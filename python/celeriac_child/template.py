@@ -30,6 +30,9 @@ def main(descriptor: int, start: dict) -> None:
     control = ControlSocket(socket.socket(fileno=descriptor))
     os.set_inheritable(descriptor, False)
     code = EX_FAILURE
+    if start.get("look"):
+        # What the app prints is no part of an answer.
+        os.dup2(2, 1)
     try:
         # Before anything of the app is imported, for that may fail, or not come to an end.
         read = doctor.examine(os.getcwd()) if start.get("doctor") else None

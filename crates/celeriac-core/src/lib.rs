@@ -37,6 +37,7 @@ pub mod state;
 pub mod throttle;
 pub mod trail;
 pub mod unique;
+pub mod why;
 pub mod workflow;
 
 pub mod store;

@@ -21,6 +21,7 @@ mod result;
 mod status;
 mod store;
 mod task;
+mod why;
 mod worker;
 
 use crate::app::App;
@@ -88,6 +89,8 @@ enum Command {
     Call(call::CallArgs),
     /// Print the result of a task
     Result(result::ResultArgs),
+    /// Say why a task does not run, or what became of it
+    Why(why::WhyArgs),
     /// Look at tasks, retry and cancel them
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -151,6 +154,7 @@ impl Command {
     fn only_looks(&self) -> bool {
         match self {
             Self::Result(_)
+            | Self::Why(_)
             | Self::Task(_)
             | Self::Dead(_)
             | Self::Resume(_)
@@ -297,6 +301,7 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Demo(args) => crate::demo::run(&session.app, args).await.map_err(Failed::from),
         Command::Call(args) => call::run(&session, args).await,
         Command::Result(args) => result::run(&session, args).await,
+        Command::Why(args) => why::run(&session, args).await,
         Command::Task(command) => task::run(&session, command).await,
         Command::Queue(command) => queue::run(&session, command).await,
         Command::Dead(command) => dead::run(&session, command).await,

@@ -489,14 +489,15 @@ fn visibility(app: &AppFacts) -> Vec<Finding> {
     if needed < timeout {
         return Vec::new();
     }
-    let place = match (task.time_limit, app.places.get("task_time_limit")) {
-        (None, Some(spot)) => spot.to_string(),
+    // An imported task has the limit of the settings where it has none of its own.
+    let place = match app.places.get("task_time_limit") {
+        Some(spot) if app.seconds("task_time_limit") == Some(limit) => spot.to_string(),
         _ => AppFacts::task_place(task),
     };
     let needed_text =
         if needed.is_finite() { format!("{needed} s") } else { "any time".to_owned() };
     let what = format!(
-        "{} may take {limit} s, and a worker takes {multiplier} such tasks ahead: a message may be held for \
+        "{} may take {limit} s, and each process of a worker takes {multiplier} ahead: a message may be held for \
          {needed_text}, and goes to a second worker after {timeout} s.",
         task.name
     );

@@ -55,7 +55,8 @@ async fn seed(seed: &str, app: &str, environment: &[(&str, &str)]) -> Option<Ran
     let mut asked = command(program, &uncorrected(seed));
     asked.envs(environment.iter().copied());
     asked.arg("--python").arg(python.program());
-    let ran = Ran::new(asked.args(["--json", "-A", app, "doctor", "--no-broker", "--strict"])).await;
+    let ran =
+        Ran::new(asked.args(["--json", "-A", app, "doctor", "--no-broker", "--strict"])).await;
     // Not one of them is fit to be run.
     Some(ran.exits(1))
 }
@@ -68,7 +69,7 @@ async fn the_first_seed_is_read_although_it_cannot_be_imported() {
     has(
         &found,
         &[
-            ("D-APP-LOAD", "queue"),
+            ("D-APP-LOAD", "-A queue.celery_app"),
             ("D-APP-SHADOW", "queue/__init__.py:1"),
             ("D-CODE-BOUND-CALL", "queue/tasks.py:92"),
             ("D-CODE-BOUND-CALL", "queue/tasks.py:105"),
@@ -124,7 +125,8 @@ async fn fragments_of_the_other_seeds_are_read_without_an_application() {
 /// to find no file.
 fn with_dotenv() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("dotenv.py"), "def load_dotenv():\n    return False\n").unwrap();
+    std::fs::write(folder.path().join("dotenv.py"), "def load_dotenv():\n    return False\n")
+        .unwrap();
     folder
 }
 
@@ -300,8 +302,11 @@ async fn an_embedded_store_is_looked_at_without_making_one() {
     let ran = doctor(place.dir(), &["--json", "-b", place.url()]).await.exits(0);
     has(&found(&ran), &[("D-BROKER-NO-CONSUMER", "queue celery")]);
     assert_eq!(found(&ran).len(), 1, "{ran:#?}");
-    std::fs::write(place.path("text.db"), "This is no database, but a file of text that is long enough.")
-        .unwrap();
+    std::fs::write(
+        place.path("text.db"),
+        "This is no database, but a file of text that is long enough.",
+    )
+    .unwrap();
     let url = format!("sqlite://{}", place.path("text.db").display());
     doctor(place.dir(), &["-b", &url]).await.exits(0).says(&["OPEN", "FAILED", "1 error"]);
     let nothing = format!("sqlite://{}", place.path("none.db").display());
