@@ -299,11 +299,11 @@ fn queued(
             made = made
                 .with(format!("limit for {}: {} running{next}", limit.rule.target, limit.running));
         }
-        return match facts.workers.iter().any(|worker| consumes(facts, worker)) {
-            true => made,
-            // The limit is not what it waits for.
-            false => runnable(facts, position),
-        };
+        if facts.workers.iter().any(|worker| consumes(facts, worker)) {
+            return made;
+        }
+        // The limit is not what it waits for.
+        return runnable(facts, position);
     }
     let made = runnable(facts, position);
     match view.enqueued_at {

@@ -92,16 +92,15 @@ pub fn transport(url: &str) -> Transport {
 /// # Errors
 /// `Invalid` for a URL that is none, or one of a scheme that this program does not know.
 pub fn diagnose(url: &str, resources: Resources) -> Result<Box<dyn Diagnose>, StoreError> {
-    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
     match scheme {
         #[cfg(feature = "sqlite")]
         "sqlite" => {
-            let path = std::path::PathBuf::from(rest);
-            Ok(Box::new(crate::sqlite::Outside::new(path, resources)))
+            let path = url.strip_prefix("sqlite://").unwrap_or_default();
+            Ok(Box::new(crate::sqlite::Outside::new(path.into(), resources)))
         }
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "sentinel" | "redis+socket" | "unix" => {
-            let _unused = rest;
             Ok(Box::new(crate::redis::Outside::new(url, resources)?))
         }
         // What is wrong with the URL is said in the same words as by whoever uses it.

@@ -437,7 +437,9 @@ fn multiplier(app: &AppFacts) -> f64 {
 fn prefetch(app: &AppFacts) -> Vec<Finding> {
     let multiplier = multiplier(app);
     let late = app.own_tasks().find(|task| is_late(app, task));
-    let Some(late) = late.filter(|_| multiplier != 1.0) else { return Vec::new() };
+    let Some(late) = late.filter(|_| multiplier > 1.0 || multiplier <= 0.0) else {
+        return Vec::new();
+    };
     let place = match app.places.get("worker_prefetch_multiplier") {
         Some(spot) => spot.to_string(),
         None if app.is_on("task_acks_late") => app.place("task_acks_late"),

@@ -74,6 +74,7 @@ pub struct Leftover {
 }
 
 /// What is known of a store.
+#[expect(clippy::struct_excessive_bools, reason = "independent answers to as many questions")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoreFacts {
     /// What it is, with its version.

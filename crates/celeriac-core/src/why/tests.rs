@@ -69,7 +69,7 @@ fn the_workers_say_why_a_ready_task_waits() {
     assert!(verdict.evidence[0].contains("consume other"), "{verdict:?}");
     let ignorant = WorkerFacts { tasks: vec!["other".to_owned()], ..worker() };
     says(
-        &why(&facts(&ready, &[ignorant.clone()])),
+        &why(&facts(&ready, std::slice::from_ref(&ignorant))),
         Cause::Unregistered,
         "knows the task mail",
         "imports",
@@ -82,14 +82,14 @@ fn the_workers_say_why_a_ready_task_waits() {
 
 #[test]
 fn orders_come_before_workers() {
-    let pauses = [Pause {
+    let orders = [Pause {
         target: Target::Task("mail".to_owned()),
         since: at(-5),
         reason: "provider is down".to_owned(),
     }];
     let paused = waits(0, true, false, false);
     let mut told = facts(&paused, &[]);
-    told.pauses = &pauses;
+    told.pauses = &orders;
     let verdict = why(&told);
     says(&verdict, Cause::Paused, "paused", "resume --task mail");
     assert!(verdict.evidence[0].contains("provider is down"), "{verdict:?}");

@@ -15,8 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The longest that one look may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The largest file that is checked for damage, in bytes; `celeriac store check` takes its time for others.
+const CHECKED_BYTES_MAX: u64 = 256 << 20;
+
 /// A store whose files are looked at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outside {
     path: PathBuf,
     clock: Arc<dyn Clock>,
@@ -25,6 +30,29 @@ pub(crate) struct Outside {
 impl Outside {
     pub(crate) fn new(path: PathBuf, resources: Resources) -> Self {
         Self { path, clock: resources.clock }
+    }
+
+    /// Looks on a thread that may wait for the disk.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: fn(&Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let own = self.clone();
+        let looking = tokio::task::spawn_blocking(move || look(&own));
+        match tokio::time::timeout(DEADLINE, looking).await {
+            Ok(Ok(told)) => told,
+            Ok(Err(error)) => {
+                Err(StoreError::new(ErrorKind::Internal, "look at the store").because(error))
+            }
+            Err(_elapsed) => {
+                let text = format!(
+                    "{} cannot be read within {} s",
+                    self.path.display(),
+                    DEADLINE.as_secs()
+                );
+                Err(StoreError::new(ErrorKind::Unavailable, text).hint("look at the disk"))
+            }
+        }
     }
 
     fn folder(&self) -> &Path {
@@ -55,6 +83,11 @@ impl Outside {
         Ok((connection, format))
     }
 
+    fn told_format(&self) -> Result<String, StoreError> {
+        let (_connection, format) = self.open()?;
+        Ok(format!("format {format}"))
+    }
+
     fn read(&self) -> Result<StoreFacts, StoreError> {
         let (connection, format) = self.open()?;
         let fail = |error: rusqlite::Error| commit("look at the store", &error);
@@ -72,10 +105,15 @@ impl Outside {
             // The next worker migrates an older one; until then it is not for this program to read.
             return Ok(facts);
         }
-        let damage: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
-        if damage != "ok" {
-            facts.damage.push(format!("SQLite's check says: {damage}."));
+        let size = std::fs::metadata(&self.path).map_or(0, |about| about.len());
+        facts.cut = size > CHECKED_BYTES_MAX;
+        if !facts.cut {
+            let damage: String = connection
+                .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+                .map_err(fail)?;
+            if damage != "ok" {
+                facts.damage.push(format!("SQLite's check says: {damage}."));
+            }
         }
         let consumers = self.nodes(&connection, &mut facts).map_err(fail)?;
         facts.queues = queues(&connection, &consumers).map_err(fail)?;
@@ -137,6 +175,13 @@ fn queues(
     Ok(found.into_values().collect())
 }
 
+/// One step, which says what it found.
+type Look = fn(&Outside) -> Result<String, StoreError>;
+
+/// What stands between a URL and an open store, in order.
+const WAY: [(&str, Look); 3] =
+    [("FILE", Outside::file), ("DISK", Outside::disk), ("OPEN", Outside::told_format)];
+
 #[async_trait]
 impl Diagnose for Outside {
     async fn reach(&self) -> Vec<Step> {
@@ -146,17 +191,10 @@ impl Diagnose for Outside {
             failed: None,
             took: Duration::ZERO,
         }];
-        type Look = fn(&Outside) -> Result<String, StoreError>;
-        let open: Look = |store| {
-            let (_connection, format) = store.open()?;
-            Ok(format!("format {format}"))
-        };
-        for (name, look) in
-            [("FILE", Outside::file as Look), ("DISK", Outside::disk), ("OPEN", open)]
-        {
+        for (name, look) in WAY {
             #[expect(clippy::disallowed_methods, reason = "how long a step took is no decision")]
             let since = Instant::now();
-            let told = look(self);
+            let told = self.look(look).await;
             let took = since.elapsed();
             match told {
                 Ok(told) => steps.push(Step { name, told, failed: None, took }),
@@ -172,7 +210,7 @@ impl Diagnose for Outside {
     }
 
     async fn facts(&self, _idle: Duration) -> Result<StoreFacts, StoreError> {
-        self.read()
+        self.look(Self::read).await
     }
 
     async fn clean(&self, _leftovers: &[Leftover], _idle: Duration) -> Result<u64, StoreError> {

@@ -31,6 +31,7 @@ the current folder, and looks at the application's broker. It writes nothing, ex
 Exit codes: 0 whatever was found; 1 with --strict, when there was a warning or an error; 2 wrong command
 line; 5 --clean was not confirmed. Every code is explained in docs/reference/doctor.md.";
 
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {

@@ -129,7 +129,7 @@ async fn ask_strangers(
         let strangers = replies.into_iter().filter(|(node, _)| !ours.contains(node.as_str()));
         Ok::<_, Failed>(strangers.collect::<Vec<_>>())
     };
-    let (active, reserved, scheduled, revoked, queues, registered) = futures::try_join!(
+    let (active, reserved, scheduled, revoked, queues, registered) = tokio::try_join!(
         ask("active"),
         ask("reserved"),
         ask("scheduled"),

@@ -296,6 +296,30 @@ async fn the_step_that_fails_is_named() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_told_from_a_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::options().password("of-the-server").append_only().tls().start().await;
+    let (url, authority) = (redis.tls_url(), redis.authority().display().to_string());
+    let trusted = format!("{url}?ssl_ca_certs={authority}");
+    let nobodys = trusted.replace("of-the-server", "nobodys");
+    let unchecked = format!("{url}?ssl_cert_reqs=none");
+    for (url, step, is_well) in [
+        (&url, "TLS", false),
+        (&nobodys, "AUTH", false),
+        (&trusted, "PING", true),
+        (&unchecked, "PING", true),
+    ] {
+        let ran = doctor(folder.path(), &["--json", "-b", url]).await.exits(0);
+        let steps = read(&ran).get("steps").unwrap().clone();
+        let last = steps.as_array().unwrap().last().unwrap();
+        assert_eq!(last.get("step").unwrap().as_str(), Some(step), "{ran:#?}");
+        assert_eq!(last.get("ok").unwrap().as_bool(), Some(is_well), "{ran:#?}");
+    }
+    doctor(folder.path(), &["-b", &url]).await.exits(0).says(&["certificate"]);
+    doctor(folder.path(), &["-b", &unchecked]).await.exits(0).says(&["is not checked"]);
+}
+
+#[tokio::test]
 async fn an_embedded_store_is_looked_at_without_making_one() {
     let place = crate::store().await;
     crate::call(&place, &["t"]).await;

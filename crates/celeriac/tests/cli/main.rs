@@ -14,6 +14,7 @@ mod queues;
 mod remote;
 mod stores;
 mod tasks;
+mod why;
 
 use celeriac_wire::Value;
 use kit::{Place, Ran, command};

@@ -122,6 +122,9 @@ async fn format(
     Ok(())
 }
 
+/// Held messages, those in the index, those that are overdue, and the oldest.
+type Held = (u64, u64, u64, Vec<(String, f64)>);
+
 async fn unacked(
     outside: &Outside,
     questions: &mut Questions<'_>,
@@ -134,8 +137,7 @@ async fn unacked(
     ask.atomic().cmd("HLEN").arg(&hash).cmd("ZCARD").arg(&index);
     ask.cmd("ZCOUNT").arg(&index).arg("-inf").arg(overdue);
     ask.cmd("ZRANGE").arg(&index).arg(0).arg(0).arg("WITHSCORES");
-    type Counted = (u64, u64, u64, Vec<(String, f64)>);
-    let (count, indexed, overdue, oldest): Counted =
+    let (count, indexed, overdue, oldest): Held =
         questions.all("look at what Celery's workers hold", &ask).await?;
     facts.unacked = Unacked {
         count,

@@ -11,6 +11,7 @@ use celeriac_runtime::pool::python::{Hello, LoadError};
 use celeriac_wire::{Map, Value, from_value};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What was found of an application.
 pub(super) struct Examined {
@@ -138,27 +139,24 @@ fn as_finding(found: &Found) -> Option<Finding> {
 
 /// An application that cannot be imported, with the line of the user's that Python names.
 fn failed(name: &str, error: &LoadError) -> Finding {
-    let place = error.text.split(", line ").collect::<Vec<_>>();
-    let place = match &place[..] {
-        [before, after, ..] => {
-            let file = before.rsplit(' ').next().unwrap_or_default();
-            let line: String = after.chars().take_while(char::is_ascii_digit).collect();
-            format!("{file}:{line}")
-        }
-        _ => {
-            let first = error.text.split(' ').next().unwrap_or_default();
-            if first.contains('/') || first.ends_with(".py") {
-                first.to_owned()
-            } else {
-                format!("-A {name}")
-            }
-        }
-    };
+    let place = line_in(&error.text).unwrap_or_else(|| {
+        let first = error.text.split(' ').next().unwrap_or_default();
+        let is_file = Path::new(first).extension().is_some_and(|ending| ending == "py");
+        if is_file { first.to_owned() } else { format!("-A {name}") }
+    });
     let fix = error
         .hint
         .clone()
         .unwrap_or_else(|| "Mend the line; `python -c 'import …'` shows it too.".to_owned());
     Finding::new("D-APP-LOAD", place, &error.text, fix)
+}
+
+/// `a.py:3` of `…, a.py, line 3: …`.
+fn line_in(text: &str) -> Option<String> {
+    let (before, after) = text.split_once(", line ")?;
+    let file = before.rsplit(' ').next().unwrap_or_default();
+    let line: String = after.chars().take_while(char::is_ascii_digit).collect();
+    Some(format!("{file}:{line}"))
 }
 
 fn facts(hello: Option<&Hello>, sources: Sources, settings: &Settings) -> AppFacts {
