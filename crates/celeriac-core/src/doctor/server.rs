@@ -132,8 +132,12 @@ fn queues(store: &StoreFacts, asked: Option<&BTreeSet<String>>, found: &mut Vec<
     }
     if !unknown.is_empty() {
         let what = format!(
-            "{} workers of Celery listen and were not asked whether they consume {}.",
-            store.strangers,
+            "{} that may be workers of Celery listen, and were not asked whether they consume {}.",
+            if store.strangers == 1 {
+                "1 client".to_owned()
+            } else {
+                format!("{} clients", store.strangers)
+            },
             names(&unknown)
         );
         let fix = "Run it again with --ask.";

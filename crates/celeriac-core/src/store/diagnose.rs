@@ -108,7 +108,7 @@ pub struct StoreFacts {
     pub queues: Vec<QueueFacts>,
     /// What Celery's workers hold.
     pub unacked: Unacked,
-    /// Workers that listen to remote control and are not celeriac's.
+    /// Clients that listen as workers of Celery do.
     pub strangers: u64,
     /// celeriac's workers that are alive.
     pub nodes: u64,

@@ -16,8 +16,8 @@ const EXAMPLES: &str = "Examples:
   celeriac why 0193…
   celeriac why 0193… 0194… --json
 
-It reads the store, and asks Celery's workers (active, reserved, scheduled, revoked, active_queues, registered)
-where there may be some. Exit code 5: nobody knows one of the tasks.";
+It reads the store, and where there may be workers of Celery asks them too (active, reserved, scheduled,
+revoked, active_queues, registered). Exit code 5: nobody knows one of the tasks.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

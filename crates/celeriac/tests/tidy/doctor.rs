@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 /// The first part of the page; the table of codes follows.
 const HEAD: &str = "# Doctor
 
-What `celeriac doctor` finds, by code. A code keeps its meaning for ever; scripts go by it, never by the text.
-Written from the program; a test keeps it true. How to use it: [operate](../guides/operate.md#when-something-is-wrong).
+What `celeriac doctor` finds, by code. A code keeps its meaning for ever; scripts go by it, not by texts.
+Written from the program; a test keeps it true.
+How to use it: [operate](../guides/operate.md#when-something-is-wrong).
 
 | part of a code | what was looked at |
 |---|---|
@@ -20,7 +21,8 @@ Written from the program; a test keeps it true. How to use it: [operate](../guid
 | `D-FILE` | compose files, scripts, Procfiles |
 
 An *error* does not work; a *warning* can lose, double, delay or hide work; a *note* is worth knowing.
-`--strict` exits with 1 when there is an error or a warning. A trap is one of the seeds' mistakes, as their requirements number them.
+`--strict` exits with 1 when there is an error or a warning.
+A trap is one of the seeds' mistakes, as their requirements number them.
 
 ";
 

@@ -156,21 +156,17 @@ async fn nodes(
     now: i64,
 ) -> Result<BTreeMap<String, u64>, StoreError> {
     let keys = &outside.address.keys;
-    let channel = format!("{}/{}.celery.pidbox", keys.prefix, keys.database);
-    let mut ask = Pipeline::new();
-    ask.cmd("ZRANGE")
-        .arg(keys.own("nodes"))
+    let mut ask = redis::cmd("ZRANGE");
+    ask.arg(keys.own("nodes"))
         .arg(now)
         .arg("+inf")
         .arg("BYSCORE")
         .arg("LIMIT")
         .arg(0)
         .arg(KEYS_MAX);
-    ask.cmd("PUBSUB").arg("NUMSUB").arg(&channel);
-    let (nodes, (_, listening)): (Vec<String>, (String, u64)) =
-        questions.all("look for workers", &ask).await?;
+    let nodes: Vec<String> = questions.ask("look for workers", &ask).await?;
     facts.nodes = nodes.len() as u64;
-    facts.strangers = listening.saturating_sub(facts.nodes);
+    facts.strangers = strangers(questions, keys.database).await?;
     let mut consumers = BTreeMap::new();
     for node in nodes {
         let mut info = redis::cmd("HGET");
@@ -183,6 +179,28 @@ async fn nodes(
         }
     }
     Ok(consumers)
+}
+
+/// How many clients listen as workers of Celery do: kombu subscribes to patterns, our workers do not.
+/// Flower does too.
+async fn strangers(questions: &mut Questions<'_>, database: i64) -> Result<u64, StoreError> {
+    let mut list = redis::cmd("CLIENT");
+    list.arg("LIST").arg("TYPE").arg("pubsub");
+    let listed: Result<String, _> = questions.ask("list the clients", &list).await;
+    if let Ok(listed) = listed {
+        return Ok(listed.lines().filter(|line| listens(line, database)).count() as u64);
+    }
+    // Who may not list them may count patterns, of all databases.
+    let mut count = redis::cmd("PUBSUB");
+    count.arg("NUMPAT");
+    let patterns: u64 = questions.ask("count who listens", &count).await?;
+    Ok(u64::from(patterns > 0))
+}
+
+fn listens(client: &str, database: i64) -> bool {
+    let field = |name: &str| client.split(' ').find_map(|field| field.strip_prefix(name));
+    let same = field("db=").is_none_or(|db| db == database.to_string());
+    same && field("psub=").is_some_and(|patterns| patterns != "0")
 }
 
 /// All keys of a kind, and whether there were more.
@@ -310,6 +328,18 @@ mod tests {
         }
         assert_eq!(queue_of("p:", "p:celery"), Some(("celery", 0)));
         assert_eq!(queue_of("p:", "celery"), None);
+    }
+
+    #[test]
+    fn who_subscribes_to_patterns_listens() {
+        for (client, expected) in [
+            ("id=3 addr=a db=0 sub=0 psub=2 cmd=psubscribe", true),
+            ("id=3 addr=a db=1 sub=0 psub=2 cmd=psubscribe", false),
+            ("id=3 addr=a db=0 sub=1 psub=0 cmd=subscribe", false),
+            ("", false),
+        ] {
+            assert_eq!(listens(client, 0), expected, "{client}");
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(super) fn summary(facts: &StoreFacts) -> String {
     let waiting: u64 = facts.queues.iter().map(celeriac_core::store::QueueFacts::total).sum();
     let cut = if facts.cut { " (there is more than was looked at)" } else { "" };
     format!(
-        "{}, {waiting} waiting in {} queues, {} of celeriac's workers, {} others{cut}",
+        "{}, {waiting} waiting in {} queues, {} of celeriac's workers, {} other listeners{cut}",
         facts.server,
         facts.queues.len(),
         facts.nodes,
