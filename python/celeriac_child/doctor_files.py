@@ -13,7 +13,7 @@ _COMMENT = re.compile(r"^\s*[^\s'\"#][^'\"#]*?\s+#")
 #: A command of a compose file without quotes.
 _PLAIN_COMMAND = re.compile(r"^(-\s+)?(command|entrypoint):\s+[^\s|>'\"\[]")
 _CELERY = re.compile(r"\bcelery(?:ac)?\b.*?\b(worker|beat|flower)\b")
-_CREDENTIALS = re.compile(r"\b(admin:(?:admin\w*|password|changeme|secret)|root:root|user:password)\b", re.I)
+_CREDENTIALS = re.compile(r"\b(admin:(?:admin\w*|password|changeme|secret)|root:root)\b", re.I)
 #: What gives Flower a login.
 _LOGINS = ("--basic_auth", "--basic-auth", "--auth", "FLOWER_BASIC_AUTH", "FLOWER_AUTH", "--conf")
 _PUBLISHED = re.compile(r"(?<![\d.:])(?:0\.0\.0\.0:)?\d+:6379\b")
@@ -142,7 +142,7 @@ class Reading:
     def _find_credentials(self, text: Text) -> None:
         for number, line in enumerate(text.lines, 1):
             match = _CREDENTIALS.search(line)
-            if match:
+            if match and not line.lstrip().startswith("#"):
                 user = match.group(1).partition(":")[0]
                 self.folder.find(
                     "D-FILE-CREDENTIALS",

@@ -197,6 +197,15 @@ class Files(unittest.TestCase):
         good = 'redis:\n  ports: ["127.0.0.1:6379:6379"]\nbeat:\n  command: >\n    celery beat\n'
         self.assertEqual(found({"docker-compose.yml": good}), [])
 
+    def test_logins_that_everybody_knows(self):
+        for line, is_found in (
+            ("FLOWER_BASIC_AUTH=admin:admin123", True),
+            ("FLOWER_BASIC_AUTH=${FLOWER_BASIC_AUTH:?USER:PASSWORD}", False),
+            ("# FLOWER_BASIC_AUTH=admin:admin", False),
+            ("URL=redis://admin:x8Kq@h/0", False),
+        ):
+            self.assertEqual(bool(found({".env": line + "\n"})), is_found, line)
+
     def test_names_of_the_standard_library(self):
         self.assertEqual(found({"queue/__init__.py": ""}), [("D-APP-SHADOW", "queue/__init__.py", 1)])
         others = {"platform.py": "", "test/a.py": "", "app/queue.py": ""}

@@ -534,9 +534,11 @@ fn priorities(app: &AppFacts) -> Vec<Finding> {
                    low), which mean the same on every broker.";
         Finding::new("D-APP-PRIORITY", place, what, fix)
     };
+    // Once for each number in a file: who looks at the first sees the others.
+    let mut seen = BTreeSet::new();
     let calls = app.calls.iter().filter_map(|call| {
         let priority = call.priority.as_ref()?.as_i64()?;
-        Some(told(call.spot.to_string(), priority))
+        seen.insert((&call.spot.file, priority)).then(|| told(call.spot.to_string(), priority))
     });
     let default = app.value("task_default_priority").as_i64();
     let default = default.map(|priority| told(app.place("task_default_priority"), priority));

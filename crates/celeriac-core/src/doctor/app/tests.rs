@@ -153,6 +153,14 @@ fn settings_that_endanger_are_named() {
     ] {
         assert_eq!(codes(&app(text)), [code]);
     }
+    let call = |file: &str, priority: i64| CallFacts {
+        spot: Spot { file: file.to_owned(), line: Some(1) },
+        priority: Some(Value::from(priority)),
+        ..CallFacts::default()
+    };
+    let mut calls = app("{}");
+    calls.calls = vec![call("a.py", 5), call("a.py", 5), call("a.py", 9), call("b.py", 5)];
+    assert_eq!(codes(&calls), ["D-APP-PRIORITY"; 3]);
     let mut far = app("{}");
     (far.loaded, far.transport) = (true, redis());
     assert_eq!(codes(&far), ["D-APP-SOCKET"]);
