@@ -24,7 +24,7 @@ pub use control::{
     StampedEvent, Sweep,
 };
 pub use diagnose::{
-    Diagnose, Eviction, HeldElsewhere, Leftover, QueueFacts, Step, StoreFacts, Unacked,
+    Diagnose, Eviction, HeldElsewhere, Leftover, QueueFacts, Step, StoreFacts, Unacked, Unlisted,
 };
 pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};

@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use async_trait::async_trait;
+use celeriac_wire::Message;
 use jiff::Timestamp;
 use std::fmt;
 use std::time::Duration;
@@ -129,6 +130,17 @@ pub struct HeldElsewhere {
     pub returns_at: Timestamp,
 }
 
+/// A message that waits in a queue which no celeriac has ever used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unlisted {
+    /// The queue.
+    pub queue: String,
+    /// How many messages run before it.
+    pub position: u64,
+    /// The message.
+    pub message: Message,
+}
+
 /// Looks at a store. Nothing is written except by [`Diagnose::clean`].
 #[async_trait]
 pub trait Diagnose: fmt::Debug + Send + Sync {
@@ -146,6 +158,13 @@ pub trait Diagnose: fmt::Debug + Send + Sync {
     /// # Errors
     /// It cannot be reached, or refuses.
     async fn clean(&self, leftovers: &[Leftover], idle: Duration) -> Result<u64, StoreError>;
+
+    /// The waiting message of a task in a queue that [`Inspect`](super::Inspect) does not know, for only
+    /// programs of Celery have used it. Of each queue only the first 100,000 are looked at.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    async fn unlisted(&self, task_id: &str) -> Result<Option<Unlisted>, StoreError>;
 
     /// The message of a task in the hands of a worker of Celery. Only the first 100,000 are looked at.
     ///

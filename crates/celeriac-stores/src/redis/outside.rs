@@ -9,9 +9,10 @@ use super::keys::SEPARATOR;
 use super::link::DEADLINE;
 use crate::Resources;
 use async_trait::async_trait;
-use celeriac_core::store::{Diagnose, HeldElsewhere, Leftover, Step, StoreFacts};
+use celeriac_core::priority::STEPS;
+use celeriac_core::store::{Diagnose, HeldElsewhere, Leftover, Step, StoreFacts, Unlisted};
 use celeriac_core::{Clock, ErrorKind, StoreError};
-use celeriac_wire::Value as Json;
+use celeriac_wire::{Envelope, Message, Value as Json};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, Pipeline};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::time::Duration;
 const REPLIES: &str = ".reply.celery.pidbox";
 /// How many held messages one step of a search reads.
 const PAGE: usize = 1000;
-/// The most messages held by workers of Celery among which one is looked for.
+/// The most messages of a queue, or held by workers of Celery, among which one is looked for.
 const HELD_MAX: usize = 100_000;
 
 /// A Redis that is looked at.
@@ -115,6 +116,27 @@ impl Diagnose for Outside {
         Ok(removed)
     }
 
+    async fn unlisted(&self, task_id: &str) -> Result<Option<Unlisted>, StoreError> {
+        let mut questions = self.connect().await?;
+        let (lists, _cut) = facts::scan(&mut questions, &self.key("*"), Some("list")).await?;
+        for key in &lists {
+            let Some((queue, step)) = facts::queue_of(&self.address.keys.prefix, key) else {
+                continue;
+            };
+            let Some((place, message)) = look_for(&mut questions, key, task_id).await else {
+                continue;
+            };
+            let mut position = place;
+            for before in &STEPS[..step] {
+                let mut length = redis::cmd("LLEN");
+                length.arg(self.address.keys.list(queue, *before));
+                position += questions.ask::<u64>("count a queue", &length).await?;
+            }
+            return Ok(Some(Unlisted { queue: queue.to_owned(), position, message }));
+        }
+        Ok(None)
+    }
+
     async fn held_elsewhere(&self, task_id: &str) -> Result<Option<HeldElsewhere>, StoreError> {
         let mut questions = self.connect().await?;
         let mut cursor = 0_u64;
@@ -145,6 +167,30 @@ impl Diagnose for Outside {
         }
         Ok(None)
     }
+}
+
+/// The message of a task in a list, and how many are before it. A list that is not to be read has none.
+async fn look_for(
+    questions: &mut Questions<'_>,
+    key: &str,
+    task_id: &str,
+) -> Option<(u64, Message)> {
+    for from in (0..HELD_MAX).step_by(PAGE) {
+        let mut range = redis::cmd("LRANGE");
+        // The head is the right end.
+        let (first, last) = (-((from + PAGE) as i64), -(from as i64) - 1);
+        range.arg(key).arg(first).arg(last);
+        let page: Vec<Vec<u8>> = questions.ask("look into a queue", &range).await.ok()?;
+        let found = page.iter().rev().enumerate().find_map(|(place, payload)| {
+            let message = Envelope::parse(payload).ok()?.message;
+            let is_it = message.headers.id() == Some(task_id);
+            is_it.then_some(((from + place) as u64, message))
+        });
+        if found.is_some() || page.len() < PAGE {
+            return found;
+        }
+    }
+    None
 }
 
 /// Whether a held message is of a task: `[envelope, exchange, routing key]`.

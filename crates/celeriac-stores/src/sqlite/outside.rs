@@ -6,7 +6,9 @@ use crate::Resources;
 use async_trait::async_trait;
 use celeriac_core::lease::{LeaseTimes, is_dead};
 use celeriac_core::priority::STEPS;
-use celeriac_core::store::{Diagnose, HeldElsewhere, Leftover, QueueFacts, Step, StoreFacts};
+use celeriac_core::store::{
+    Diagnose, HeldElsewhere, Leftover, QueueFacts, Step, StoreFacts, Unlisted,
+};
 use celeriac_core::{Clock, ErrorKind, StoreError};
 use celeriac_wire::Value;
 use rusqlite::Connection;
@@ -216,6 +218,11 @@ impl Diagnose for Outside {
     async fn clean(&self, _leftovers: &[Leftover], _idle: Duration) -> Result<u64, StoreError> {
         // Inboxes here go with their askers.
         Ok(0)
+    }
+
+    async fn unlisted(&self, _task_id: &str) -> Result<Option<Unlisted>, StoreError> {
+        // Nobody else writes here.
+        Ok(None)
     }
 
     async fn held_elsewhere(&self, _task_id: &str) -> Result<Option<HeldElsewhere>, StoreError> {

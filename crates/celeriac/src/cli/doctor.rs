@@ -24,12 +24,14 @@ const EXAMPLES: &str = "Examples:
   celeriac doctor --broker redis://cache:6379/0
   celeriac doctor --broker redis://cache:6379/0 --clean
 
-With -A it imports the application as a worker does, reads the Python, .env, compose and script files below
-the current folder, and looks at the application's broker. It writes nothing, except with --clean, and with
---ask, which opens an inbox for the answers of Celery's workers and removes it.
+With -A it imports the application as a worker does, reads the Python, .env, compose and
+script files below the current folder, and looks at the application's broker. It writes
+nothing, except with --clean, and with --ask, which opens an inbox for the answers of
+Celery's workers and removes it.
 
-Exit codes: 0 whatever was found; 1 with --strict, when there was a warning or an error; 2 wrong command
-line; 5 --clean was not confirmed. Every code is explained in docs/reference/doctor.md.";
+Exit codes: 0 whatever was found; 1 with --strict, when there was a warning or an error;
+2 wrong command line; 5 --clean was not confirmed. Every code is explained in
+docs/reference/doctor.md.";
 
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, Args)]

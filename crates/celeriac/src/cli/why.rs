@@ -16,8 +16,8 @@ const EXAMPLES: &str = "Examples:
   celeriac why 0193…
   celeriac why 0193… 0194… --json
 
-It reads the store, and where there may be workers of Celery asks them too (active, reserved, scheduled,
-revoked, active_queues, registered). Exit code 5: nobody knows one of the tasks.";
+It reads the store, and where there may be workers of Celery it asks them too (active,
+reserved, scheduled, revoked, active_queues, registered). Exit code 5: nobody knows one of the tasks.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -70,8 +70,19 @@ async fn one(
     outside: Option<&dyn Diagnose>,
     id: &str,
 ) -> Result<(Verdict, Option<String>, Option<String>), Failed> {
-    let view = store.task(id).await?;
+    let mut view = store.task(id).await?;
     let said = house.said.get(id).cloned();
+    if let Some(outside) = outside
+        && view.phase == Phase::Unknown
+        && said.is_none()
+        && let Some(unlisted) = outside.unlisted(id).await?
+    {
+        let position = Some(unlisted.position);
+        view.phase = Phase::Queued { position, paused: false, limited: false, revoked: false };
+        view.task = unlisted.message.headers.task().map(str::to_owned);
+        view.queue = Some(unlisted.queue);
+        view.message = Some(unlisted.message);
+    }
     let elsewhere = match outside {
         Some(outside) if view.phase == Phase::Unknown && said.is_none() => {
             outside.held_elsewhere(id).await?

@@ -243,6 +243,23 @@ async fn each_mistake_of_a_server_is_found_and_nothing_is_written() {
     assert_eq!(keys, 6, "nothing was written");
 }
 
+/// With the rights of a worker, as `docs/reference/redis-keys.md` has them.
+#[tokio::test]
+async fn the_rights_of_a_worker_are_enough() {
+    let rights = "resetkeys ~celeriac:* ~celery* ~_kombu.binding* ~unacked* ~*.reply.celery.pidbox* \
+                  &celeriac:bell &/0.celery.pidbox &/0.celeryev/* &celery-task-meta-* \
+                  -@all +@read +@write +@connection +@pubsub +@scripting +@transaction +info +time \
+                  -@dangerous +info";
+    let redis = Redis::options().append_only().user("celeriac", "secret", rights).start().await;
+    redis.cli(&["LPUSH", "celery", MESSAGE]).await;
+    redis.cli(&["LPUSH", "another-programs-list", "x"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = redis.url_as("celeriac", "secret");
+    let ran = doctor(folder.path(), &["--json", "-b", &url]).await.exits(0);
+    let codes: Vec<String> = found(&ran).into_iter().map(|(code, _)| code).collect();
+    assert_eq!(codes, ["D-BROKER-NO-CONSUMER"], "{ran:#?}");
+}
+
 #[tokio::test]
 async fn leftovers_go_only_when_somebody_says_so() {
     let key = "a-b-c.reply.celery.pidbox";

@@ -173,6 +173,12 @@ async fn what_celerys_workers_hold_is_told_by_their_word_and_after_their_death()
     doctor(&[]).await.says(&["D-BROKER-WORKERS-UNASKED", "1 client that may be workers of Celery"]);
     let asked = doctor(&["--ask"]).await.says(&["D-BROKER-NO-CONSUMER  queue reports"]);
     assert!(!asked.stdout.contains("UNASKED"), "{asked:#?}");
+    // A queue that no celeriac has ever used is looked for by its key.
+    let script = "import proj\nprint(proj.hold.apply_async(queue='elsewhere').id)";
+    let theirs = app.script(script).await.trim().to_owned();
+    let (told, answer) = why(&theirs).await;
+    assert_eq!(told, "no-consumer", "{answer}");
+    assert!(answer.contains("\"elsewhere\""), "{answer}");
     stock.kill9().await;
     // Acknowledged early: its message is gone, and its state was not written.
     assert_eq!(why_code(&place, &running).await, 5);

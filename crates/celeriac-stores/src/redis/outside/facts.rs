@@ -38,7 +38,10 @@ pub(super) async fn gather(outside: &Outside, idle: Duration) -> Result<StoreFac
         scan(&mut questions, &outside.key("_kombu.binding.*"), Some("set")).await?;
     facts.cut = lists_cut || bindings_cut;
     facts.leftovers = leftovers(&mut questions, &lists, idle).await?;
-    facts.queues = queues(outside, &mut questions, &lists, &bindings, &consumers).await?;
+    let (queues, queues_cut) =
+        queues(outside, &mut questions, &lists, &bindings, &consumers).await?;
+    facts.queues = queues;
+    facts.cut |= queues_cut;
     Ok(facts)
 }
 
@@ -204,7 +207,7 @@ fn listens(client: &str, database: i64) -> bool {
 }
 
 /// All keys of a kind, and whether there were more.
-async fn scan(
+pub(super) async fn scan(
     questions: &mut Questions<'_>,
     pattern: &str,
     kind: Option<&str>,
@@ -250,7 +253,7 @@ async fn leftovers(
 }
 
 /// The queue and the step of a list, if it may be one.
-fn queue_of<'a>(prefix: &str, key: &'a str) -> Option<(&'a str, usize)> {
+pub(super) fn queue_of<'a>(prefix: &str, key: &'a str) -> Option<(&'a str, usize)> {
     let name = key.strip_prefix(prefix)?;
     let other = ["celeriac:", "_kombu", "celery-taskset-meta-", "unacked"];
     if other.iter().any(|start| name.starts_with(start)) || name.ends_with(".celery.pidbox") {
@@ -265,13 +268,14 @@ fn queue_of<'a>(prefix: &str, key: &'a str) -> Option<(&'a str, usize)> {
     }
 }
 
+/// The queues, and whether there are some that this user may not look at.
 async fn queues(
     outside: &Outside,
     questions: &mut Questions<'_>,
     lists: &BTreeSet<String>,
     bindings: &BTreeSet<String>,
     consumers: &BTreeMap<String, u64>,
-) -> Result<Vec<QueueFacts>, StoreError> {
+) -> Result<(Vec<QueueFacts>, bool), StoreError> {
     let mut known: BTreeSet<String> = consumers.keys().cloned().collect();
     let mut ours = redis::cmd("SMEMBERS");
     ours.arg(outside.address.keys.own("queues"));
@@ -285,12 +289,19 @@ async fn queues(
         );
     }
     let mut found: BTreeMap<String, QueueFacts> = BTreeMap::new();
+    let mut cut = false;
     for key in lists {
         let Some((queue, step)) = queue_of(&outside.address.keys.prefix, key) else { continue };
-        if !known.contains(queue) && !holds_messages(questions, key).await? {
+        if !known.contains(queue) && !holds_messages(questions, key).await {
             continue;
         }
-        let count: u64 = questions.ask("count a queue", redis::cmd("LLEN").arg(key)).await?;
+        let mut length = redis::cmd("LLEN");
+        length.arg(key);
+        let Ok(count) = questions.ask::<u64>("count a queue", &length).await else {
+            // This user may not.
+            cut = true;
+            continue;
+        };
         let facts = found.entry(queue.to_owned()).or_insert_with(|| QueueFacts {
             name: queue.to_owned(),
             consumers: consumers.get(queue).copied().unwrap_or(0),
@@ -298,16 +309,17 @@ async fn queues(
         });
         facts.waiting[step] += count;
     }
-    Ok(found.into_values().collect())
+    Ok((found.into_values().collect(), cut))
 }
 
-/// Whether a list is a queue of Celery's, and not something else's.
-async fn holds_messages(questions: &mut Questions<'_>, key: &str) -> Result<bool, StoreError> {
+/// Whether a list is a queue of Celery's, and not something else's, which this user may not even read.
+async fn holds_messages(questions: &mut Questions<'_>, key: &str) -> bool {
     let mut first = redis::cmd("LINDEX");
     first.arg(key).arg(0);
-    let first: Option<Vec<u8>> = questions.ask("look into a list", &first).await?;
+    let first: Result<Option<Vec<u8>>, _> = questions.ask("look into a list", &first).await;
+    let first = first.ok().flatten();
     let envelope = first.and_then(|first| Json::parse(&first).ok()).unwrap_or_default();
-    Ok(envelope.get("properties").is_some() && envelope.get("headers").is_some())
+    envelope.get("properties").is_some() && envelope.get("headers").is_some()
 }
 
 #[cfg(test)]
