@@ -199,6 +199,7 @@ def _task(task) -> dict:
         "track_started": bool(task.track_started),
         "store_errors": bool(task.store_errors_even_if_ignored),
         "max_retries": plain(task.max_retries),
+        "queue": _plain(getattr(task, "queue", None)),
         # app/autoretry.py:add_autoretry_behaviour
         "autoretry": hasattr(task, "_orig_run"),
         "send_events": bool(task.send_events),

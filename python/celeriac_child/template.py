@@ -10,7 +10,7 @@ import socket
 import sys
 import traceback
 
-from . import CELERY_BELOW, CELERY_FROM, PROTOCOL, failures
+from . import CELERY_BELOW, CELERY_FROM, PROTOCOL, doctor, failures
 from .failures import LoadFailure
 from .frames import Closed, ControlSocket, ProtocolError
 
@@ -30,12 +30,17 @@ def main(descriptor: int, start: dict) -> None:
     control = ControlSocket(socket.socket(fileno=descriptor))
     os.set_inheritable(descriptor, False)
     code = EX_FAILURE
+    if start.get("look"):
+        # What the app prints is no part of an answer.
+        os.dup2(2, 1)
     try:
+        # Before anything of the app is imported, for that may fail, or not come to an end.
+        read = doctor.examine(os.getcwd()) if start.get("doctor") else None
         try:
-            template = Template(control, start)
+            template = Template(control, start, read)
         except BaseException as error:
             failure = error if isinstance(error, LoadFailure) else failures.of_shim(error)
-            control.send(failure.frame())
+            control.send({**failure.frame(), "sources": read})
             return
         code = template.serve()
     except (Closed, BrokenPipeError, ConnectionResetError):
@@ -49,7 +54,7 @@ def main(descriptor: int, start: dict) -> None:
 class Template:
     """The app in memory, and the children forked from it."""
 
-    def __init__(self, control: ControlSocket, start: dict):
+    def __init__(self, control: ControlSocket, start: dict, read: dict | None = None):
         self.control = control
         self.pid = os.getpid()
         self.children = {}
@@ -71,7 +76,8 @@ class Template:
         doing = f"starting a worker of {start['app']}"
         try:
             if start.get("look"):
-                control.send(describe.hello(self.app, app.look(self.app, start), [], changed))
+                frame = describe.hello(self.app, app.look(self.app, start), [], changed)
+                control.send({**frame, "sources": read})
                 return
             self.worker = app.make_worker(self.app, start)
             # Receivers of `celeryd_init` and `worker_init` may set settings.

@@ -22,6 +22,7 @@ mod queue;
 
 pub mod conclude;
 pub mod dead;
+pub mod doctor;
 pub mod document;
 pub mod event;
 pub mod exchange;
@@ -39,6 +40,7 @@ pub mod throttle;
 pub mod trace;
 pub mod trail;
 pub mod unique;
+pub mod why;
 pub mod workflow;
 
 pub mod store;

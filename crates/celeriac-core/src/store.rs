@@ -7,6 +7,7 @@
 mod admin;
 mod broker;
 mod control;
+mod diagnose;
 mod mailbox;
 mod maintain;
 mod moves;
@@ -23,6 +24,9 @@ pub use broker::{
 pub use control::{
     Control, EventStream, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke,
     StampedEvent, Sweep,
+};
+pub use diagnose::{
+    Diagnose, Eviction, HeldElsewhere, Leftover, QueueFacts, Step, StoreFacts, Unacked, Unlisted,
 };
 pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};

@@ -1,9 +1,11 @@
 //! From a URL to a store.
 
+use celeriac_core::doctor::Transport;
 use celeriac_core::limits::StoreLimits;
-use celeriac_core::store::Store;
+use celeriac_core::store::{Diagnose, Store};
 use celeriac_core::{Clock, Entropy, StoreError};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What every store needs from its process.
 #[derive(Clone, Debug)]
@@ -99,6 +101,47 @@ pub fn keeps_results(url: &str, results: &str) -> Result<(), StoreError> {
 fn is_redis(url: &str) -> bool {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     matches!(scheme, Some("redis" | "rediss" | "sentinel" | "redis+socket" | "unix"))
+}
+
+/// What Celery's transport for a URL does; nothing is known of a scheme that is not here.
+pub fn transport(url: &str) -> Transport {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    match scheme {
+        // kombu 5.7.0 transport/redis.py, `visibility_timeout`.
+        "redis" | "rediss" | "sentinel" => {
+            Transport { redelivers_after: Some(Duration::from_hours(1)), network: true }
+        }
+        "redis+socket" | "unix" => {
+            Transport { redelivers_after: Some(Duration::from_hours(1)), network: false }
+        }
+        "amqp" | "amqps" | "pyamqp" => Transport { redelivers_after: None, network: true },
+        _ => Transport::default(),
+    }
+}
+
+/// Looks at the store behind a URL from outside; nothing is opened before it is asked.
+///
+/// # Errors
+/// `Invalid` for a URL that is none, or one of a scheme that this program does not know.
+pub fn diagnose(url: &str, resources: Resources) -> Result<Box<dyn Diagnose>, StoreError> {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    match scheme {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            let path = url.strip_prefix("sqlite://").unwrap_or_default();
+            Ok(Box::new(crate::sqlite::Outside::new(path.into(), resources)))
+        }
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "sentinel" | "redis+socket" | "unix" => {
+            Ok(Box::new(crate::redis::Outside::new(url, resources)?))
+        }
+        // What is wrong with the URL is said in the same words as by whoever uses it.
+        _ => connect(url, resources).and_then(|store| {
+            let text =
+                format!("{} lives in its process: there is nothing to look at", store.location());
+            Err(StoreError::invalid(text).hint("give a sqlite:// or redis:// URL"))
+        }),
+    }
 }
 
 /// Whether there is a store at a URL already; `None` where only opening it can tell.

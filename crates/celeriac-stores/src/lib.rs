@@ -19,7 +19,7 @@ mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod turn;
 
-pub use connect::{Resources, connect, exists, keeps_results, redacted};
+pub use connect::{Resources, connect, diagnose, exists, keeps_results, redacted, transport};
 #[cfg(feature = "redis")]
 pub use redis::{RedisStore, TimeSource};
 #[cfg(feature = "sqlite")]

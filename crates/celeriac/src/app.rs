@@ -192,13 +192,17 @@ impl App {
 
     /// Opens any store, with this application's limits.
     pub(crate) fn connect_to(&self, url: &str, results: Option<String>) -> Result<Arc<dyn Store>> {
-        let resources = Resources {
+        Ok(celeriac_stores::connect(url, Resources { results, ..self.resources() })?)
+    }
+
+    /// What a store needs of this process.
+    pub(crate) fn resources(&self) -> Resources {
+        Resources {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             limits: self.settings.limits(),
-            results,
-        };
-        Ok(celeriac_stores::connect(url, resources)?)
+            results: None,
+        }
     }
 
     /// A client that sends calls.

@@ -5,6 +5,7 @@ mod call;
 mod completions;
 mod config;
 mod dead;
+mod doctor;
 mod events;
 mod exit;
 mod jsonl;
@@ -24,6 +25,7 @@ mod store;
 mod task;
 #[cfg(feature = "web")]
 mod token;
+mod why;
 mod worker;
 
 use crate::app::App;
@@ -53,7 +55,7 @@ struct Cli {
         help = "The store, e.g. sqlite:///var/lib/app/queue.db or memory:// [default: sqlite://celeriac.db]"
     )]
     broker: Option<String>,
-    /// Where results are kept; today only the broker's own URL
+    /// Where results are kept: on Redis perhaps another database of the same server
     #[arg(long, global = true, value_name = "URL")]
     result_backend: Option<String>,
     /// The settings file [default: celeriac.toml, if it exists]
@@ -91,6 +93,8 @@ enum Command {
     Call(call::CallArgs),
     /// Print the result of a task
     Result(result::ResultArgs),
+    /// Say why a task does not run, or what became of it
+    Why(why::WhyArgs),
     /// Look at tasks, retry and cancel them
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -127,6 +131,8 @@ enum Command {
     /// List queues and bindings
     #[command(subcommand)]
     List(purge::ListCommand),
+    /// Find what is wrong with an application, its files, or a broker
+    Doctor(doctor::DoctorArgs),
     /// Print what a bug report needs
     #[command(after_help = "Example:\n  celeriac report")]
     Report,
@@ -165,6 +171,7 @@ impl Command {
     fn only_looks(&self) -> bool {
         match self {
             Self::Result(_)
+            | Self::Why(_)
             | Self::Task(_)
             | Self::Dead(_)
             | Self::Resume(_)
@@ -253,6 +260,11 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
         .enable_all()
         .build()
         .map_err(|error| Failed::internal(format!("start the async runtime: {error}")))?;
+    if let Command::Doctor(args) = cli.command {
+        // What keeps an application from being loaded is a finding, and not the end.
+        let patient = doctor::Patient { app, name: cli.app, flags, config: cli.config, output };
+        return runtime.block_on(doctor::run(patient, args));
+    }
     let mut python = None;
     if let Some(name) = &cli.app {
         let loaded = runtime.block_on(loaded::load(name, app.settings(), runs_app))?;
@@ -311,6 +323,7 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Demo(args) => crate::demo::run(&session.app, args).await.map_err(Failed::from),
         Command::Call(args) => call::run(&session, args).await,
         Command::Result(args) => result::run(&session, args).await,
+        Command::Why(args) => why::run(&session, args).await,
         Command::Task(command) => task::run(&session, command).await,
         Command::Queue(command) => queue::run(&session, command).await,
         Command::Dead(command) => dead::run(&session, command).await,
@@ -326,6 +339,7 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Purge(args) => purge::purge(&session, args).await,
         Command::Migrate(args) => queue::migrate(&session, args).await,
         Command::List(command) => purge::list(&session, command).await,
+        Command::Doctor(_) => Err(Failed::internal("doctor runs before an application is loaded")),
         Command::Report => Ok(purge::report(&session)),
         #[cfg(feature = "web")]
         Command::Serve(_) => serve::run(&session).await,

@@ -7,7 +7,7 @@ mod settings;
 mod shim;
 
 pub(crate) use additions::warnings as task_warnings;
-pub(crate) use review::{Refusal, connection_tries, rows, warnings};
+pub(crate) use review::{Refusal, connection_tries, refusals, rows, unknown, warnings};
 pub(crate) use settings::app_settings;
 
 use crate::Result;
@@ -32,7 +32,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Loads an app as `-A` names it; `runs`: as its worker does, which sends the signals of a worker.
+/// What an app is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To run it, as its worker does, which sends the signals of a worker.
+    Run,
+    /// To know its settings and tasks.
+    Look,
+    /// To look at it and at its files.
+    Examine,
+}
+
+/// Loads an app as `-A` names it.
 ///
 /// # Errors
 /// There is no Python, or the app cannot be loaded.
@@ -40,7 +51,7 @@ pub(crate) async fn load(
     name: &str,
     settings: &Settings,
     arguments: Vec<String>,
-    runs: bool,
+    purpose: Purpose,
 ) -> std::result::Result<PythonApp, LoadError> {
     let program = interpreter(settings)?;
     let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
@@ -54,14 +65,17 @@ pub(crate) async fn load(
     let given = Some(settings.python_pool.value).filter(|_| !settings.python_pool.is_default());
     let start = |pool: PythonPool| {
         let mut start = start(name, settings, arguments.clone(), pool);
-        start.insert("look", !runs);
+        start.insert("look", purpose != Purpose::Run);
+        start.insert("doctor", purpose == Purpose::Examine);
         start
     };
     let app = PythonApp::load(interpreter.clone(), start(given.unwrap_or_default())).await?;
     // What its interpreter is prepared for depends on the pool, so it has to be known before.
     let own = app.hello().settings.get("worker_pool").and_then(Value::as_str);
     match own.and_then(|name| name.parse::<PythonPool>().ok()) {
-        Some(pool) if runs && given.is_none() && pool != PythonPool::default() => {
+        Some(pool)
+            if purpose == Purpose::Run && given.is_none() && pool != PythonPool::default() =>
+        {
             PythonApp::load(interpreter, start(pool)).await
         }
         _ => Ok(app),
@@ -79,6 +93,7 @@ pub(crate) fn interpreter(settings: &Settings) -> std::result::Result<PathBuf, L
             .to_owned(),
         hint: Some("name the Python of the app's environment with --python".to_owned()),
         traceback: None,
+        sources: None,
     })
 }
 

@@ -197,8 +197,7 @@ def the_seeds_tests():
             say(line.split("[")[0].strip())
 
 
-@scene("levels", own_workers=True,
-       not_yet="a queue behind empty ones gets their turns too")
+@scene("levels", own_workers=True)
 def critical_work_is_not_behind_low_work():
     low = [check_monitor_task.apply_async(args=[monitor(f"low{n}", 1)], queue="low") for n in range(24)]
     critical = [check_monitor_task.apply_async(args=[monitor(f"critical{n}", 1)], queue="critical")

@@ -229,8 +229,7 @@ def a_queue_is_left_and_taken_up_again():
     say("over", result.state)
 
 
-@scene("redis url", own_workers=True,
-       not_yet="REDIS_URL overrules the broker that the app names")
+@scene("redis url", own_workers=True)
 def redis_url_is_for_the_schedules():
     os.environ["SEED_BROKER"] = os.environ["CELERY_BROKER_URL"]
     import own_app

@@ -50,8 +50,7 @@ def without_time(result):
     return value
 
 
-@scene("banner", whole_fleet=True,
-        not_yet="the start shows no [config], [queues] and [tasks]")
+@scene("banner", whole_fleet=True)
 def banner():
     for line in kit.first_log().splitlines():
         if any(mark in line for mark in (".> ", "[queues]", "[tasks]", "  . ", "Connected to", "ready.")):
@@ -160,8 +159,7 @@ def over_the_soft_limit():
     say("  logged", kit.logs("Soft time limit (1s) exceeded")[0].split("] ", 1)[1])
 
 
-@scene("hard limit",
-       not_yet="an outcome of the worker is lost if results lie elsewhere")
+@scene("hard limit")
 def over_the_hard_limit():
     task_id = make_task("profile-my-data")
     with kit.gate("deaf-" + task_id):
@@ -280,8 +278,7 @@ def countdown():
     say("later", end(result), row(task_id)["status"])
 
 
-@scene("expired",
-       not_yet="an outcome of the worker is lost if results lie elsewhere")
+@scene("expired")
 def expired():
     task_id = make_task("profile-my-data")
     result = process_analysis.apply_async(
@@ -370,7 +367,7 @@ def a_worker_finishes_what_runs():
         say("and then", end(later))
 
 
-@scene("result backend", not_yet="CELERY_RESULT_BACKEND may only be the broker's URL", own_workers=True)
+@scene("result backend", own_workers=True)
 def results_beside_the_broker():
     kinds = kit.MODES[kit.MODE]
     worker = kit.Worker("celery_app", kinds[-1], 1, *COMMAND)

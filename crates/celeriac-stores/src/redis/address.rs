@@ -24,7 +24,7 @@ const OPTIONS: &str = "db, virtual_host, global_keyprefix, result_keyprefix, vis
 
 /// Where one server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Server {
+pub(super) enum Server {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
 }
@@ -36,6 +36,15 @@ impl fmt::Display for Server {
             Self::Unix(path) => write!(formatter, "{}", path.display()),
         }
     }
+}
+
+/// What kept a connection from being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The user or the password.
+    Credentials,
+    /// Anything else.
+    Other,
 }
 
 /// How certificates are checked.
@@ -277,7 +286,7 @@ impl Address {
                 self.password.as_deref(),
                 self.keys.database,
             );
-            match self.open(server, settings, pushes.clone()).await {
+            match self.open(server, settings, pushes.clone()).await.map_err(|(_, error)| error) {
                 Ok(connection) => return Ok(connection),
                 Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
                 Err(error) => last = Some(error),
@@ -287,7 +296,7 @@ impl Address {
     }
 
     /// The servers to try: those of the URL, or the master that a sentinel names.
-    async fn targets(&self) -> Result<Vec<Server>, StoreError> {
+    pub(super) async fn targets(&self) -> Result<Vec<Server>, StoreError> {
         let Some(master) = &self.master else { return Ok(self.servers.clone()) };
         let mut last = None;
         for sentinel in &self.servers {
@@ -297,7 +306,8 @@ impl Address {
                 0,
             );
             let asked = async {
-                let mut connection = self.open(sentinel, settings, None).await?;
+                let opened = self.open(sentinel, settings, None).await;
+                let mut connection = opened.map_err(|(_, error)| error)?;
                 let mut ask = redis::cmd("SENTINEL");
                 ask.arg("get-master-addr-by-name").arg(master);
                 let answer: redis::RedisResult<Option<(String, u16)>> =
@@ -341,7 +351,7 @@ impl Address {
         server: &Server,
         mut settings: RedisConnectionInfo,
         pushes: Option<UnboundedSender<redis::PushInfo>>,
-    ) -> Result<MultiplexedConnection, StoreError> {
+    ) -> Result<MultiplexedConnection, (Trouble, StoreError)> {
         let fail = |error: redis::RedisError| {
             let wrong_credentials = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
                 || error.kind() == redis::ErrorKind::AuthenticationFailed;
@@ -356,11 +366,11 @@ impl Address {
             };
             let made = StoreError::new(kind, format!("connect to Redis at {server}: {error}"));
             if let Some(hint) = certificate {
-                made.hint(hint)
+                (Trouble::Other, made.hint(hint))
             } else if wrong_credentials {
-                made.hint("look at the user and the password of the URL")
+                (Trouble::Credentials, made.hint("look at the user and the password of the URL"))
             } else {
-                made.hint("is it running, and is this the right host and port?")
+                (Trouble::Other, made.hint("is it running, and is this the right host and port?"))
             }
         };
         let mut config = AsyncConnectionConfig::new()
@@ -370,15 +380,17 @@ impl Address {
             settings = settings.set_protocol(redis::ProtocolVersion::RESP3);
             config = config.set_push_sender(pushes);
         }
-        let info = self.socket(server)?.into_connection_info().map_err(fail)?;
+        let socket = self.socket(server).map_err(|error| (Trouble::Other, error))?;
+        let info = socket.into_connection_info().map_err(fail)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         // Nothing was sent yet: what is wrong is in the URL and its files.
         let client = self.client(info).map_err(|error| {
-            StoreError::invalid(format!("connect to Redis at {server}: {error}")).hint(
+            let made = StoreError::invalid(format!("connect to Redis at {server}: {error}")).hint(
                 "ssl_ca_certs, ssl_certfile and ssl_keyfile are PEM files; without ssl_keyfile the \
                  key stands in ssl_certfile",
-            )
+            );
+            (Trouble::Other, made)
         })?;
         let opening = client.get_multiplexed_async_connection_with_config(&config);
         match tokio::time::timeout(CONNECT_DEADLINE, opening).await {
@@ -386,8 +398,82 @@ impl Address {
             Err(_elapsed) => {
                 let seconds = CONNECT_DEADLINE.as_secs();
                 let text = format!("Redis at {server} did not answer within {seconds} s");
-                Err(StoreError::new(ErrorKind::Unavailable, text))
+                Err((Trouble::Other, StoreError::new(ErrorKind::Unavailable, text)))
             }
+        }
+    }
+
+    /// A connection to one server, with the URL's user and database.
+    ///
+    /// # Errors
+    /// As [`Address::connect`].
+    pub(super) async fn open_own(
+        &self,
+        server: &Server,
+    ) -> Result<MultiplexedConnection, StoreError> {
+        let (username, password) = (self.username.as_deref(), self.password.as_deref());
+        let settings = Self::settings(username, password, self.keys.database);
+        self.open(server, settings, None).await.map_err(|(_, error)| error)
+    }
+
+    /// A connection to one server without user and password.
+    ///
+    /// # Errors
+    /// As [`Address::connect`], and what kind of trouble it is.
+    pub(super) async fn open_bare(
+        &self,
+        server: &Server,
+    ) -> Result<MultiplexedConnection, (Trouble, StoreError)> {
+        self.open(server, Self::settings(None, None, 0), None).await
+    }
+
+    /// Whether the first server that answers lets nobody in without a password.
+    pub(super) async fn asks_password(&self) -> bool {
+        for server in self.targets().await.unwrap_or_default() {
+            match self.open_bare(&server).await {
+                Err((Trouble::Credentials, _)) => return true,
+                Err(_) => {}
+                Ok(mut connection) => {
+                    let ping = redis::cmd("PING");
+                    let asked = ping.query_async::<String>(&mut connection);
+                    let answer = tokio::time::timeout(CONNECT_DEADLINE, asked).await;
+                    return matches!(answer, Ok(Err(error)) if error.code() == Some("NOAUTH"));
+                }
+            }
+        }
+        false
+    }
+
+    pub(super) fn has_sentinels(&self) -> bool {
+        self.master.is_some()
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether the server's certificate is checked.
+    pub(super) fn checks_server(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| !tls.unchecked)
+    }
+
+    /// Whether every server of the URL is on this machine, as far as names tell.
+    pub(super) fn is_local(&self) -> bool {
+        self.servers.iter().all(|server| match server {
+            Server::Unix(_) => true,
+            Server::Tcp { host, .. } => {
+                let ip = host.parse::<std::net::IpAddr>();
+                ip.map_or(host == "localhost", |ip| ip.is_loopback())
+            }
+        })
+    }
+
+    /// As whom it logs in, for people.
+    pub(super) fn who(&self) -> String {
+        match (&self.username, &self.password) {
+            (Some(user), _) => format!("as user {user}, database {}", self.keys.database),
+            (None, Some(_)) => format!("with a password, database {}", self.keys.database),
+            (None, None) => format!("without a password, database {}", self.keys.database),
         }
     }
 

@@ -36,20 +36,16 @@ pub(super) async fn hold(
             argument.array(5).text(entry.source.kind()).text(entry.source.key());
             argument.bytes(&entry.member).text(queue).text(step);
         }
-        match core.link.script("hold messages", &HOLD, argument.into_bytes()).await? {
-            Answer::Array(numbers) => {
-                let held = some.iter().zip(&numbers);
-                deliveries.extend(held.filter_map(|(entry, number)| match number {
-                    Answer::Int(0) => None,
-                    Answer::Int(row) => delivery(core, node, *row, entry),
-                    _ => None,
-                }));
-            }
-            _ => {
-                let what = format!("hold messages for node {}, which is not alive", node.0);
-                return Err(StoreError::new(ErrorKind::Conflict, what));
-            }
-        }
+        let answer = core.link.script("hold messages", &HOLD, argument.into_bytes()).await?;
+        let Answer::Array(numbers) = answer else {
+            let what = format!("hold messages for node {}, which is not alive", node.0);
+            return Err(StoreError::new(ErrorKind::Conflict, what));
+        };
+        let held = some.iter().zip(&numbers);
+        deliveries.extend(held.filter_map(|(entry, number)| match number {
+            Answer::Int(row) if *row != 0 => delivery(core, node, *row, entry),
+            _ => None,
+        }));
     }
     Ok(deliveries)
 }

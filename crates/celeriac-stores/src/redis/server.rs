@@ -78,17 +78,22 @@ async fn raise_format(
     })
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Whether a version lacks what is needed; nothing is said of one that is not told.
+pub(super) fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    !version.is_empty() && (major, minor) < OLDEST
 }
 
 /// Reads the text of `INFO`: an error for what cannot work, warnings for what endangers messages.
 fn judge(info: &str, address: &Address) -> Result<Vec<String>, StoreError> {
     let mut warnings = Vec::new();
     let version = field(info, "redis_version").unwrap_or_default();
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if !version.is_empty() && (major, minor) < OLDEST {
+    if is_too_old(version) {
         return Err(StoreError::invalid(format!(
             "Redis at {address} is version {version}, celeriac needs {}.{} or newer",
             OLDEST.0, OLDEST.1

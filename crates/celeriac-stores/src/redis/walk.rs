@@ -16,7 +16,7 @@ const CHUNK: usize = 500;
 const LANES_MAX: i64 = 10_000;
 
 /// How long the queues that Celery has bound are believed.
-const BOUND_FRESH: Duration = Duration::from_secs(60);
+const BOUND_FRESH: Duration = Duration::from_mins(1);
 
 /// Where entries are.
 #[derive(Clone, Debug, PartialEq, Eq)]

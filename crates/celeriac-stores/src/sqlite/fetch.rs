@@ -82,7 +82,7 @@ pub(super) fn fetch(
     gate.save(&closed)?;
     let mut deliveries = Vec::with_capacity(rows.len());
     for row in rows {
-        match lease(connection, context, request.node, row, Taken::ToRun { revokes }) {
+        match lease(connection, context, request.node, row, Purpose::Run { revokes }) {
             Ok(delivery) => deliveries.push(delivery),
             // One row that cannot be read must not keep its whole queue from being read.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -456,14 +456,14 @@ fn any_lost_or_revoked(connection: &Connection) -> Result<(bool, bool), StoreErr
 
 /// What a message is leased for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum Purpose {
     /// A worker runs it.
-    ToRun {
+    Run {
         /// Whether anything is revoked.
         revokes: bool,
     },
     /// It goes to another place.
-    ToMove,
+    Move,
 }
 
 pub(super) fn lease(
@@ -471,7 +471,7 @@ pub(super) fn lease(
     context: &Context,
     node: NodeId,
     row: i64,
-    taken: Taken,
+    purpose: Purpose,
 ) -> Result<Delivery, StoreError> {
     let fail = wrap("lease a message");
     // Positive, so that it reads well in a table.
@@ -497,7 +497,7 @@ pub(super) fn lease(
         .ok_or_else(|| super::error::corrupt(format!("message {row} has no body")))?;
     let history: Option<String> = found.get(5).map_err(&fail)?;
     let task_id: String = found.get(6).map_err(&fail)?;
-    let runs = taken != Taken::ToMove;
+    let runs = purpose != Purpose::Move;
     if runs && found.get::<_, i64>(7).map_err(&fail)? == UNTIL_TAKEN {
         unlock(connection, row)?;
     }
@@ -512,7 +512,7 @@ pub(super) fn lease(
         },
         history: history_of(history.as_deref())?,
         message: message_of(found, 9)?,
-        revoked: taken == (Taken::ToRun { revokes: true })
+        revoked: purpose == (Purpose::Run { revokes: true })
             && is_revoked(connection, context, &task_id)?,
         acknowledged: found.get::<_, i64>(8).map_err(&fail)? == BY_ONE_THAT_LEFT,
     })

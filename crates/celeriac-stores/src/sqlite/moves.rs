@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::error::wrap;
-use super::fetch::{Taken, check_alive, lease};
+use super::fetch::{Purpose, check_alive, lease};
 use super::rows::{LEASED, LOST, micros};
 use celeriac_core::store::{Delivery, NodeId, ONCE_KEPT, Outgoing};
 use celeriac_core::{ErrorKind, StoreError, clock};
@@ -29,7 +29,7 @@ pub(super) fn hold(
         if !waits {
             continue;
         }
-        match lease(connection, context, node, *row, Taken::ToMove) {
+        match lease(connection, context, node, *row, Purpose::Move) {
             Ok(delivery) => deliveries.push(delivery),
             // The next worker sets it aside.
             Err(error) if error.kind() == ErrorKind::Corrupt => give_up(connection, *row)?,

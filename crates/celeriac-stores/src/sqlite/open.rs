@@ -86,7 +86,7 @@ pub(super) fn prepare(files: &Files) -> Result<File, StoreError> {
     not(target_os = "linux"),
     expect(clippy::unnecessary_wraps, unused_variables, reason = "only Linux tells")
 )]
-fn refuse_network(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn refuse_network(folder: &Path) -> Result<(), StoreError> {
     #[cfg(target_os = "linux")]
     {
         let kind = rustix::fs::statfs(folder).map_err(|error| {
@@ -231,7 +231,7 @@ pub(super) fn still_known(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The format of the store behind a connection; 0 for an empty file.
-fn format_version(connection: &Connection) -> Result<i64, StoreError> {
+pub(super) fn format_version(connection: &Connection) -> Result<i64, StoreError> {
     let fail = |error: rusqlite::Error| commit("read the store's format", &error);
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'table'", [], |row| row.get(0))

@@ -6,7 +6,7 @@ use crate::config::celery::CeleryRow;
 use std::path::Path;
 
 #[cfg(target_os = "linux")]
-pub(super) use on_linux::{Loaded, load};
+pub(super) use on_linux::{Loaded, examine, load};
 
 /// What a program gives itself, or a flag says: a key and its value.
 type Given = Vec<(&'static str, String)>;
@@ -14,8 +14,8 @@ type Given = Vec<(&'static str, String)>;
 #[cfg(target_os = "linux")]
 mod on_linux {
     use super::{CeleryRow, Failed, Given, Path, Settings};
-    use crate::python;
-    use celeriac_runtime::pool::python::{LoadError, PythonApp};
+    use crate::python::{self, Purpose};
+    use celeriac_runtime::pool::python::{Hello, LoadError, PythonApp};
 
     /// A Python application that was imported, and its name.
     #[derive(Clone)]
@@ -27,7 +27,8 @@ mod on_linux {
         settings: &Settings,
         runs: bool,
     ) -> Result<Loaded, Failed> {
-        import(name, settings, runs).await.map(|app| Loaded(app, name.to_owned())).map_err(
+        let purpose = if runs { Purpose::Run } else { Purpose::Look };
+        import(name, settings, purpose).await.map(|app| Loaded(app, name.to_owned())).map_err(
             |error| {
                 let failed = Failed::configuration(told(&error));
                 match error.hint {
@@ -38,9 +39,21 @@ mod on_linux {
         )
     }
 
-    async fn import(name: &str, settings: &Settings, runs: bool) -> Result<PythonApp, LoadError> {
+    /// Has Python import the application and read its files, whether or not it can be imported.
+    pub(in crate::cli) async fn examine(
+        name: &str,
+        settings: &Settings,
+    ) -> Result<Loaded, LoadError> {
+        import(name, settings, Purpose::Examine).await.map(|app| Loaded(app, name.to_owned()))
+    }
+
+    async fn import(
+        name: &str,
+        settings: &Settings,
+        purpose: Purpose,
+    ) -> Result<PythonApp, LoadError> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        python::load(name, settings, arguments, runs).await
+        python::load(name, settings, arguments, purpose).await
     }
 
     fn told(error: &LoadError) -> String {
@@ -50,9 +63,14 @@ mod on_linux {
     }
 
     impl Loaded {
+        /// What Python said of it.
+        pub(in crate::cli) fn hello(&self) -> &Hello {
+            self.0.hello()
+        }
+
         /// The same application, imported once more.
         pub(in crate::cli) async fn again(&self, settings: &Settings) -> Result<PythonApp, String> {
-            import(&self.1, settings, true).await.map_err(|error| told(&error))
+            import(&self.1, settings, Purpose::Run).await.map_err(|error| told(&error))
         }
 
         /// The settings in force, with the application's.

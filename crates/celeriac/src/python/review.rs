@@ -134,7 +134,7 @@ pub(crate) fn warnings(hello: &Hello) -> Vec<String> {
         hello
             .unknown
             .keys()
-            .filter_map(|name| unknown(hello, name))
+            .filter_map(|name| unknown(&hello.celery, name))
             .map(|(name, text)| format!("the app's {name} has no effect: {text}")),
     );
     told
@@ -142,8 +142,7 @@ pub(crate) fn warnings(hello: &Hello) -> Vec<String> {
 
 /// What is to be said of a setting that the installed Celery does not know; `None` for what is
 /// celeriac's own, and for what may be anything of the app's.
-fn unknown<'a>(hello: &Hello, name: &'a str) -> Option<(&'a str, String)> {
-    let version = &hello.celery;
+pub(crate) fn unknown<'a>(version: &str, name: &'a str) -> Option<(&'a str, String)> {
     match celery::find(name) {
         Some(known) if known.role == Role::Ours || known.old.is_empty() => None,
         Some(_) => Some((name, format!("Celery {version} does not know it, later ones do"))),
@@ -172,7 +171,7 @@ pub(crate) fn rows(hello: &Hello, settings: &Settings, all: bool) -> Vec<CeleryR
     let row = |known: &celery::Known| {
         let changed = hello.changed.iter().any(|name| name == known.name);
         let ours = known.role == Role::Ours;
-        if unknown(hello, known.name).is_some() && hello.unknown.contains_key(known.name) {
+        if unknown(&hello.celery, known.name).is_some() && hello.unknown.contains_key(known.name) {
             // A later Celery's: below.
             return None;
         }
@@ -195,7 +194,7 @@ pub(crate) fn rows(hello: &Hello, settings: &Settings, all: bool) -> Vec<CeleryR
     };
     let mut rows: Vec<CeleryRow> = celery::all().iter().filter_map(row).collect();
     for (name, value) in hello.unknown.iter() {
-        if let Some((name, text)) = unknown(hello, name) {
+        if let Some((name, text)) = unknown(&hello.celery, name) {
             rows.push(CeleryRow {
                 key: name.to_owned(),
                 value: shown(name, value),

@@ -7,12 +7,14 @@
 mod kit;
 
 mod dead;
+mod doctor;
 mod general;
 mod limits;
 mod queues;
 mod remote;
 mod stores;
 mod tasks;
+mod why;
 
 use celeriac_wire::Value;
 use kit::{Place, Ran, command};

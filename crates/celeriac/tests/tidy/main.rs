@@ -4,6 +4,7 @@
 
 mod arrows;
 mod compatibility;
+mod doctor;
 mod documents;
 mod requirements;
 mod sizes;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// An app that cannot be loaded, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoadError {
     /// One sentence that says whose fault it is.
     pub text: String,
@@ -14,11 +14,13 @@ pub struct LoadError {
     pub hint: Option<String>,
     /// Where in the app it happened.
     pub traceback: Option<String>,
+    /// What was read in the app's files, where that was asked for.
+    pub sources: Option<Box<Value>>,
 }
 
 impl LoadError {
     pub(super) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), hint: None, traceback: None }
+        Self { text: text.into(), hint: None, traceback: None, sources: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -78,6 +80,12 @@ pub struct Hello {
     /// What Celery's worker would show when it starts, by lines.
     #[serde(default)]
     pub banner: Vec<String>,
+    /// The version of redis-py, where it is installed.
+    #[serde(default)]
+    pub redis: Option<String>,
+    /// What was read in the app's files, where that was asked for.
+    #[serde(default)]
+    pub sources: Value,
 }
 
 /// How an app keeps its results.
@@ -147,6 +155,9 @@ pub struct PythonTask {
     /// It is an `async def`.
     #[serde(default)]
     pub coroutine: bool,
+    /// The queue that its decorator names.
+    #[serde(default)]
+    pub queue: Option<String>,
 }
 
 impl Hello {
@@ -160,6 +171,7 @@ impl Hello {
                     text: text("text").unwrap_or_else(|| "the app cannot be loaded".to_owned()),
                     hint: text("hint"),
                     traceback: text("traceback"),
+                    sources: frame.get("sources").cloned().map(Box::new),
                 });
             }
             other => return Err(LoadError::new(format!("the template began with {other:?}"))),

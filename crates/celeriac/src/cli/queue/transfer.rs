@@ -122,9 +122,9 @@ pub(super) async fn run(session: &Session, args: MoveArgs) -> Result<ExitCode, F
         session.output.line(format!("{} would move from {from} to {to}", plural(count, "message")));
         return Ok(ExitCode::SUCCESS);
     }
-    let mover = sign_on(session, &source).await?;
-    let moved = interruptible(move_one(&*source, &mover, &target, &order)).await;
-    mover.stop().await?;
+    let carrier = sign_on(session, &source).await?;
+    let moved = interruptible(move_one(&*source, &carrier, &target, &order)).await;
+    carrier.stop().await?;
     let moved = moved?;
     let stays = waiting(&*source, &order.from).await?;
     report(session, &[(order, moved, stays)]);
@@ -150,13 +150,13 @@ fn elsewhere_at(session: &Session, source: &str, url: &str) -> Result<Target, Fa
 
 async fn move_one(
     source: &dyn Store,
-    mover: &Mover,
+    carrier: &Mover,
     target: &Target,
     order: &Order,
 ) -> Result<Moved, Failed> {
     let count = waiting(source, &order.from).await?;
     let bar = progress(order.count_max.map_or(count, |max| max.min(count)));
-    let moved = mover.run(target, order, |sum| bar.set_position(sum.moved)).await;
+    let moved = carrier.run(target, order, |sum| bar.set_position(sum.moved)).await;
     bar.finish_and_clear();
     Ok(moved?)
 }
@@ -201,7 +201,7 @@ pub(in crate::cli) async fn migrate(
     let source = session.app.connect_to(&args.source, None)?;
     let target = elsewhere_at(session, &args.source, &args.destination)?;
     let tasks = args.choice.patterns()?;
-    let mover = if args.dry_run { None } else { Some(sign_on(session, &source).await?) };
+    let carrier = if args.dry_run { None } else { Some(sign_on(session, &source).await?) };
     let work = async {
         let mut orders: Vec<(Order, Moved, u64)> = Vec::new();
         let mut quiet_since = Instant::now();
@@ -210,12 +210,11 @@ pub(in crate::cli) async fn migrate(
                 let before: u64 = orders.iter().map(|(_, moved, _)| moved.moved).sum();
                 let count_max = args.choice.limit.map(|max| max.saturating_sub(before));
                 let order = Order { from, to, tasks: tasks.clone(), count_max };
-                let moved = match &mover {
-                    Some(mover) => move_one(&*source, mover, &target, &order).await?,
-                    None => {
-                        let moved = matching(&*source, &order).await?;
-                        Moved { moved, ..Moved::default() }
-                    }
+                let moved = if let Some(carrier) = &carrier {
+                    move_one(&*source, carrier, &target, &order).await?
+                } else {
+                    let moved = matching(&*source, &order).await?;
+                    Moved { moved, ..Moved::default() }
                 };
                 if moved.moved > 0 {
                     quiet_since = Instant::now();
@@ -224,7 +223,7 @@ pub(in crate::cli) async fn migrate(
                 add(&mut orders, order, moved, stays);
             }
             let sum: u64 = orders.iter().map(|(_, moved, _)| moved.moved).sum();
-            let enough = args.choice.limit.is_some_and(|max| sum >= max) || mover.is_none();
+            let enough = args.choice.limit.is_some_and(|max| sum >= max) || carrier.is_none();
             if enough || (!args.forever && quiet_since.elapsed() >= timeout) {
                 return Ok(orders);
             }
@@ -232,8 +231,8 @@ pub(in crate::cli) async fn migrate(
         }
     };
     let done = interruptible(work).await;
-    if let Some(mover) = mover {
-        mover.stop().await?;
+    if let Some(carrier) = carrier {
+        carrier.stop().await?;
     }
     report(session, &done?);
     if args.dry_run {

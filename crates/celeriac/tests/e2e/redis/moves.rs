@@ -4,20 +4,22 @@
 //! `CELERIAC_MOVES` messages and `CELERIAC_MOVE_KILLS` kills of each way change the run; `CELERIAC_SEED` is
 //! that of the kills.
 
+use crate::kit::{PATIENCE, command};
+use celeriac_testkit::process::{Process, pass};
 use celeriac_testkit::redis_or_skip;
 use celeriac_testkit::services::redis::Redis;
 use celeriac_testkit::services::resp::Connection;
 use celeriac_wire::Value;
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 /// kombu's lists of a queue, by priority.
 const LISTS: [&str; 4] =
     ["celery", "celery\u{6}\u{16}3", "celery\u{6}\u{16}6", "celery\u{6}\u{16}9"];
 
 fn number(name: &str, usual: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+    std::env::var_os(name).and_then(|text| text.to_str()?.parse().ok()).unwrap_or(usual)
 }
 
 /// Messages as Celery 5.7 sends them: ready and scheduled, in four priorities, in several encodings.
@@ -78,31 +80,31 @@ async fn read(connection: &mut Connection, lists: &[String]) -> (BTreeMap<String
     (all, count)
 }
 
-fn mover(from: &str, arguments: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_celeriac"));
-    command.args(["-b", from, "queue", "move", "celery", "celery", "--json"]).args(arguments);
-    // What a killed one held is back after this time.
-    command.env("CELERIAC_LEASE_EXPIRY", "1s");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
 /// Moves everything; the first movers are killed, and how many of them were at work is told.
-fn move_all(from: &str, to: &str, kills: u64, takes: Duration, dice: &mut fastrand::Rng) -> u64 {
+async fn move_all(
+    folder: &Path,
+    (from, to): (&str, &str),
+    kills: u64,
+    takes: Duration,
+    dice: &mut fastrand::Rng,
+) -> u64 {
+    let start = || {
+        let mut one = command(Path::new(env!("CARGO_BIN_EXE_celeriac")), folder);
+        one.args(["-b", from, "queue", "move", "celery", "celery", "--to", to, "--json"]);
+        // What a killed one held is back after this time.
+        one.env("CELERIAC_LEASE_EXPIRY", "1s");
+        Process::spawn(&mut one, folder.join("move.log"))
+    };
     let mut killed = 0;
     for _ in 0..kills {
-        let mut one = mover(from, &["--to", to]);
-        // Not before it works, not long after it has ended. What it does meanwhile is its own affair.
-        let until = Instant::now() + takes.mul_f64(dice.f64());
-        while Instant::now() < until && one.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
-        }
-        killed += u64::from(one.try_wait().unwrap().is_none());
-        one.kill().unwrap();
-        one.wait().unwrap();
+        let mut one = start();
+        pass(takes.mul_f64(dice.f64())).await;
+        killed += u64::from(!one.is_over());
+        one.kill().await;
     }
-    let last = mover(from, &["--to", to]).wait_with_output().unwrap();
-    assert!(last.status.success(), "{}", String::from_utf8_lossy(&last.stderr));
-    println!("{}", String::from_utf8_lossy(&last.stdout).trim());
+    let mut last = start();
+    assert!(last.ended_within(takes + 4 * PATIENCE).await.success(), "{}", last.log());
+    println!("{}", last.log().trim());
     killed
 }
 
@@ -120,14 +122,9 @@ async fn nothing_is_lost_doubled_or_changed_whoever_is_killed() {
     let (a, b) = (redis.url_of(0), redis.url_of(1));
     // So long does it take, more or less.
     let takes = Duration::from_micros(100 * count);
-    let killed = tokio::task::spawn_blocking(move || {
-        let out = move_all(&a, &sqlite, kills, takes, &mut dice);
-        let back = move_all(&sqlite, &b, kills, takes, &mut dice);
-        (out, back)
-    })
-    .await
-    .unwrap();
-    println!("{count} messages, {killed:?} of {kills} movers killed at work on each way");
+    let out = move_all(redis.folder(), (&a, &sqlite), kills, takes, &mut dice).await;
+    let back = move_all(redis.folder(), (&sqlite, &b), kills, takes, &mut dice).await;
+    println!("{count} messages, {out} and {back} of {kills} movers killed at work");
     assert_eq!(read(&mut connection, &stock).await.1, 0, "nothing stays at the old place");
     connection.call(&["SELECT", "1"]).await.unwrap();
     let (arrived, there) = read(&mut connection, &stock).await;

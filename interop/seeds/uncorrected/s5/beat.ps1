@@ -1,0 +1,1 @@
+celery -A celery_app beat --loglevel=info
