@@ -367,15 +367,20 @@ class Child:
 
     def done_after_soft_limit(self, tag: int):
         """Repeats the signal until the run ends, as the protocol lets the worker do."""
-        self.soft_limit_until(tag, lambda: select.select([self.job], [], [], 0.5)[0])
+        self.soft_limit_until(tag, lambda: select.select([self.job], [], [], 0.1)[0])
         return self.done()
 
     def soft_limit_until(self, tag: int, is_seen) -> None:
+        """Repeats the signal while nothing comes of it, but not faster than Python can handle it: handlers would
+        be called inside of each other without end."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             self.soft_limit(tag)
-            if is_seen():
-                return
+            again = time.monotonic() + 0.5
+            while time.monotonic() < again:
+                if is_seen():
+                    return
+                os.sched_yield()
         raise TimeoutError(self.printed())
 
     def kill(self, number=signal.SIGKILL) -> None:

@@ -63,6 +63,8 @@ pub struct WorkerOptions {
     pub task_events: bool,
     /// Stop by itself when nothing was ready for this long; `None` runs on.
     pub idle_stop: Option<Duration>,
+    /// Whether a task whose message is acknowledged early begins only once that is written.
+    pub strict_early_ack: bool,
     /// The child processes that run tasks; `None` runs them as futures of this process.
     pub children: Option<Children>,
     /// What becomes of messages whose task is not registered here.

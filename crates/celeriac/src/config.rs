@@ -115,6 +115,8 @@ pub struct Settings {
     pub node_name: Setting<String>,
     /// How long a silent worker keeps its leases.
     pub lease_expiry: Setting<Duration>,
+    /// Whether a task that is acknowledged early begins only once that is written.
+    pub strict_early_ack: Setting<bool>,
     /// Whether calls without a level are sent at level normal.
     pub priority_levels: Setting<bool>,
     /// How long results are kept.
@@ -340,6 +342,7 @@ impl Settings {
             log_format: raw.parse("log_format", value::log_format)?,
             node_name: raw.parse("node_name", value::node_name)?,
             lease_expiry: raw.parse("lease_expiry", value::lease)?,
+            strict_early_ack: raw.parse("strict_early_ack", value::boolean)?,
             priority_levels: raw.parse("priority_levels", value::boolean)?,
             result_expires: raw.parse("result_expires", value::optional_duration)?,
             result_extended: raw.parse("result_extended", value::boolean)?,

@@ -208,6 +208,7 @@ impl WorkerBuilder {
             ),
             task_events: self.task_events.unwrap_or(settings.task_events.value),
             idle_stop: self.idle_stop,
+            strict_early_ack: settings.strict_early_ack.value,
             unknown_tasks: self.unknown_tasks.unwrap_or(settings.unknown_tasks.value),
             children,
             control: self.control(),

@@ -1,5 +1,6 @@
 //! The worker's loop: turns what happens into events, and the machine's actions into deeds.
 
+mod early;
 mod house;
 mod look;
 mod mortem;
@@ -8,6 +9,7 @@ mod renew;
 mod strangers;
 mod words;
 
+use self::early::acknowledged_first;
 use self::house::{emitter_options, host_of, keep_house, node_info};
 use self::look::{Fetched, Look};
 use self::mortem::{Heard, TELLING_MAX, events_of, requeued};
@@ -545,6 +547,13 @@ impl Loop {
             None => handler.run(context, start.body),
         };
         let lease = delivery.lease;
+        let strict = self.worker().options.strict_early_ack && !handler.policy().acks.late;
+        let run = if strict {
+            let mark = Begun { lease, at: started_at, acknowledged: true };
+            acknowledged_first(Arc::clone(&self.worker().store), mark, run)
+        } else {
+            run
+        };
         if let (Some(limit), None) = (start.hard, &self.pool) {
             self.watch(Watched {
                 delivery: Arc::clone(&delivery),

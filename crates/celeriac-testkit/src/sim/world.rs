@@ -151,6 +151,7 @@ impl World {
             task_events: true,
             unknown_tasks: UnknownTasks::default(),
             idle_stop: None,
+            strict_early_ack: false,
             autoscale: None,
             children: None,
             // Remote control moves no message; its reads would only make a seed longer.

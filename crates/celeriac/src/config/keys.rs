@@ -95,6 +95,8 @@ keys! {
         "the worker's name"
     "lease_expiry" [] "8s";
         "how long a silent worker keeps its messages"
+    "strict_early_ack" [] "false";
+        "a task that is acknowledged early begins only once that is written: no death of a worker runs it twice"
     "priority_levels" [] "false";
         "sends calls without a level at level normal"
     "result_expires" [] "1d";

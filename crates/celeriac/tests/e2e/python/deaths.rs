@@ -139,3 +139,23 @@ async fn whatever_a_task_does_its_worker_lives_and_its_caller_hears_of_it() {
     assert_eq!(of("deaf").0, "timed-out");
     assert_eq!(of("deep").0, "failed");
 }
+
+/// What the store knows of running tasks when a body begins.
+const MARKED: &str = r"
+@app.task(name='marked')
+def marked():
+    client = app.backend.client
+    return [mark.decode() for key in client.keys('celeriac:started:*') for mark in client.hvals(key)]
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_acknowledgement_is_written_before_the_body_if_that_is_asked_for() {
+    let redis = redis_or_skip!();
+    let python = celery_or_skip!();
+    let scene = Scene::with(redis, &python, MARKED, &[("CELERIAC_STRICT_EARLY_ACK", "true")]);
+    let worker = scene.worker("ours", &["-c", "1"]).await;
+    let script = "from proj import marked\n\
+                  for _ in range(20):\n    marks = marked.delay().get(timeout=20)\n\
+                  \x20   assert len(marks) == 1 and marks[0].endswith('a'), marks\nprint('all')\n";
+    assert_eq!(scene.app.script(script).await, "all\n", "its log:\n{}", worker.log());
+}
