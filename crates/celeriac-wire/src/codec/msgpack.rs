@@ -51,11 +51,13 @@ impl<'a> Parser<'a> {
 
     /// The frames of this and of the two collections are what nesting costs, so they are small.
     fn value(&mut self, depth: usize) -> Result<Value, CodecError> {
-        if depth > JSON_DEPTH_MAX {
-            return Err(self.problem("nesting that is too deep"));
-        }
         self.budget.take(0)?;
         let [marker] = self.array()?;
+        // A collection is a level of its own, and so are bytes, which are an object here.
+        let is_level = matches!(marker, 0x80..=0x9f | 0xc4..=0xc6 | 0xdc..=0xdf);
+        if is_level && depth >= JSON_DEPTH_MAX {
+            return Err(self.problem("nesting that is too deep"));
+        }
         let small = usize::from(marker & 0x0f);
         match marker {
             0x80..=0x8f => self.map(small, depth),

@@ -65,17 +65,21 @@ impl Builder {
                 }
                 Event::Alias(id) => {
                     // An anchor is known only when its value is complete: no value holds itself.
-                    let value = self.anchors.get(&id).cloned();
+                    let value = self.anchors.get(&id);
                     let value = value.ok_or_else(|| problem("an alias inside of its own value"))?;
-                    weigh(&value, &mut self.budget)?;
-                    self.add(value, false)?;
+                    weigh(value, JSON_DEPTH_MAX - self.open.len(), &mut self.budget)?;
+                    self.add(value.clone(), false)?;
                 }
                 Event::Scalar(text, style, anchor, tag) => {
                     self.budget.take(text.len())?;
                     let plain = style == ScalarStyle::Plain;
                     let is_merge = plain && tag.is_none() && text == "<<";
                     let value = read_scalar(&text, plain, tag.as_deref())?;
-                    self.remember(anchor, &value);
+                    // Bytes and times are objects here, and so a level of their own.
+                    if matches!(value, Value::Object(_)) && self.open.len() >= JSON_DEPTH_MAX {
+                        return Err(too_deep());
+                    }
+                    self.remember(anchor, &value)?;
                     self.add(value, is_merge)?;
                 }
                 Event::SequenceStart(anchor, tag) => {
@@ -98,7 +102,7 @@ impl Builder {
     fn begin(&mut self, open: Open) -> Result<(), CodecError> {
         self.budget.take(0)?;
         if self.open.len() >= JSON_DEPTH_MAX {
-            return Err(problem("nesting that is too deep"));
+            return Err(too_deep());
         }
         self.open.push(open);
         Ok(())
@@ -117,14 +121,17 @@ impl Builder {
             }
             None => return Err(problem("an end without a beginning")),
         };
-        self.remember(anchor, &value);
+        self.remember(anchor, &value)?;
         self.add(value, false)
     }
 
-    fn remember(&mut self, anchor: usize, value: &Value) {
+    /// Keeps a copy of what has an anchor: nested anchors copy what is innermost many times.
+    fn remember(&mut self, anchor: usize, value: &Value) -> Result<(), CodecError> {
         if anchor != 0 {
+            weigh(value, JSON_DEPTH_MAX, &mut self.budget)?;
             self.anchors.insert(anchor, value.clone());
         }
+        Ok(())
     }
 
     fn add(&mut self, value: Value, is_merge: bool) -> Result<(), CodecError> {
@@ -165,21 +172,24 @@ fn merge(value: Value, merged: &mut Vec<Map>) -> Result<(), CodecError> {
     Ok(())
 }
 
-/// Counts everything that an alias copies.
-fn weigh(value: &Value, budget: &mut Budget) -> Result<(), CodecError> {
+/// Counts everything that an anchor or alias copies, and refuses what has more than so many levels:
+/// aliases of aliases nest deeper than any text does.
+fn weigh(value: &Value, levels: usize, budget: &mut Budget) -> Result<(), CodecError> {
     match value {
         Value::String(text) => budget.take(text.len()),
         Value::Number(number) => budget.take(number.as_str().len()),
         Value::Null | Value::Bool(_) => budget.take(0),
         Value::Array(items) => {
             budget.take(0)?;
-            items.iter().try_for_each(|item| weigh(item, budget))
+            let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
+            items.iter().try_for_each(|item| weigh(item, levels, budget))
         }
         Value::Object(map) => {
             budget.take(0)?;
+            let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
             map.iter().try_for_each(|(key, value)| {
                 budget.take(key.len())?;
-                weigh(value, budget)
+                weigh(value, levels, budget)
             })
         }
     }
@@ -187,6 +197,10 @@ fn weigh(value: &Value, budget: &mut Budget) -> Result<(), CodecError> {
 
 fn problem(problem: &str) -> CodecError {
     CodecError::broken(WHAT, problem)
+}
+
+fn too_deep() -> CodecError {
+    problem("nesting that is too deep")
 }
 
 /// The suffix of a tag of the core schema; nothing for no tag.

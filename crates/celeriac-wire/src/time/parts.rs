@@ -4,6 +4,9 @@ use jiff::Timestamp;
 use jiff::civil::{Date, ISOWeekDate, Weekday};
 use jiff::tz::Offset;
 
+/// The first instant that Python has in UTC; an offset can name an earlier one.
+const YEAR_1: Timestamp = Timestamp::constant(-62_135_596_800, 0);
+
 /// A calendar date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DateParts {
@@ -54,7 +57,8 @@ impl Parts {
     pub(crate) fn timestamp(self) -> Option<Timestamp> {
         let Self { date, time } = self;
         let civil = date.civil()?.at(time.hour, time.minute, time.second, time.micros * 1000);
-        Offset::from_seconds(time.offset.unwrap_or(0)).ok()?.to_timestamp(civil).ok()
+        let offset = Offset::from_seconds(time.offset.unwrap_or(0)).ok()?;
+        offset.to_timestamp(civil).ok().filter(|instant| *instant >= YEAR_1)
     }
 }
 

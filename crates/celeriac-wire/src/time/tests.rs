@@ -34,6 +34,18 @@ fn prints_at_most_microseconds() {
     assert_eq!(print(1_795_226_008_261_473_000), "2026-11-21T01:53:28.261473+00:00");
 }
 
+/// In UTC these are in year 0, which could not be read again.
+#[test]
+fn nothing_is_before_the_first_year_of_python() {
+    for text in ["0001-01-01T00:00:00+00:01", "0001-01-01T23:58:59.999999+23:59"] {
+        assert!(parse_iso(text).is_err(), "{text}");
+    }
+    for text in ["0001-01-01", "0001-01-01T23:59+23:59", "0001-01-01T00:00-23:59"] {
+        let instant = parse_iso(text).expect(text);
+        assert_eq!(parse_iso(&print_iso(instant)), Ok(instant), "{text}");
+    }
+}
+
 #[test]
 fn an_error_names_the_text() {
     let error = parse_iso("tomorrow").expect_err("not a time");

@@ -246,6 +246,61 @@ fn deep_values_fit_into_a_small_stack() {
     thread.expect("a thread").join().expect("no overflow");
 }
 
+/// What is read from any format can be passed on as JSON, which has the same bound.
+#[test]
+fn no_format_nests_deeper_than_json() {
+    let msgpack = |lists: usize, innermost: &[u8]| {
+        let mut message = captured("task_serializer_msgpack");
+        let args = [&vec![0x91; lists][..], innermost].concat();
+        message.body = [&[0x93][..], &args, &[0x80, 0x80]].concat().into();
+        read(&message)
+    };
+    // The body itself is a level, and so are an empty list and bytes.
+    for innermost in [&[0x90][..], &[0xc4, 1, 255], &[0x80]] {
+        let body = msgpack(254, innermost).expect("256 levels").body;
+        assert_eq!(Body::parse(&body.to_bytes()), Ok(body));
+        let error = msgpack(255, innermost).expect_err("257 levels").to_string();
+        assert!(error.contains("too deep"), "{error}");
+    }
+
+    let nested =
+        |levels: usize, inner: &str| format!("{}{inner}{}", "[".repeat(levels), "]".repeat(levels));
+    let mut message = captured("task_serializer_yaml");
+    let mut yaml = |text: String| {
+        message.body = text.into();
+        read(&message).map(|read| read.body)
+    };
+    // Each alias is within the bound of the text, but not of the value that it makes.
+    let aliased =
+        |levels| format!("- [&a {}, {}]\n- {{}}\n- {{}}\n", nested(150, "1"), nested(levels, "*a"));
+    let body = yaml(aliased(104)).expect("256 levels");
+    assert_eq!(Body::parse(&body.to_bytes()), Ok(body));
+    let error = yaml(aliased(105)).expect_err("257 levels").to_string();
+    assert!(error.contains("too deep"), "{error}");
+    // 300 aliases of aliases would need more stack than any thread has.
+    let chain: String = (1..300).fold(format!("- &a0 {}\n", nested(200, "1")), |text, n| {
+        format!("{text}- &a{n} {}\n", nested(200, &format!("*a{}", n - 1)))
+    });
+    let error = yaml(chain).expect_err("60,000 levels").to_string();
+    assert!(error.contains("too deep"), "{error}");
+    // Bytes are an object, and only lists in lines come so deep.
+    let lines = |levels, innermost: &str| format!("{}{innermost}\n- {{}}\n", "- ".repeat(levels));
+    assert!(yaml(lines(255, "1")).is_err_and(|error| !error.to_string().contains("too deep")));
+    let error = yaml(lines(256, "!!binary /wA=")).expect_err("257 levels").to_string();
+    assert!(error.contains("too deep"), "{error}");
+}
+
+/// An anchor keeps a copy, so that anchors around anchors multiply what is inside of them.
+#[test]
+fn nested_anchors_are_counted() {
+    let anchors = (0..200).fold(String::new(), |text, n| format!("{text}&a{n} ["));
+    let mut message = captured("task_serializer_yaml");
+    message.body =
+        format!("[{anchors}{}{}, {{}}, {{}}]", "x".repeat(400_000), "]".repeat(200)).into();
+    let error = read(&message).expect_err("80 MB of copies");
+    assert!(matches!(error, CodecError::TooLarge { what: "bytes", .. }), "{error}");
+}
+
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {

@@ -2,9 +2,12 @@
 
 mod codecs;
 mod fixtures;
+mod fuzz_smoke;
+mod fuzzed;
 mod golden;
 mod golden_control;
 mod golden_events;
+mod page;
 mod parts;
 mod python;
 mod random;

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use celeriac_wire::{
-    Body, Envelope, Event, Headers, Map, Number, ResultMeta, Signature, Special, Value, from_value,
-    parse_iso, to_value,
+    Body, ControlReply, ControlRequest, Envelope, Event, Headers, Map, Message, Number, ReplyTo,
+    ResultMeta, Signature, Special, State, Value, from_value, parse_iso, print_iso, to_value,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -147,6 +147,82 @@ proptest! {
             body.embed.insert(name, value);
         }
         prop_assert_eq!(Body::parse(&body.to_bytes()), Ok(body));
+    }
+
+    #[test]
+    fn envelopes_survive(
+        more in [map(), map()],
+        extra in map(),
+        body in vec(any::<u8>(), 0..64),
+        encoding in prop_oneof![Just(None), Just(Some("base64")), Just(Some("utf-8"))],
+    ) {
+        let mut message = Message::new("t", "i", body);
+        message.headers.as_map_mut().extend(more[0].clone());
+        message.properties.as_map_mut().extend(more[1].clone());
+        if let Some(encoding) = encoding {
+            message.properties.set_body_encoding(encoding);
+        }
+        let mut envelope = Envelope::new(message);
+        envelope.extra = extra.into_iter().filter(|(key, _)| *key != "body").collect();
+        let read = Envelope::parse(&envelope.to_bytes()).expect("own text");
+        prop_assert_eq!(&read.message.body, &envelope.message.body);
+        prop_assert_eq!(&read.message.headers, &envelope.message.headers);
+        prop_assert_eq!(&read.extra, &envelope.extra);
+        prop_assert_eq!(read.to_bytes(), envelope.to_bytes());
+    }
+
+    #[test]
+    fn results_survive(fields in map(), state in "[A-Z]{1,9}", result in value()) {
+        let mut meta = ResultMeta::new("i", &State::parse(&state), result.clone());
+        for (name, value) in fields {
+            meta.set(&name, value);
+        }
+        let read = ResultMeta::parse(&meta.to_bytes()).expect("own text");
+        prop_assert_eq!(&read, &meta);
+        prop_assert_eq!(read.state(), State::parse(&state));
+        prop_assert_eq!(read.result(), &result);
+    }
+
+    #[test]
+    fn events_survive(events in vec(map(), 0..4)) {
+        let events: Vec<Event> = events.into_iter().map(Event::from_map).collect();
+        prop_assert_eq!(Event::parse_many(&Event::list_to_bytes(&events)), Ok(events));
+    }
+
+    #[test]
+    fn signatures_survive(args in vec(value(), 0..4), kwargs in map(), links in 0..4_usize) {
+        let mut signature = Signature::new("t").with_args(args).with_kwargs(kwargs);
+        for _ in 0..links {
+            signature = signature.with_link(Signature::new("next").immutable());
+        }
+        let text = Value::from(signature.clone()).to_bytes();
+        let read = Value::parse(&text).map(Signature::from_value).expect("own text");
+        prop_assert_eq!(read.as_ref(), Ok(&signature));
+        prop_assert_eq!(signature.links().map(|links| links.len()), Ok(links));
+    }
+
+    #[test]
+    fn requests_and_replies_survive(
+        arguments in map(),
+        answer in value(),
+        nodes in vec("[a-z]{1,5}@[a-z]{1,5}", 0..3),
+        clock in any::<u64>(),
+        expires in 0.0..1e12_f64,
+    ) {
+        let inbox = ReplyTo::inbox("inbox");
+        let mut request = ControlRequest::new("ping", arguments).to(&nodes).asking("t", &inbox);
+        (request.clock, request.expires) = (clock, expires);
+        prop_assert_eq!(request.destination(), nodes.iter().collect::<Vec<_>>());
+        prop_assert_eq!(ControlRequest::from_message(&request.to_message()), Ok(request));
+        let mut reply = ControlReply::new(Some("t"), "w@h", answer);
+        reply.clock = clock;
+        prop_assert_eq!(ControlReply::from_message(&reply.to_message(&inbox)), Ok(reply));
+    }
+
+    #[test]
+    fn times_survive(micros in -62_135_596_800_000_000..=253_402_207_200_000_000_i64) {
+        let instant = jiff::Timestamp::from_microsecond(micros).expect("a year up to 9999");
+        prop_assert_eq!(parse_iso(&print_iso(instant)), Ok(instant));
     }
 }
 

@@ -1,0 +1,54 @@
+//! What the fuzz targets run: the promises of `celeriac-wire`, which CI also tries for a moment,
+//! and those of the parsers above it.
+
+#[path = "../../crates/celeriac-wire/tests/wire/fuzzed.rs"]
+mod fuzzed;
+
+use std::sync::Once;
+
+use celeriac_core::exchange::Binding;
+use celeriac_core::throttle::Rate;
+use celeriac_core::trace::TraceContext;
+
+/// Targets whose parsers stand in `celeriac-core`.
+const ABOVE_WIRE: [fuzzed::Target; 3] = [("binding", binding), ("rate", rate), ("trace", trace)];
+
+/// Runs one target on one input; a broken promise is a panic.
+pub fn run(target: &str, bytes: &[u8]) {
+    static HOOK: Once = Once::new();
+    // libFuzzer's hook ends the process at any panic, also at one of a decoder that is caught.
+    HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))));
+    let mut all = fuzzed::TARGETS.iter().chain(&ABOVE_WIRE);
+    let (_, promises) = all.find(|(name, _)| *name == target).expect("a target of this name");
+    promises(bytes);
+}
+
+/// `10/s`, as the request `rate_limit` and settings have it.
+fn rate(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(Some(rate)) = Rate::parse(text) else { return };
+    assert!(rate.count > 0 && !rate.per.is_zero());
+    let again = Rate::parse(&rate.to_string());
+    // Fractions are rounded, and a period of more than 2^32 seconds is not read again.
+    if rate.per.subsec_nanos() == 0 && u32::try_from(rate.per.as_secs()).is_ok() {
+        assert_eq!(again, Ok(Some(rate)));
+    }
+}
+
+/// The two headers of W3C trace context, a line each.
+fn trace(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (parent, state) = text.split_once('\n').unwrap_or((text, ""));
+    let Some(trace) = TraceContext::parse(parent, Some(state)) else { return };
+    assert_eq!(TraceContext::parse(&trace.to_string(), trace.state()).as_ref(), Some(&trace));
+    assert_eq!(trace.run("1", 0).trace_id(), trace.trace_id());
+}
+
+/// A member of kombu's table of bindings, and a routing key to try it with, a line each.
+fn binding(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (member, key) = text.split_once('\n').unwrap_or((text, text));
+    let Some(binding) = Binding::of_member("x", member, None) else { return };
+    assert_eq!(Binding::of_member("x", &binding.member(), None).as_ref(), Some(&binding));
+    std::hint::black_box(binding.takes(key));
+}
