@@ -70,7 +70,8 @@ pub(super) async fn run(session: &Session, args: TopArgs) -> Result<ExitCode, Fa
         return Err(Failed::usage("--interval: at least 100ms"));
     }
     let once = args.once || session.output.is_json();
-    if !once && !(std::io::stdout().is_terminal() && std::io::stdin().is_terminal()) {
+    let on_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if !once && !on_terminal {
         return Err(Failed::usage("top needs a terminal")
             .hint("print what it shows with --once, or with --json for programs"));
     }
@@ -117,7 +118,9 @@ async fn print_once(
     let end = Instant::now() + interval;
     top.looked(look(store, clock).await?);
     while let Ok(events) = tokio::time::timeout_at(end, stream.next()).await {
-        events?.iter().for_each(|event| top.heard(event, clock.wall()));
+        for event in events? {
+            top.heard(&event, clock.wall());
+        }
     }
     let look = look(store, clock).await?;
     let now = look.at;
@@ -169,7 +172,9 @@ async fn follow(
                 Act::Nothing => continue,
             },
             News::Heard(events) => {
-                events.iter().for_each(|event| top.heard(event, clock.wall()));
+                for event in &events {
+                    top.heard(event, clock.wall());
+                }
                 // A busy broker must not have the screen drawn for each event: the next look does it.
                 continue;
             }

@@ -139,8 +139,8 @@ async fn the_screen_is_drawn_and_the_terminal_given_back() {
         let mut program = command(Path::new("setsid"), place.dir());
         program.args(["-c", PROGRAM, "-b", place.url(), "top", "-i", "100ms"]).env("TERM", "xterm");
         program.stdin(side()).stdout(side()).stderr(side());
-        let mut top = program.spawn().unwrap();
-        let pid = Pid::from_raw(top.id().unwrap() as i32).unwrap();
+        let mut running = program.spawn().unwrap();
+        let pid = Pid::from_raw(running.id().unwrap() as i32).unwrap();
         screen.shows("\u{1b}[?1049h").await;
         screen.shows("reports").await;
         assert!(!screen.is_cooked());
@@ -153,7 +153,7 @@ async fn the_screen_is_drawn_and_the_terminal_given_back() {
         } else {
             kill_process(pid, Signal::TERM).unwrap();
         }
-        let ended = tokio::time::timeout(PATIENCE, top.wait()).await.unwrap().unwrap();
+        let ended = tokio::time::timeout(PATIENCE, running.wait()).await.unwrap().unwrap();
         assert!(ended.success(), "{ended}");
         screen.shows("\u{1b}[?1049l").await;
         assert!(screen.is_cooked());

@@ -9,6 +9,7 @@ use celeriac_core::store::{NodeView, Pause, Phase, QueueView, TaskView};
 use celeriac_wire::{Event, Map, Value};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The longest name in a cell, in characters.
@@ -130,7 +131,7 @@ impl Top {
             sum(|queue| queue.dead),
         );
         for (name, rate) in rates.iter().flat_map(|rates| rates.events) {
-            second.push_str(&format!("  {name} {rate:.1}/s"));
+            let _infallible = write!(second, "  {name} {rate:.1}/s");
         }
         let mut lines = vec![first, second];
         if !look.pauses.is_empty() {
