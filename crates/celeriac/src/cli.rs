@@ -12,6 +12,7 @@ mod jsonl;
 mod limit;
 mod loaded;
 mod logging;
+mod man;
 mod output;
 mod pause;
 mod purge;
@@ -25,12 +26,13 @@ mod store;
 mod task;
 #[cfg(feature = "web")]
 mod token;
+mod top;
 mod why;
 mod worker;
 
 use crate::app::App;
 use crate::config::Settings;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use exit::Failed;
 use logging::Dress;
 use output::Output;
@@ -118,6 +120,8 @@ enum Command {
     Store(store::StoreCommand),
     /// Show workers and queues
     Status(status::StatusArgs),
+    /// Watch queues, workers and running tasks, live
+    Top(top::TopArgs),
     /// Ask workers, Celery's included: ping, stats, active, scheduled, registered and more
     Inspect(remote::InspectArgs),
     /// Tell workers, Celery's included: revoke, terminate, shutdown and more
@@ -150,8 +154,10 @@ enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Print a completion script for a shell
+    /// Print a completion script for a shell; it completes names of queues, tasks and workers too
     Completions(completions::CompletionsArgs),
+    /// Print a manual page, or write one for each command
+    Man(man::ManArgs),
     /// Measure this machine's store and worker
     Bench(bench::BenchArgs),
 }
@@ -178,6 +184,7 @@ impl Command {
             | Self::Pauses
             | Self::Store(_)
             | Self::Status(_)
+            | Self::Top(_)
             | Self::Purge(_)
             | Self::List(_) => true,
             Self::Queue(command) => !matches!(command, queue::QueueCommand::Load { .. }),
@@ -213,6 +220,9 @@ impl App {
     ///
     /// The settings are read anew, since flags take part in them.
     pub fn run(self) -> ExitCode {
+        if let Some(code) = completions::answer(&self) {
+            return code;
+        }
         let cli = match Cli::try_parse() {
             Ok(cli) => cli,
             Err(error) => {
@@ -228,6 +238,11 @@ impl App {
             Err(failed) => output.fail(&failed),
         }
     }
+}
+
+/// Every command, for those who describe them.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
@@ -333,6 +348,7 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         Command::Pauses => pause::list(&session).await,
         Command::Store(command) => store::run(&session, command).await,
         Command::Status(args) => status::run(&session, args).await,
+        Command::Top(args) => top::run(&session, args).await,
         Command::Inspect(args) => remote::inspect(&session, args).await,
         Command::Control(args) => remote::control(&session, args).await,
         Command::Events(args) => events::run(&session, args).await,
@@ -348,7 +364,8 @@ async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed
         #[cfg(feature = "web")]
         Command::Dashboard => Err(serve::no_dashboard()),
         Command::Config(command) => Ok(config::run(&session, &command)),
-        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&session, &args),
         Command::Bench(args) => bench::run(&session, args).await,
     }
 }

@@ -1,4 +1,4 @@
-//! Settings, errors, help and completions.
+//! Settings, errors, help and manual pages.
 
 use crate::kit::{Place, Ran, command};
 use crate::{celeriac, json, store, text};
@@ -104,10 +104,10 @@ async fn a_store_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn help_has_examples_and_completions_are_made() {
+async fn help_has_examples() {
     let place = store().await;
     celeriac(&place, &["--help"]).await.exits(0).says(&["Exit codes", "worker", "demo", "dead"]);
-    let with_examples = ["worker", "demo", "call", "result", "bench", "completions"];
+    let with_examples = ["worker", "demo", "call", "result", "bench", "completions", "man", "top"];
     let remote = ["inspect", "control", "status", "events", "purge", "report"];
     for command in with_examples.into_iter().chain(remote) {
         celeriac(&place, &[command, "--help"]).await.exits(0).says(&["Example"]);
@@ -115,9 +115,33 @@ async fn help_has_examples_and_completions_are_made() {
     for command in [["queue", "purge"], ["dead", "replay"], ["task", "list"], ["config", "show"]] {
         celeriac(&place, &[command[0], command[1], "--help"]).await.exits(0).says(&["Example"]);
     }
-    for shell in ["bash", "zsh", "fish"] {
-        celeriac(&place, &["completions", shell]).await.exits(0).says(&["celeriac", "purge"]);
+}
+
+#[tokio::test]
+async fn every_command_has_a_manual_page() {
+    let place = store().await;
+    let written = json(&place, 0, &["man", "pages/man1"]).await;
+    let names: Vec<String> = std::fs::read_dir(place.path("pages/man1"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(
+        written.get("pages").and_then(celeriac_wire::Value::as_i64),
+        Some(names.len() as i64)
+    );
+    for name in ["celeriac.1", "celeriac-worker.1", "celeriac-queue-purge.1", "celeriac-man.1"] {
+        assert!(names.iter().any(|one| one == name), "{name} is not among {names:?}");
     }
+    assert!(!names.iter().any(|name| name.contains("dashboard") || name.contains("help")));
+    let page = std::fs::read_to_string(place.path("pages/man1/celeriac-queue-purge.1")).unwrap();
+    let shown = celeriac(&place, &["man", "--page", "queue purge"]).await.exits(0);
+    assert_eq!(shown.stdout.trim_end(), page.trim_end());
+    shown.says(&[".TH celeriac-queue-purge 1", "Delete the waiting messages", "reports.jsonl"]);
+    celeriac(&place, &["man"]).await.exits(0).says(&[".TH celeriac 1", "Exit codes"]);
+    let unknown = celeriac(&place, &["man", "--page", "queue prune"]).await;
+    unknown.exits(2).warns(&["there is no command \"queue prune\"", "celeriac queue --help"]);
+    std::fs::write(place.path("file"), "").unwrap();
+    celeriac(&place, &["man", "file"]).await.exits(2).warns(&["cannot write pages into file"]);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod completions;
 mod dead;
 mod doctor;
 mod general;
@@ -14,6 +15,7 @@ mod queues;
 mod remote;
 mod stores;
 mod tasks;
+mod top;
 mod why;
 
 use celeriac_wire::Value;
