@@ -145,8 +145,8 @@ async fn the_screen_is_drawn_and_the_terminal_given_back() {
         screen.shows("reports").await;
         assert!(!screen.is_cooked());
         // The new size is taken up: the last line is drawn at its new place.
-        let size = Winsize { ws_row: 20, ws_col: 90, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&screen.theirs, size).unwrap();
+        let smaller = Winsize { ws_row: 20, ws_col: 90, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&screen.theirs, smaller).unwrap();
         screen.shows("\u{1b}[20;1H").await;
         if ends_by_key {
             screen.ours.write_all(b"q").unwrap();
