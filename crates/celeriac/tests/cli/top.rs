@@ -134,11 +134,11 @@ async fn the_screen_is_drawn_and_the_terminal_given_back() {
     for ends_by_key in [true, false] {
         let mut screen = Screen::open();
         assert!(screen.is_cooked());
-        let side = || screen.theirs.try_clone().unwrap();
+        let handle = || screen.theirs.try_clone().unwrap();
         // A session of its own, whose terminal this one is.
         let mut program = command(Path::new("setsid"), place.dir());
         program.args(["-c", PROGRAM, "-b", place.url(), "top", "-i", "100ms"]).env("TERM", "xterm");
-        program.stdin(side()).stdout(side()).stderr(side());
+        program.stdin(handle()).stdout(handle()).stderr(handle());
         let mut running = program.spawn().unwrap();
         let pid = Pid::from_raw(running.id().unwrap() as i32).unwrap();
         screen.shows("\u{1b}[?1049h").await;
