@@ -50,7 +50,7 @@ environments() {
         environment celery-5.4 'celery[redis]==5.4.*' 'kombu<5.5' 'redis<6' msgpack pyyaml brotli zstandard &&
         environment celery-5.3 'celery[redis]==5.3.4' 'kombu==5.3.*' 'redis<5' &&
         environment libraries-5.7 'celery[redis]==5.7.0' 'django==5.2.*' django-celery-results django-celery-beat sentry-sdk \
-            opentelemetry-sdk opentelemetry-instrumentation-celery celery-singleton celery-once six 'flask==3.*' &&
+            opentelemetry-sdk opentelemetry-instrumentation-celery celery-singleton celery-once six 'flask==3.*' cryptography &&
         environment libraries-5.6 'celery[redis]==5.6.*' celery-batches &&
         environment wheel 'maturin==1.*'
 }

@@ -7,11 +7,14 @@ use crate::outcome::{Acks, ChildDeath, Disposition, Failure, Outcome, Traced, Tr
 use crate::record::Recorder;
 use crate::retry::{RetryFor, RetryPolicy};
 use crate::store::{Delivery, Fate, Outgoing, Place, Plan};
-use crate::trail::{CHILDREN_MAX, children_of};
-use crate::workflow::{self, Sender};
-use celeriac_wire::{Embed, ExceptionInfo, State, Value, value_repr};
+use crate::trail::CHILDREN_MAX;
+use crate::workflow::{self, Followed, Sender};
+use celeriac_wire::{Embed, ExceptionInfo, Headers, Message, State, Value, value_repr};
 use jiff::Timestamp;
 use std::borrow::Cow;
+
+/// The header that counts how often a task has asked to run later.
+pub const SNOOZES_HEADER: &str = "celeriac_snoozes";
 
 /// A delivery and what its worker knows when it ends.
 #[derive(Debug)]
@@ -61,6 +64,11 @@ pub enum Verdict {
         at: Timestamp,
         /// Why.
         failure: Failure,
+    },
+    /// It runs again at this time, at its own wish.
+    Snoozed {
+        /// When.
+        at: Timestamp,
     },
     /// REVOKED.
     Revoked {
@@ -146,6 +154,7 @@ fn concluded(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Conclu
             conclusion.verdict = Verdict::Rejected { requeue: false };
             conclusion
         }
+        Outcome::Snooze { delay } => snooze(run, delay),
         Outcome::Ignore => done(Plan::default(), Verdict::Ignored),
         Outcome::Cancelled => revoke(run, true, false, sender),
         Outcome::Interrupted if !run.acks.late => {
@@ -173,6 +182,7 @@ fn concluded(run: &Run<'_>, outcome: Outcome, sender: &mut Sender<'_>) -> Conclu
 fn settle_traced(run: &Run<'_>, traced: Traced) -> Conclusion {
     let Traced { state, disposition, result, .. } = traced;
     let mut plan = Plan::default();
+    plan.watched.extend(workflow::watch_of(&run.delivery.message.headers, run.embed));
     plan.results
         .extend(result.map(|meta| run.recorder.traced(&run.delivery.message.headers, meta)));
     let verdict = match state {
@@ -233,16 +243,35 @@ fn give_back(run: &Run<'_>, reason: String) -> Conclusion {
 /// A message whose time has not come, in the form that says so to the store: the same message once
 /// more, which waits until its `eta`.
 pub fn postpone(run: &Run<'_>) -> Conclusion {
-    let delivery = run.delivery;
-    let again = Outgoing {
+    let message = run.delivery.message.clone();
+    let plan = Plan { publish: vec![once_more(run.delivery, message)], ..Plan::default() };
+    Conclusion { fate: Fate::Done, plan, verdict: Verdict::Returned }
+}
+
+/// The same message, and when it asks to run again.
+fn snooze(run: &Run<'_>, delay: std::time::Duration) -> Conclusion {
+    let at = clock::after(run.recorder.now, delay);
+    let mut message = run.delivery.message.clone();
+    let times = snoozes(&message.headers).saturating_add(1);
+    message.headers.set_eta(Some(at)).insert(SNOOZES_HEADER, times);
+    let plan = Plan { publish: vec![once_more(run.delivery, message)], ..Plan::default() };
+    done(plan, Verdict::Snoozed { at })
+}
+
+/// How often a task has asked to run later.
+pub fn snoozes(headers: &Headers) -> u64 {
+    headers.get(SNOOZES_HEADER).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// A message that goes to its queue again with what is known of it.
+fn once_more(delivery: &Delivery, message: Message) -> Outgoing {
+    Outgoing {
         once: None,
         queue: delivery.queue.clone(),
-        message: delivery.message.clone(),
+        message,
         history: delivery.history.clone(),
         enqueued_at: Some(delivery.enqueued_at),
-    };
-    let plan = Plan { publish: vec![again], ..Plan::default() };
-    Conclusion { fate: Fate::Done, plan, verdict: Verdict::Returned }
+    }
 }
 
 /// The death of the child that ran exactly this message counts; after so many it is poison.
@@ -294,11 +323,11 @@ fn done(plan: Plan, verdict: Verdict) -> Conclusion {
 fn succeed(run: &Run<'_>, value: Value, sender: &mut Sender<'_>) -> Conclusion {
     let headers = &run.delivery.message.headers;
     match workflow::after_success(headers, run.embed, &value, sender) {
-        Ok(mut plan) => {
+        Ok(Followed { mut plan, children }) => {
             if !run.ignore_result {
                 // What follows is sent by the task, for Celery.
                 let mut recorder = run.recorder.clone();
-                recorder.children.extend(children_of(&plan));
+                recorder.children.extend(children);
                 recorder.children.truncate(CHILDREN_MAX);
                 plan.results.push(recorder.of(headers, State::Success, value.clone(), None));
             }
@@ -347,13 +376,7 @@ fn retry(run: &Run<'_>, delay: std::time::Duration, failure: Failure) -> Conclus
         let (result, traceback) = (failure.exception.to_value(), failure.traceback.as_deref());
         plan.results.push(run.recorder.of(&message.headers, State::Retry, result, traceback));
     }
-    plan.publish.push(Outgoing {
-        once: None,
-        queue: old.queue.clone(),
-        message,
-        history,
-        enqueued_at: Some(old.enqueued_at),
-    });
+    plan.publish.push(Outgoing { history, ..once_more(old, message) });
     done(plan, Verdict::Retried { at, failure })
 }
 
@@ -391,7 +414,7 @@ pub fn set_aside(
             attempt: Some(attempt(run, reason.as_str(), summary)),
         },
         plan,
-        verdict: Verdict::Failed(failure),
+        verdict: Verdict::Failed(failure.because(reason)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What programs are shown: one JSON document for each thing, the same from `--json` and from HTTP. Pure.
 
 use crate::dead::{Attempt, DeadLetter};
-use crate::store::{NodeView, Pause, Phase, QueueView, Stored, TaskView};
+use crate::store::{LimitView, NodeView, Pause, Phase, QueueView, Stored, TaskView};
 use crate::throttle::Target;
 use celeriac_wire::{Map, Value, print_iso};
 use jiff::Timestamp;
@@ -166,6 +166,21 @@ pub fn node(node: &NodeView) -> Value {
 /// What a limit or a pause is for.
 pub fn target(target: &Target) -> Map {
     Map::from([("kind", target.kind()), ("name", target.name())])
+}
+
+/// A limit and where it stands.
+pub fn limit(view: &LimitView) -> Value {
+    let rule = &view.rule;
+    let rates = rule.rates.iter().map(|rate| Value::from(rate.to_string())).collect();
+    let mut fields = target(&rule.target);
+    fields.insert("rates", Value::Array(rates));
+    fields.insert("concurrency", rule.concurrency.map_or(Value::Null, |most| count(most.into())));
+    fields.insert("per_key", rule.per_key);
+    fields.insert("running", count(view.running));
+    fields.insert("origin", rule.origin.as_str());
+    fields.insert("in_force", view.in_force);
+    fields.insert("next_at", time(view.next_at));
+    Value::Object(fields)
 }
 
 /// A pause.

@@ -3,8 +3,11 @@
 //! Every step is a store's; an interruption between two leaves a message twice rather than not at all.
 
 use crate::QueueName;
-use crate::error::StoreError;
-use crate::store::{DeadFilter, Page, Phase, Plan, Replay, Store, TaskView};
+use crate::error::{ErrorKind, StoreError};
+use crate::store::{DeadFilter, Outgoing, Page, Phase, Plan, Replay, Store, TaskView};
+use crate::throttle::LimitRule;
+use celeriac_wire::codec::{self, Accept, Serializer};
+use celeriac_wire::{Map, Value};
 
 /// Messages are looked through so many at a time.
 const BATCH: usize = 500;
@@ -89,6 +92,69 @@ pub fn cancelled(phase: &Phase, keep_running: bool) -> &'static str {
         Phase::Running { .. } | Phase::Reserved { .. } => "is told to stop",
         _ => "will not run",
     }
+}
+
+/// What of a dead letter is changed; `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeadEdit {
+    /// Its positional arguments.
+    pub args: Option<Vec<Value>>,
+    /// Its keyword arguments.
+    pub kwargs: Option<Map>,
+    /// The queue that it returns to.
+    pub queue: Option<QueueName>,
+}
+
+impl DeadEdit {
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Changes a dead letter before its replay. Changed arguments are written as JSON, which everybody
+/// accepts and which carries what any of the other serializers can.
+///
+/// # Errors
+/// The store's; `NotFound` without such a letter, `Conflict` where its body cannot be read or written.
+pub async fn edit_dead(store: &dyn Store, number: i64, edit: DeadEdit) -> Result<(), StoreError> {
+    // By number only: a task id may look like one.
+    let filter = DeadFilter { number: Some(number), ..DeadFilter::default() };
+    let letter = store.dead_list(&filter, Page { after: 0, count_max: 1 }).await?.pop();
+    let letter = letter.ok_or_else(|| {
+        StoreError::new(ErrorKind::NotFound, format!("there is no dead letter {number}"))
+            .hint("see `celeriac dead list`")
+    })?;
+    let mut message = letter.message;
+    if edit.args.is_some() || edit.kwargs.is_some() {
+        let wrong = |what: &str, error: &dyn std::fmt::Display| {
+            let text = format!("the body of dead letter {number} cannot be {what}: {error}");
+            StoreError::new(ErrorKind::Conflict, text)
+                .hint("export it (`celeriac dead export`), mend the file, and load it")
+        };
+        let read = codec::read(&message, Accept::default()).map_err(|e| wrong("read", &e))?;
+        let mut body = read.body;
+        message = read.upgraded.unwrap_or(message);
+        body.args = edit.args.unwrap_or(body.args);
+        body.kwargs = edit.kwargs.unwrap_or(body.kwargs);
+        message.headers.set_arguments_text(&body.args, &body.kwargs);
+        codec::write(&mut message, &body, Serializer::Json, None)
+            .map_err(|e| wrong("written", &e))?;
+    }
+    let queue = edit.queue.unwrap_or(letter.queue);
+    store.dead_edit(number, Outgoing::new(queue, message)).await
+}
+
+/// Sets an operator's limit.
+///
+/// # Errors
+/// The store's; `Invalid` where the rule lets nothing run, or limits nothing.
+pub async fn set_limit(store: &dyn Store, rule: LimitRule) -> Result<(), StoreError> {
+    if rule.concurrency == Some(0) || rule.is_empty() {
+        return Err(StoreError::invalid("a limit of nothing lets nothing run")
+            .hint("to stop work, pause it; to lift a limit, remove it"));
+    }
+    store.set_limit(rule).await
 }
 
 /// How many messages of a queue wait, ready or scheduled.

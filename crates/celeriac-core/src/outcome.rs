@@ -19,6 +19,11 @@ pub enum Outcome {
         /// Why, stored with state RETRY.
         failure: Failure,
     },
+    /// It asked to run again later. That is no failure: it counts as no retry, and no state is stored.
+    Snooze {
+        /// How much later.
+        delay: Duration,
+    },
     /// It gave the message back: to the queue, or to the dead letters.
     Reject {
         /// Back to the tail of its queue, to be run by anybody.

@@ -1,6 +1,7 @@
 //! When a failed task runs again: Celery's formulas, and an explicit schedule.
 
 use crate::pattern::ExceptionNames;
+use celeriac_wire::{Headers, Map, Value};
 use std::time::Duration;
 
 /// Celery's `default_retry_delay` (`celery/app/task.py` 5.7: 3 * 60).
@@ -97,6 +98,109 @@ impl RetryPolicy {
     }
 }
 
+/// The header in which a call says how it is retried, instead of as its task says.
+pub const RETRY_HEADER: &str = "celeriac_retry";
+
+/// What one call changes of its task's [`RetryPolicy`].
+///
+/// As a header: an object with `max_retries` (a number, or null for ever) and `delay`: seconds, a list of
+/// seconds, or an object with `factor` (seconds), `max` (seconds) and `jitter`. What is absent stays as it
+/// is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryOverride {
+    /// The most retries; `Some(None)` retries for ever.
+    pub max_retries: Option<Option<u32>>,
+    /// The delay before each.
+    pub delay: Option<Delay>,
+}
+
+impl RetryOverride {
+    /// What a message asks for.
+    ///
+    /// # Errors
+    /// What is wrong with the header.
+    pub fn of(headers: &Headers) -> Result<Self, String> {
+        let Some(wish) = headers.get(RETRY_HEADER).filter(|wish| !wish.is_null()) else {
+            return Ok(Self::default());
+        };
+        let wrong = |what: &str| format!("header {RETRY_HEADER}: {what}, not {wish}");
+        let Value::Object(wish_map) = wish else { return Err(wrong("expected an object")) };
+        let mut read = Self::default();
+        for (name, value) in wish_map.iter() {
+            match name {
+                "max_retries" if value.is_null() => read.max_retries = Some(None),
+                "max_retries" => {
+                    let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
+                    read.max_retries = Some(Some(count.ok_or_else(|| wrong("expected a count"))?));
+                }
+                "delay" => {
+                    let delay = Delay::of_value(value);
+                    read.delay = Some(delay.ok_or_else(|| wrong("expected a delay in seconds"))?);
+                }
+                _ => return Err(wrong("expected max_retries and delay")),
+            }
+        }
+        Ok(read)
+    }
+
+    /// The header's value.
+    pub fn to_value(&self) -> Value {
+        let mut map = Map::new();
+        if let Some(max) = self.max_retries {
+            map.insert("max_retries", max.map_or(Value::Null, Value::from));
+        }
+        if let Some(delay) = &self.delay {
+            map.insert("delay", delay.to_value());
+        }
+        Value::Object(map)
+    }
+
+    /// The policy of a call of a task with this policy.
+    pub fn over(self, policy: &RetryPolicy) -> RetryPolicy {
+        let scheduled = match &self.delay {
+            Some(Delay::Schedule(delays)) => Some(u32::try_from(delays.len()).ok()),
+            _ => None,
+        };
+        RetryPolicy {
+            max_retries: self.max_retries.or(scheduled).unwrap_or(policy.max_retries),
+            delay: self.delay.unwrap_or_else(|| policy.delay.clone()),
+        }
+    }
+}
+
+impl Delay {
+    fn to_value(&self) -> Value {
+        match self {
+            Self::Fixed(delay) => Value::from(delay.as_secs_f64()),
+            Self::Backoff { factor, max, jitter } => {
+                let mut map = Map::new();
+                map.insert("factor", *factor);
+                map.insert("max", max.as_secs_f64());
+                map.insert("jitter", *jitter);
+                Value::Object(map)
+            }
+            Self::Schedule(delays) => {
+                Value::Array(delays.iter().map(|delay| delay.as_secs_f64().into()).collect())
+            }
+        }
+    }
+
+    fn of_value(value: &Value) -> Option<Self> {
+        let span = |value: &Value| Duration::try_from_secs_f64(value.as_f64()?).ok();
+        Some(match value {
+            Value::Array(delays) if !delays.is_empty() => {
+                Self::Schedule(delays.iter().map(span).collect::<Option<_>>()?)
+            }
+            Value::Object(map) => Self::Backoff {
+                factor: u32::try_from(map.get("factor")?.as_u64()?).ok()?,
+                max: span(map.get("max")?)?,
+                jitter: map.get("jitter").is_none_or(|jitter| jitter.as_bool() != Some(false)),
+            },
+            other => Self::Fixed(span(other)?),
+        })
+    }
+}
+
 /// `celery/utils/time.py` 5.7 `get_exponential_backoff_interval`.
 fn backoff(factor: u32, max: Duration, retries: u32, jitter: bool, random: u64) -> Duration {
     let factor = u64::from(factor.max(1));
@@ -113,6 +217,53 @@ mod tests {
 
     fn seconds(policy: &RetryPolicy, random: u64) -> Vec<u64> {
         (0..20).map_while(|n| policy.next(n, random)).map(|delay| delay.as_secs()).collect()
+    }
+
+    #[test]
+    fn a_call_changes_what_it_names() {
+        let task = RetryPolicy::default();
+        let spans = |seconds: &[u64]| seconds.iter().map(|one| Duration::from_secs(*one)).collect();
+        let backoff = Delay::Backoff { factor: 2, max: Duration::from_mins(1), jitter: false };
+        for (wish, max, delay) in [
+            (RetryOverride::default(), Some(3), task.delay.clone()),
+            (
+                RetryOverride { max_retries: Some(Some(9)), delay: None },
+                Some(9),
+                task.delay.clone(),
+            ),
+            (RetryOverride { max_retries: Some(None), delay: None }, None, task.delay.clone()),
+            (RetryOverride { max_retries: None, delay: Some(backoff.clone()) }, Some(3), backoff),
+            (
+                RetryOverride { max_retries: None, delay: Some(Delay::Schedule(spans(&[1, 60]))) },
+                Some(2),
+                Delay::Schedule(spans(&[1, 60])),
+            ),
+        ] {
+            let mut headers = Headers::new("t", "id");
+            headers.insert(RETRY_HEADER, wish.to_value());
+            let read = RetryOverride::of(&headers).unwrap();
+            assert_eq!(read, wish);
+            assert_eq!(read.over(&task), RetryPolicy { max_retries: max, delay });
+        }
+    }
+
+    #[test]
+    fn a_wish_that_cannot_be_read_is_refused() {
+        for wish in [
+            "3",
+            r#"{"retries": 3}"#,
+            r#"{"max_retries": -1}"#,
+            r#"{"max_retries": "many"}"#,
+            r#"{"delay": []}"#,
+            r#"{"delay": -1}"#,
+            r#"{"delay": {"factor": 1}}"#,
+            r#"{"delay": 1e30}"#,
+        ] {
+            let mut headers = Headers::new("t", "id");
+            headers.insert(RETRY_HEADER, Value::parse(wish.as_bytes()).unwrap());
+            let error = RetryOverride::of(&headers).unwrap_err();
+            assert!(error.contains(RETRY_HEADER), "{wish}: {error}");
+        }
     }
 
     #[test]

@@ -17,9 +17,9 @@ mod view;
 
 pub use admin::{DeadFilter, DeadLetters, Page, Queues, Released, Replay, Stored};
 pub use broker::{
-    Begun, Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, Delivery, Duplicate, Fate,
-    FetchRequest, ONCE_KEPT, Outgoing, Place, Plan, Published, Routed, Settled, Settlement,
-    TaskCap,
+    Begun, Broker, ChordDone, ChordFinisher, ChordPart, ChordStart, ChordWatch, Delivery,
+    Duplicate, Fate, FetchRequest, ONCE_KEPT, Outgoing, Place, Plan, Published, Routed, Settled,
+    Settlement, StalledChord, TaskCap,
 };
 pub use control::{
     Control, EventStream, Events, Heartbeat, NodeId, NodeInfo, NodeView, Nodes, Pause, Revoke,
@@ -33,7 +33,7 @@ pub use maintain::{Backup, Finding, Maintain};
 pub use moves::Moves;
 pub use results::{ResultRecord, Results};
 pub use throttle::{LimitView, Throttle};
-pub use view::{Inspect, Phase, QueueView, TaskFilter, TaskView};
+pub use view::{CURSOR_BYTES_MAX, Inspect, Phase, QueueView, TaskFilter, TaskPage, TaskView};
 
 use crate::limits::StoreLimits;
 

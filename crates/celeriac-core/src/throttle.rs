@@ -40,6 +40,9 @@ pub struct Rate {
     pub burst: bool,
 }
 
+/// The longest period of a rate: one that can be read again as it is shown.
+const PERIOD_MAX: Duration = Duration::from_secs(u32::MAX as u64);
+
 impl Rate {
     /// Reads a rate; `None` for one that limits nothing (`0`, as in Celery).
     ///
@@ -72,6 +75,9 @@ impl Rate {
         };
         if rate.per.is_zero() {
             return Err(wrong());
+        }
+        if rate.per > PERIOD_MAX {
+            return Err(format!("{text:?}: one in more than {} s", PERIOD_MAX.as_secs()));
         }
         if burst && rate.count > BURST_MAX {
             return Err(format!("{text:?}: a burst has at most {BURST_MAX} tasks"));
@@ -210,6 +216,36 @@ impl Target {
         }
     }
 
+    /// What a person means by a kind and a name.
+    ///
+    /// # Errors
+    /// What is wrong with them, and what is accepted.
+    pub fn named(kind: &str, name: &str) -> Result<Self, String> {
+        let target = Self::of(kind, name).ok_or_else(|| {
+            format!("there is no kind {kind:?}; write queue, task, key or everything")
+        })?;
+        match (&target, name.is_empty()) {
+            (Self::Everything, false) => Err(format!("everything has no name, not {name:?}")),
+            (Self::Queue(_) | Self::Task(_) | Self::Key(_), true) => {
+                Err(format!("the {kind} has no name"))
+            }
+            _ => Ok(target),
+        }
+    }
+
+    /// What is paused or resumed: a pause of each key by itself would be one of all keys.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn pausable(self) -> Result<Self, String> {
+        match self {
+            Self::Key(name) if name == "*" => {
+                Err("each key for itself is for limits; name one key".to_owned())
+            }
+            target => Ok(target),
+        }
+    }
+
     /// From a kind and a name; `None` for an unknown kind.
     pub fn of(kind: &str, name: &str) -> Option<Self> {
         let name = name.to_owned();
@@ -245,6 +281,16 @@ pub enum RuleOrigin {
     Application,
     /// `celeriac limit set`.
     Operator,
+}
+
+impl RuleOrigin {
+    /// Its word in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// A limit that holds for all workers of a store together.
@@ -323,6 +369,14 @@ mod tests {
             assert!(Rate::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(parse_rates("100/m burst, 1000/h burst").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_period_that_could_not_be_read_again_is_refused() {
+        assert!(Rate::parse("0.0000000001/s").unwrap_err().contains("4294967295"));
+        assert!(Rate::parse("1/4294967295d").is_err());
+        let longest = Rate::parse("1/4294967295s").unwrap().unwrap();
+        assert_eq!(Rate::parse(&longest.to_string()).unwrap(), Some(longest));
     }
 
     /// Whoever asks as often as possible, however late now and then, never gets more than the rate

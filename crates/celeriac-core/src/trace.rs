@@ -49,6 +49,17 @@ impl TraceContext {
         Self::parse(text(TRACEPARENT)?, text(TRACESTATE))
     }
 
+    /// The first place of a trace; `None` for zeros, which stand for nothing.
+    pub fn root(trace: u128, span: u64, sampled: bool) -> Option<Self> {
+        let usable = trace != 0 && span != 0;
+        usable.then(|| Self { trace, span, flags: u8::from(sampled), state: None })
+    }
+
+    /// Another place of the same trace; `None` for a span of zero.
+    pub fn at(&self, span: u64) -> Option<Self> {
+        (span != 0).then(|| Self { span, ..self.clone() })
+    }
+
     /// The place of one run of a task that was sent from here: the same trace, a span of its own. The same
     /// run has the same span wherever it is asked for; a retry has another.
     pub fn run(&self, task_id: &str, retries: u32) -> Self {

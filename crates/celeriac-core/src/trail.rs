@@ -44,6 +44,11 @@ pub fn children_of(plan: &Plan) -> Vec<Value> {
     children
 }
 
+/// The result tuple of one task.
+pub fn child(id: &str) -> Value {
+    tuple(Some(id), Value::Null)
+}
+
 fn tuple(id: Option<&str>, children: Value) -> Value {
     let own = Value::Array(vec![id.map_or(Value::Null, Value::from), Value::Null]);
     Value::Array(vec![own, children])

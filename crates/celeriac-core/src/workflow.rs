@@ -6,7 +6,7 @@
 
 mod follow;
 
-pub use follow::{after_chord, after_failure, after_success};
+pub use follow::{Followed, after_chord, after_failure, after_success, watch_of};
 
 use crate::clock;
 use crate::route::{Address, Encoding, Router};
@@ -19,6 +19,9 @@ use celeriac_wire::{
 };
 use jiff::Timestamp;
 use std::time::Duration;
+
+/// Celery's own task that returns what it is given; every worker knows it.
+pub const ACCUMULATE: &str = "celery.accumulate";
 
 /// The deepest nesting of groups, chains and chords that is unrolled.
 const NESTING_MAX: usize = 64;
@@ -383,7 +386,9 @@ fn splice(steps: Vec<Signature>, depth: usize) -> Result<Vec<Signature>, FieldEr
     }
     let mut flat = Vec::with_capacity(steps.len());
     for step in steps {
-        if step.kind() == SignatureKind::Chain && step.options().is_empty() {
+        if step.kind() == SignatureKind::Chain
+            && step.options().iter().all(|(_, one)| one.is_null())
+        {
             flat.extend(splice(step.tasks()?, depth + 1)?);
         } else {
             flat.push(step);
@@ -427,12 +432,16 @@ fn apply_group(
         return apply_at(&chord, args, lineage, sender, depth);
     }
     let group = signature.task_id().map_or_else(|| (sender.new_id)(), str::to_owned);
+    // The end of a chain in a header: its members are parts of that chord, which their sender has counted.
+    let outer = signature.group_id().filter(|_| signature.option("chord").as_object().is_some());
+    let joined = outer.unwrap_or(&group).to_owned();
     let mut applied = Applied::default();
     let mut ids = Vec::new();
     for (index, mut member) in flatten_groups(signature.tasks()?, depth)?.into_iter().enumerate() {
-        set_option(&mut member, "group_id", group.as_str());
+        set_option(&mut member, "group_id", joined.as_str());
         member.options_mut().insert("group_index", index as i64);
         copy_options(signature, &mut member, &["countdown", "eta", "expires", "priority", "queue"]);
+        copy_options(signature, &mut member, &["chord", "root_id"]);
         for errback in signature.link_errors()? {
             member = member.with_link_error(errback);
         }
@@ -488,15 +497,35 @@ fn apply_chord(
     let carried = Value::Object(body.into_map());
     let mut applied = Applied { task_id: last_id, ..Applied::default() };
     let size = u32::try_from(header.len()).unwrap_or(u32::MAX);
-    for (index, mut member) in header.into_iter().enumerate() {
+    for (index, member) in header.into_iter().enumerate() {
+        let mut member = if ends_in_group(&member, 0) { collected(&member) } else { member };
         set_option(&mut member, "group_id", group.as_str());
         member.options_mut().insert("group_index", index as i64);
         member.options_mut().insert("chord", carried.clone());
-        copy_options(signature, &mut member, &["countdown", "eta"]);
+        copy_options(signature, &mut member, &["countdown", "eta", "root_id"]);
         applied.plan.extend(apply_at(&member, args, lineage, sender, depth)?.plan);
     }
     applied.plan.chords.push(ChordStart { group, size });
     Ok(applied)
+}
+
+/// Whether a signature's end is a group, whose members would be so many parts of a chord.
+fn ends_in_group(signature: &Signature, depth: usize) -> bool {
+    let end = match signature.kind() {
+        SignatureKind::Group => return true,
+        SignatureKind::Chain => signature.tasks().unwrap_or_default().pop(),
+        SignatureKind::Chord => signature.chord_body().ok().flatten(),
+        _ => None,
+    };
+    depth < NESTING_MAX && end.is_some_and(|end| ends_in_group(&end, depth + 1))
+}
+
+/// A member of a header that ends in a group, with a step that makes one result of that group: the
+/// task that Celery has for it.
+fn collected(member: &Signature) -> Signature {
+    let mut step = Signature::new(ACCUMULATE);
+    step.kwargs_mut().insert("index", 0);
+    Signature::chain(vec![member.clone(), step])
 }
 
 /// Gives the body its id, what an outer chord wants of it, and the chord's own continuation.
@@ -506,9 +535,10 @@ fn prepare_chord_body(
     sender: &mut Sender<'_>,
     depth: usize,
 ) -> Result<Signature, FieldError> {
-    let outer = chain_of(chord);
-    let mut steps = if body.kind() == SignatureKind::Chain && body.options().is_empty() {
-        join_groups(splice(body.tasks()?, depth)?)?
+    let mut outer = chain_of(chord);
+    let mut steps = if body.kind() == SignatureKind::Chain {
+        outer.extend(chain_of(&body));
+        steps_of_body(&body, depth)?
     } else {
         vec![body]
     };
@@ -537,6 +567,30 @@ fn prepare_chord_body(
         first.options_mut().insert("chain", reversed);
     }
     Ok(first)
+}
+
+/// The steps of a chain that is a body, with what was asked of the chain asked of them. Whoever counts the
+/// last part fails the body and its `chain`, and would not look into a chain that is one step.
+fn steps_of_body(chain: &Signature, depth: usize) -> Result<Vec<Signature>, FieldError> {
+    let mut steps = join_groups(splice(chain.tasks()?, depth)?)?;
+    for errback in chain.link_errors()? {
+        for step in &mut steps {
+            *step = step.clone().with_link_error(errback.clone());
+        }
+    }
+    if let Some(last) = steps.last_mut() {
+        for link in chain.links()? {
+            *last = last.clone().with_link(link);
+        }
+        copy_options(chain, last, &["chord", "group_id", "group_index"]);
+    }
+    inherit_id(chain, steps.last_mut());
+    if let Some(first) = steps.first_mut() {
+        let told = ["task_id", "link", "link_error", "chord", "group_id", "group_index", "chain"];
+        let others: Vec<_> = chain.options().keys().filter(|name| !told.contains(name)).collect();
+        copy_options(chain, first, &others);
+    }
+    Ok(steps)
 }
 
 /// What runs after a signature, in reverse, as its options carry it.

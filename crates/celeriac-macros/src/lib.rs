@@ -2,7 +2,7 @@
 //!
 //! The function stays as it is. Beside it, in the type namespace, stands a struct of the same name
 //! that implements `celeriac::Task` and makes calls: `add(2, 3).await` runs it here, `add::call(2,
-//! 3)` makes a call to send. Tested here by its parts, and in `celeriac/tests/ui` by the compiler.
+//! 3)` makes a call to send. Tested here by its parts, and in `tests/ui` by the compiler.
 
 mod expand;
 mod function;

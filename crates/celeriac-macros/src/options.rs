@@ -40,7 +40,10 @@ const ELSEWHERE: [(&str, &str); 8] = [
     ("retry_backoff_max", "it is the end of `backoff = \"1s..10m\"`"),
     ("retry_jitter", "it is `jitter = false`"),
     ("acks_late", "a message is always settled after its task ended"),
-    ("serializer", "arguments and results are JSON"),
+    (
+        "serializer",
+        "it belongs to a call, `add::call(1, 2).serializer(…)`, or to the setting `task_serializer`",
+    ),
 ];
 
 /// What `#[task(…)]` says.

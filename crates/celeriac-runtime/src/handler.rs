@@ -5,6 +5,7 @@ use celeriac_core::dead::DeadLetters;
 use celeriac_core::outcome::{Acks, Classifier, Outcome};
 use celeriac_core::record::Recorder;
 use celeriac_core::retry::{RetryFor, RetryPolicy};
+use celeriac_core::seal::Seals;
 use celeriac_core::store::{Delivery, Store};
 use celeriac_core::throttle::{LimitRule, Rate, RuleOrigin, Target};
 use celeriac_core::trail::Trail;
@@ -144,6 +145,10 @@ pub trait Handler: Send + Sync {
     fn takes_bytes(&self) -> bool {
         false
     }
+    /// Whether it can run this call; what it cannot is left to others, as a task of another name is.
+    fn knows(&self, _body: &Body) -> bool {
+        true
+    }
     /// Binds the arguments and runs the body. Never panics for bad arguments; a panic of the body
     /// is caught by the pool.
     fn run(&self, run: RunContext, body: Body) -> BoxFuture<'static, Outcome>;
@@ -156,6 +161,7 @@ type Tasks = BTreeMap<String, Arc<dyn Handler>>;
 pub struct Registry {
     tasks: RwLock<Arc<Tasks>>,
     accept: Accept,
+    seals: Seals,
 }
 
 impl fmt::Debug for Registry {
@@ -201,6 +207,16 @@ impl Registry {
     /// Which bodies the tasks accept.
     pub fn accept(&self) -> Accept {
         self.accept
+    }
+
+    /// Gives it the codecs of sealed bodies.
+    pub fn set_seals(&mut self, seals: Seals) {
+        self.seals = seals;
+    }
+
+    /// The codecs of sealed bodies.
+    pub fn seals(&self) -> &Seals {
+        &self.seals
     }
 
     /// The task of a name.

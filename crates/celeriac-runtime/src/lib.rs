@@ -7,6 +7,7 @@
 #[cfg(windows)]
 compile_error!("celeriac runs on Linux and macOS; on Windows use it inside WSL 2");
 
+mod builtin;
 mod clock;
 
 pub mod cancel;
@@ -18,7 +19,7 @@ pub use cancel::{CancelReason, Cancellation};
 pub use clock::{OsEntropy, SystemClock};
 pub use handler::{Handler, Registry, RunContext, SharedLimit, TaskPolicy};
 pub use worker::{
-    Autoscale, Background, ControlOptions, Limits, RenewHandle, Renewal, Restart, Spill,
-    SpilledLetter, Stop, StopHandle, UnknownTasks, Worker, WorkerError, WorkerOptions, WorkerParts,
-    WorkerReport,
+    Autoscale, Background, ControlOptions, Limits, Notice, Observer, RenewHandle, Renewal, Restart,
+    Spill, SpilledLetter, Stop, StopHandle, UnknownTasks, Worker, WorkerError, WorkerOptions,
+    WorkerParts, WorkerReport,
 };

@@ -14,6 +14,7 @@ mod emitter;
 mod ending;
 mod heartbeat;
 pub mod machine;
+mod observe;
 pub mod orders;
 mod peers;
 mod rates;
@@ -28,6 +29,7 @@ pub use background::{Background, BackgroundTask};
 pub use control::ControlOptions;
 pub(crate) use ending::outcome_of_panic;
 pub use machine::Stop;
+pub use observe::{Notice, Observer};
 pub use orders::Limits;
 pub use spill::{Spill, SpilledLetter};
 pub use strangers::UnknownTasks;
@@ -65,6 +67,9 @@ pub struct WorkerOptions {
     pub idle_stop: Option<Duration>,
     /// Whether a task whose message is acknowledged early begins only once that is written.
     pub strict_early_ack: bool,
+    /// A chord in which no member has ended for this long is failed: its missing members are lost. `None`
+    /// waits for ever.
+    pub chord_expires: Option<Duration>,
     /// The child processes that run tasks; `None` runs them as futures of this process.
     pub children: Option<Children>,
     /// What becomes of messages whose task is not registered here.
@@ -205,6 +210,7 @@ pub struct Worker {
     entropy: Arc<dyn Entropy>,
     spill: Option<Arc<dyn Spill>>,
     background: Background,
+    observers: Vec<Arc<dyn Observer>>,
     restart: Option<Restart>,
     stop: StopHandle,
     renew: RenewHandle,
@@ -287,6 +293,7 @@ impl Worker {
             entropy,
             spill,
             background,
+            observers: Vec::new(),
             restart: None,
             stop,
             renew: RenewHandle(renew),
@@ -300,6 +307,22 @@ impl Worker {
     pub fn restart_with(mut self, restart: Restart) -> Self {
         self.restart = Some(restart);
         self
+    }
+
+    /// Tells this one what happens.
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    fn tell(&self, make: impl FnOnce() -> Notice) {
+        if self.observers.is_empty() {
+            return;
+        }
+        let notice = make();
+        for observer in &self.observers {
+            observer.notice(notice.clone());
+        }
     }
 
     /// A handle that stops this worker.

@@ -164,6 +164,7 @@ macro_rules! conformance_suite {
             results_expire
             results_may_be_kept_for_ever
             forget_deletes_a_result
+            results_are_read_together
             wait_result_returns_when_ready
             wait_result_returns_at_its_timeout
         });
@@ -235,11 +236,15 @@ macro_rules! conformance_suite {
             tasks_are_listed_by_phase
             tasks_are_listed_by_name_and_queue
             lists_are_bounded_and_newest_first
+            every_task_is_on_one_page
+            pages_hold_while_others_write
+            a_cursor_of_nobody_is_refused
             queues_are_seen_in_numbers
             a_store_says_where_it_is_and_what_it_refuses
         });
         $crate::conformance_theme!($harness, chord {
             a_chord_fires_once_with_ordered_results_even_with_duplicate_parts
+            a_chord_that_waits_in_vain_is_found
             a_chord_with_a_failed_part_reports_through_the_finisher
             a_chord_that_starts_after_its_parts_fires_too
             a_fenced_part_is_not_counted

@@ -10,6 +10,8 @@ compile_error!("celeriac runs on Linux and macOS; on Windows use it inside WSL 2
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod connect;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod listing;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(any(feature = "sqlite", feature = "redis"))]

@@ -29,6 +29,8 @@ mod restore;
 mod results;
 mod script;
 mod server;
+mod stalled;
+mod tasks;
 mod unique;
 mod view;
 mod walk;
@@ -47,8 +49,8 @@ use celeriac_core::store::{
     Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     EventStream, Events, FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, Moves,
     NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues,
-    Released, Replay, ResultRecord, Results, Revoke, Settled, Settlement, StampedEvent, Store,
-    Stored, Sweep, TaskFilter, TaskView, Throttle,
+    Released, Replay, ResultRecord, Results, Revoke, Settled, Settlement, StalledChord,
+    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskPage, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{Clock, Entropy, QueueName, StoreError};
@@ -275,6 +277,14 @@ impl Broker for RedisStore {
         commit::publish(&self.core, plan, finisher).await
     }
 
+    async fn stalled_chords(
+        &self,
+        before: Timestamp,
+        count_max: usize,
+    ) -> Result<Vec<StalledChord>, StoreError> {
+        stalled::list(&self.core, before, count_max).await
+    }
+
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError> {
         let lists = request.queues.iter().flat_map(|queue| self.core.keys.lists(queue));
         self.core.bell.watch_lists(lists);
@@ -347,6 +357,10 @@ impl Results for RedisStore {
 
     async fn result(&self, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
         view::result(&self.core, task_id).await
+    }
+
+    async fn results(&self, task_ids: &[String]) -> Result<Vec<Option<ResultRecord>>, StoreError> {
+        results::of_all(&self.core, task_ids).await
     }
 
     async fn wait_result(
@@ -550,8 +564,8 @@ impl Inspect for RedisStore {
         view::task(&self.core, task_id).await
     }
 
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
-        view::tasks(&self.core, filter).await
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError> {
+        tasks::list(&self.core, filter).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>, StoreError> {

@@ -23,6 +23,7 @@ mod results;
 mod rows;
 mod rules;
 mod settle;
+mod stalled;
 mod throttle;
 mod unique;
 mod view;
@@ -39,8 +40,8 @@ use celeriac_core::store::{
     Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     FetchRequest, Finding, Heartbeat, Inspect, LimitView, Maintain, Moves, NodeId, NodeInfo,
     NodeView, Nodes, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
-    ResultRecord, Results, Revoke, Settled, Settlement, Store, Stored, Sweep, TaskFilter, TaskView,
-    Throttle,
+    ResultRecord, Results, Revoke, Settled, Settlement, StalledChord, Store, Stored, Sweep,
+    TaskFilter, TaskPage, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{Clock, Entropy, ErrorKind, QueueName, StoreError};
@@ -322,6 +323,17 @@ impl Broker for SqliteStore {
         published.await.inspect(|_| reach(Step::PublishCommitted))
     }
 
+    async fn stalled_chords(
+        &self,
+        before: Timestamp,
+        count_max: usize,
+    ) -> Result<Vec<StalledChord>, StoreError> {
+        self.write("look for stalled chords", Relaxed, move |connection, context| {
+            stalled::list(connection, context, before, count_max)
+        })
+        .await
+    }
+
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<Delivery>, StoreError> {
         let turn = Arc::clone(&self.turn);
         reach(Step::FetchBegins);
@@ -393,6 +405,14 @@ impl Results for SqliteStore {
     async fn result(&self, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
         let id = task_id.to_owned();
         self.read("read a result", move |connection, _| results::read(connection, &id)).await
+    }
+
+    async fn results(&self, task_ids: &[String]) -> Result<Vec<Option<ResultRecord>>, StoreError> {
+        let ids = task_ids.to_vec();
+        self.read("read results", move |connection, _| {
+            ids.iter().map(|id| results::read(connection, id)).collect()
+        })
+        .await
     }
 
     async fn wait_result(
@@ -667,7 +687,7 @@ impl Inspect for SqliteStore {
         .await
     }
 
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError> {
         let filter = filter.clone();
         self.read("list tasks", move |connection, context| {
             view::tasks(connection, context, &filter)

@@ -2,6 +2,7 @@
 //! wants, and stands in the group of that role; a test compares the two.
 
 mod dead;
+mod limits;
 mod queues;
 mod send;
 mod tasks;
@@ -35,14 +36,15 @@ type Part = OpenApiRouter<Arc<Shared>>;
 #[openapi(
     info(
         title = "celeriac",
-        description = "Send, look at, cancel and retry tasks; queues, dead letters, workers.",
+        description = "Send, look at, cancel and retry tasks; queues, limits, dead letters, workers.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     components(schemas(ProblemDocument)),
     modifiers(&Tokens),
     tags(
         (name = "tasks", description = "Tasks"),
-        (name = "queues", description = "Queues and pauses"),
+        (name = "queues", description = "Queues"),
+        (name = "limits", description = "Limits and pauses"),
         (name = "dead", description = "Dead letters"),
         (name = "workers", description = "Workers, Celery's included"),
         (name = "observe", description = "Numbers")
@@ -73,7 +75,8 @@ fn groups() -> [(Role, Part); 3] {
         .routes(routes!(queues::list))
         .routes(routes!(queues::show))
         .routes(routes!(queues::messages))
-        .routes(routes!(queues::pauses))
+        .routes(routes!(limits::pauses))
+        .routes(routes!(limits::list))
         .routes(routes!(dead::list))
         .routes(routes!(dead::show))
         .routes(routes!(workers::list))
@@ -84,6 +87,11 @@ fn groups() -> [(Role, Part); 3] {
         .routes(routes!(tasks::retry))
         .routes(routes!(queues::pause))
         .routes(routes!(queues::resume))
+        .routes(routes!(limits::pause))
+        .routes(routes!(limits::resume))
+        .routes(routes!(limits::set))
+        .routes(routes!(limits::remove))
+        .routes(routes!(dead::edit))
         .routes(routes!(dead::replay));
     let admin = OpenApiRouter::new()
         .routes(routes!(queues::purge))

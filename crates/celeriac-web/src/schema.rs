@@ -86,6 +86,9 @@ pub struct TaskQuery {
     pub task: Option<String>,
     /// A queue.
     pub queue: Option<String>,
+    /// `next` of the page before.
+    #[param(pattern = r"^[A-Za-z0-9_-]{1,8192}$")]
+    pub cursor: Option<String>,
     /// The most tasks.
     #[param(minimum = 1, maximum = 1000, default = 50)]
     pub limit: Option<usize>,
@@ -97,8 +100,9 @@ pub struct TaskQuery {
 pub struct TaskList {
     /// The tasks.
     pub items: Vec<Task>,
-    /// Whether there may be more: narrow the filter.
-    pub truncated: bool,
+    /// The cursor of the next page, if there is one.
+    #[schema(required)]
+    pub next: Option<String>,
 }
 
 /// What is true of a task.
@@ -310,9 +314,9 @@ pub struct Purged {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pause {
-    /// queue, task, key or all.
+    /// queue, task, key or everything.
     pub kind: String,
-    /// Its name.
+    /// Its name; empty for everything.
     pub name: String,
     /// Since when.
     pub since: String,
@@ -326,6 +330,119 @@ pub struct Pause {
 pub struct PauseList {
     /// The pauses.
     pub items: Vec<Pause>,
+}
+
+/// What a limit or a pause is about.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRequest {
+    /// queue, task, key or everything.
+    #[schema(pattern = "^(queue|task|key|everything)$")]
+    pub kind: String,
+    /// Its name; none for everything. The key `*` is each key for itself, for limits only.
+    #[serde(default)]
+    #[schema(max_length = 255)]
+    pub name: String,
+}
+
+/// What is paused, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseTarget {
+    /// queue, task, key or everything.
+    #[schema(pattern = "^(queue|task|key|everything)$")]
+    pub kind: String,
+    /// Its name; none for everything.
+    #[serde(default)]
+    #[schema(max_length = 255)]
+    pub name: String,
+    /// The reason, shown to everybody who looks.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    pub reason: String,
+}
+
+/// A limit to be set: rates, a number of running tasks, or both.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRequest {
+    /// queue, task, key or everything.
+    #[schema(pattern = "^(queue|task|key|everything)$")]
+    pub kind: String,
+    /// Its name; none for everything. The key `*` is each key for itself.
+    #[serde(default)]
+    #[schema(max_length = 255)]
+    pub name: String,
+    /// How many may start: `10/s`, `100/m`, `1000/h burst`. All of them hold.
+    #[serde(default)]
+    #[schema(max_items = 8)]
+    pub rates: Vec<String>,
+    /// How many may run at once.
+    #[schema(minimum = 1)]
+    pub concurrency: Option<u32>,
+    /// Whether each key has the limit for itself.
+    #[serde(default)]
+    pub per_key: bool,
+}
+
+/// What was done to a limit or a pause.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetDeed {
+    /// queue, task, key or everything.
+    pub kind: String,
+    /// Its name; empty for everything.
+    pub name: String,
+    /// What was done, in words.
+    pub note: String,
+}
+
+/// A limit and where it stands.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// queue, task, key or everything.
+    pub kind: String,
+    /// Its name; empty for everything.
+    pub name: String,
+    /// How many may start.
+    pub rates: Vec<String>,
+    /// How many may run at once.
+    #[schema(required)]
+    pub concurrency: Option<u32>,
+    /// Whether each key has the limit for itself.
+    pub per_key: bool,
+    /// How many run under it.
+    pub running: u64,
+    /// `operator` or `application`.
+    pub origin: String,
+    /// Whether it holds: an operator's limit stands before the application's.
+    pub in_force: bool,
+    /// When its rate lets the next one go; null when that is now.
+    #[schema(required)]
+    pub next_at: Option<String>,
+}
+
+/// All limits.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitList {
+    /// The limits.
+    pub items: Vec<Limit>,
+}
+
+/// What of a dead letter is changed; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadChange {
+    /// Its positional arguments.
+    pub args: Option<Vec<Value>>,
+    /// Its keyword arguments.
+    #[schema(value_type = Option<Object>)]
+    pub kwargs: Option<Map>,
+    /// The queue that it returns to.
+    #[schema(max_length = 255)]
+    pub queue: Option<String>,
 }
 
 /// Which dead letters are listed.

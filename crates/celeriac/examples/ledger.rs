@@ -72,6 +72,16 @@ async fn flaky(cx: Context, ledger: State<Ledger>) -> Result<u32> {
     Ok(std::process::id())
 }
 
+/// Fails the first time; the second time it sends another task.
+#[task(name = "ledger.sends", max_retries = 1, retry_delay = "1ms")]
+async fn sends(cx: Context, ledger: State<Ledger>) -> Result<String> {
+    ledger.note("start", &cx)?;
+    if cx.attempt() == 1 {
+        return Err(TaskError::retry("it is the first time"));
+    }
+    Ok(cx.client().send(work::call(1)).await?.id().to_owned())
+}
+
 /// Gives its message back until somebody else had it.
 #[task(name = "ledger.returns", max_retries = 0)]
 async fn returns(cx: Context, ledger: State<Ledger>) -> Result<u32> {
@@ -158,7 +168,7 @@ fn main() -> Result<ExitCode> {
     let ledger = Ledger::open(path.as_ref())?;
     Ok(App::from_env()?
         .tasks(tasks![work, follow, flaky, returns, fails, until_told, panics, aborts])
-        .tasks(tasks![spins, prints])
+        .tasks(tasks![sends, spins, prints])
         .state(ledger)
         .run())
 }

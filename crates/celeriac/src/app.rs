@@ -3,13 +3,15 @@
 use crate::client::{Client, Shared, Teller};
 use crate::config::Settings;
 use crate::context::States;
-use crate::handler::TaskDef;
+use crate::handler::{Surroundings, TaskDef};
+use crate::hooks::{Hooks, Intercept, Signal};
 use crate::remote::Remote;
 use crate::worker::WorkerBuilder;
 use crate::{Result, TaskError};
 use celeriac_core::exchange::{Binding, ExchangeKind};
 use celeriac_core::priority::Level;
 use celeriac_core::route::Router;
+use celeriac_core::seal::{PayloadCodec, Seals};
 use celeriac_core::store::Store;
 use celeriac_core::{Clock, Entropy, QueueName};
 use celeriac_runtime::pool::Launch;
@@ -29,6 +31,8 @@ pub struct App {
     program: Vec<(&'static str, String)>,
     tasks: Vec<TaskDef>,
     states: States,
+    hooks: Arc<Hooks>,
+    seals: Arc<Seals>,
     /// How children of this application are started; known once it has passed `enter_child`.
     launch: Option<Launch>,
     store: Arc<OnceCell<Arc<dyn Store>>>,
@@ -65,6 +69,8 @@ impl App {
             program: Vec::new(),
             tasks: Vec::new(),
             states: States::default(),
+            hooks: Arc::default(),
+            seals: Arc::default(),
             launch: None,
             store: Arc::default(),
             clock: Arc::new(SystemClock),
@@ -96,6 +102,81 @@ impl App {
         F: Fn() -> Result<T> + Send + Sync + 'static,
     {
         self.states.insert_with(make);
+        self
+    }
+
+    /// Has a function hear of something: `app.on(|failure: TaskFailure| async move { … })`. What it is told
+    /// is what its parameter says; the types are in [`crate::hooks`].
+    ///
+    /// Hooks of one application run one after another, in the order in which things happened, beside the
+    /// tasks. What they are told of the end of a task is written already. Each has 10 s; a panic ends that
+    /// call alone. When 1,000 notices wait, the worker fetches nothing new until hooks have caught up.
+    pub fn on<S: Signal, F, W>(mut self, hook: F) -> Self
+    where
+        F: Fn(S) -> W + Send + Sync + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        Arc::make_mut(&mut self.hooks).observe(hook);
+        self
+    }
+
+    /// Has a function decide: before a call is sent it may change its headers or refuse it, before a task
+    /// runs it may hold it up.
+    ///
+    /// ```
+    /// use celeriac::hooks::{BeforeTaskPublish, TaskPrerun};
+    /// use celeriac::prelude::*;
+    ///
+    /// # fn closed() -> bool { true }
+    /// # fn app() -> celeriac::Result<App> {
+    /// let app = App::at("memory://")?
+    ///     .intercept(|call: BeforeTaskPublish| async move { Ok(call.with_header("region", "eu")) })
+    ///     .intercept(|run: TaskPrerun| async move {
+    ///         if run.task.header("region") == Some("eu") && closed() {
+    ///             return Err(TaskError::snooze(10.mins())); // or ignore, fail, reject, retry_in
+    ///         }
+    ///         Ok(())
+    ///     });
+    /// # Ok(app)
+    /// # }
+    /// ```
+    ///
+    /// Interceptors of a kind are asked in the order they were given; the first that returns an error
+    /// decides. For a run the error means what it means in the task's body. One that does not decide within
+    /// 10 s counts as a failure that is retried.
+    pub fn intercept<S: Intercept, F, W>(mut self, hook: F) -> Self
+    where
+        F: Fn(S) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<S::Decision>> + Send + 'static,
+    {
+        Arc::make_mut(&mut self.hooks).intercept(hook);
+        self
+    }
+
+    /// Seals what is sent and opens what comes: see [`crate::seal`]. The first codec that seals is used for
+    /// everything that this application sends; all of them open. Native tasks only: a Python app opens its
+    /// own messages.
+    pub fn payload_codec(mut self, codec: impl PayloadCodec + 'static) -> Self {
+        Arc::make_mut(&mut self.seals).add(Arc::new(codec));
+        self
+    }
+
+    /// Refuses messages that no codec of the application has opened: they become dead letters.
+    pub fn refuse_plain_payloads(mut self) -> Self {
+        Arc::make_mut(&mut self.seals).refuse_plain();
+        self
+    }
+
+    pub(crate) fn hooks(&self) -> &Arc<Hooks> {
+        &self.hooks
+    }
+
+    /// The same application on a store in memory, at a time and with randomness of its own.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn for_test(mut self, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        self.settings = Arc::new((*self.settings).clone().with_broker("memory://"));
+        self.store = Arc::default();
+        (self.clock, self.entropy) = (clock, entropy);
         self
     }
 
@@ -214,6 +295,8 @@ impl App {
             router: Arc::new(self.bound_router().await?),
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
+            hooks: Arc::clone(&self.hooks),
+            seals: Arc::clone(&self.seals),
             origin: format!("gen{}@{}", std::process::id(), self.host()),
             teller: self.settings.sent_events.value.then(|| Teller {
                 zone: jiff::tz::TimeZone::system(),
@@ -275,9 +358,11 @@ impl App {
     /// The tasks as the worker runs them; a missing state is found here.
     pub(crate) async fn registry(&self, states: States) -> Result<Registry> {
         let client = self.client().await?;
-        let states = Arc::new(states);
+        let (states, hooks) = (Arc::new(states), Arc::clone(&self.hooks));
+        let around = Surroundings { states, client, hooks };
         let mut registry = Registry::default();
         registry.set_accept(self.settings.accept_content.value);
+        registry.set_seals((*self.seals).clone());
         for task in &self.tasks {
             for (id, name) in task.requirements().iter() {
                 if !self.states.has(id) {
@@ -295,8 +380,9 @@ impl App {
             if let Some(additions) = self.settings.tasks().of(task.name()) {
                 additions.add_to(&mut policy);
             }
-            registry.add(task.handler(Arc::clone(&states), client.clone(), policy))?;
+            registry.add(task.handler(around.clone(), policy))?;
         }
+        registry.add_builtins()?;
         Ok(registry)
     }
 

@@ -3,11 +3,12 @@
 use crate::arguments::Param;
 use crate::task::{Task, UniqueOptions};
 use celeriac_core::priority::Level;
+use celeriac_core::retry::{Delay, RETRY_HEADER, RetryOverride};
 use celeriac_core::throttle::KEY_HEADER;
 use celeriac_core::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 use celeriac_core::unique::{UNIQUE_HEADER, UNIQUE_KEY_BYTES_MAX, Unique};
 use celeriac_wire::codec::{Compression, Serializer};
-use celeriac_wire::{JsonError, Signature, Value, print_iso, to_value};
+use celeriac_wire::{Headers, JsonError, Signature, Value, print_iso, to_value};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt::Display;
@@ -222,6 +223,43 @@ impl<R> Call<R> {
             derived.shift = 1;
         }
         self
+    }
+
+    /// Retries it at most so often, whatever its task says. This and the other settings of retries are for
+    /// tasks of Rust programs; a Python task follows its own options.
+    pub fn max_retries(self, max: u32) -> Self {
+        self.retried(|wish| wish.max_retries = Some(Some(max)))
+    }
+
+    /// Retries it until it succeeds.
+    pub fn retry_forever(self) -> Self {
+        self.retried(|wish| wish.max_retries = Some(None))
+    }
+
+    /// Waits the same time before each of its retries.
+    pub fn retry_delay(self, delay: Duration) -> Self {
+        self.retried(|wish| wish.delay = Some(Delay::Fixed(delay)))
+    }
+
+    /// Waits `factor_seconds * 2^retries` before a retry, at most `max`, and a random part of it if `jitter`.
+    pub fn backoff(self, factor_seconds: u32, max: Duration, jitter: bool) -> Self {
+        let delay = Delay::Backoff { factor: factor_seconds, max, jitter };
+        self.retried(|wish| wish.delay = Some(delay))
+    }
+
+    /// Waits exactly these times: as many retries as there are entries.
+    pub fn retry_schedule(self, delays: Vec<Duration>) -> Self {
+        if delays.is_empty() {
+            return self.max_retries(0);
+        }
+        self.retried(|wish| wish.delay = Some(Delay::Schedule(delays)))
+    }
+
+    fn retried(self, change: impl FnOnce(&mut RetryOverride)) -> Self {
+        let headers = self.signature.option("headers").as_object().cloned().unwrap_or_default();
+        let mut wish = RetryOverride::of(&Headers::from_map(headers)).unwrap_or_default();
+        change(&mut wish);
+        self.header(RETRY_HEADER, &wish.to_value())
     }
 
     /// Counts this many retries as used (Celery's option `retries`).

@@ -4,8 +4,16 @@ use crate::call::Call;
 use celeriac_wire::{Signature, SignatureKind};
 use std::marker::PhantomData;
 
-/// Something that can be sent and returns `R` at its end.
-pub trait Workflow: Sized {
+mod sealed {
+    pub trait Sealed {}
+    impl<R> Sealed for super::Call<R> {}
+    impl<R> Sealed for super::Chain<R> {}
+    impl<R> Sealed for super::Group<R> {}
+    impl<R> Sealed for super::Chord<R> {}
+}
+
+/// Something that can be sent and returns `R` at its end: a call, a chain, a group, a chord.
+pub trait Workflow: sealed::Sealed + Sized {
     /// What its last task returns.
     type Output;
 

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod dead;
 mod doctor;
+mod elsewhere;
 mod events;
 mod exit;
 mod jsonl;
@@ -15,6 +16,7 @@ mod logging;
 mod man;
 mod output;
 mod pause;
+mod progress;
 mod purge;
 mod queue;
 mod remote;
@@ -226,6 +228,9 @@ impl App {
         let cli = match Cli::try_parse() {
             Ok(cli) => cli,
             Err(error) => {
+                if let Some(failed) = elsewhere::of(&error) {
+                    return Output::new(false).fail(&failed);
+                }
                 // Help and version are answers, not errors; clap knows the stream and the code.
                 let code = u8::try_from(error.exit_code()).unwrap_or(2);
                 let _unwritable = error.print();
@@ -295,6 +300,8 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
         session.expect_store()?;
     }
     let code = runtime.block_on(dispatch(session, cli.command));
+    #[cfg(feature = "otel")]
+    runtime.block_on(crate::otel::flush());
     // A task that blocks its thread must not keep the process alive after its lease was returned.
     runtime.shutdown_background();
     code

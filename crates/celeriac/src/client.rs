@@ -1,9 +1,11 @@
 //! Sends calls and gives handles on what was sent.
 
 use crate::canvas::{Group, Workflow};
-use crate::job::{GroupJob, Job};
+use crate::hooks::Hooks;
+use crate::job::{GroupJob, Job, Reader};
 use celeriac_core::event::{hours_west, task_sent};
 use celeriac_core::route::Router;
+use celeriac_core::seal::Seals;
 use celeriac_core::store::{Outgoing, Plan, Published, Store};
 use celeriac_core::trace::TraceContext;
 use celeriac_core::trail::{Trail, children_of};
@@ -25,7 +27,8 @@ const SEND_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The call itself is wrong: an argument that cannot be encoded, a malformed workflow.
+    /// The call itself is wrong, or a hook refuses it: an argument that cannot be encoded, a malformed
+    /// workflow.
     #[error("the call cannot be sent: {0}")]
     Invalid(String),
     /// The store refused it; nothing was enqueued.
@@ -57,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) hooks: Arc<Hooks>,
+    pub(crate) seals: Arc<Seals>,
     pub(crate) origin: String,
     /// Tells monitors what is sent.
     pub(crate) teller: Option<Teller>,
@@ -193,7 +198,7 @@ impl Client {
 
     /// A handle on a task that was sent earlier or by somebody else.
     pub fn job<R>(&self, task_id: &str) -> Job<R> {
-        Job::new(task_id.to_owned(), Arc::clone(&self.store), PhantomData)
+        Job::new(task_id.to_owned(), Arc::clone(&self.store), Reader::of(&self.shared), PhantomData)
     }
 
     fn apply(&self, signature: Signature, fault: Option<String>) -> Result<Applied, SendError> {
@@ -244,9 +249,21 @@ impl Client {
     }
 
     async fn publish(&self, plan: Plan) -> Result<Published, SendError> {
+        #[cfg(feature = "otel")]
+        return crate::otel::sending(plan, self.now(), |plan| self.publish_now(plan)).await;
+        #[cfg(not(feature = "otel"))]
+        self.publish_now(plan).await
+    }
+
+    async fn publish_now(&self, plan: Plan) -> Result<Published, SendError> {
         if plan.is_empty() {
             return Ok(Published::default());
         }
+        let hooks = &self.shared.hooks;
+        let plan = hooks.before_publish(plan).await;
+        let plan = plan.map_err(|error| SendError::Invalid(error.to_string()))?;
+        let sent = hooks.to_be_told(&plan);
+        let plan = self.shared.seals.seal_plan(plan, self.now()).map_err(SendError::Invalid)?;
         let told = self.shared.teller.is_some().then(|| plan.publish.clone());
         let children = self.trail.is_some().then(|| children_of(&plan));
         // What a client sends completes no chord, so nothing has to follow one.
@@ -257,6 +274,7 @@ impl Client {
                     trail.add(children);
                 }
                 self.tell(told.unwrap_or_default(), &published).await;
+                hooks.after_publish(sent).await;
                 Ok(published)
             }
             Err(_elapsed) => {

@@ -16,6 +16,8 @@ mod keys;
 mod source;
 mod value;
 
+#[cfg(feature = "otel")]
+pub(crate) use env::foreign;
 pub(crate) use env::worker_of_this_child;
 pub(crate) use file::CeleryOverride;
 pub use http::HttpSettings;
@@ -121,6 +123,8 @@ pub struct Settings {
     pub priority_levels: Setting<bool>,
     /// How long results are kept.
     pub result_expires: Setting<Option<Duration>>,
+    /// After what time without the end of a member a chord fails; see [`Settings::chord_patience`].
+    pub chord_expires: Setting<Option<Duration>>,
     /// Whether results say what their task was called with.
     pub result_extended: Setting<bool>,
     /// The largest message.
@@ -345,6 +349,7 @@ impl Settings {
             strict_early_ack: raw.parse("strict_early_ack", value::boolean)?,
             priority_levels: raw.parse("priority_levels", value::boolean)?,
             result_expires: raw.parse("result_expires", value::optional_duration)?,
+            chord_expires: raw.parse("chord_expires", value::optional_duration)?,
             result_extended: raw.parse("result_extended", value::boolean)?,
             message_bytes_max: raw.parse("message_bytes_max", value::size)?,
             result_bytes_max: raw.parse("result_bytes_max", value::size)?,
@@ -543,6 +548,15 @@ impl Settings {
         let (broker, results) = (&self.broker_url.value, &self.result_backend.value);
         let kept = celeriac_stores::keeps_results(broker, results).is_ok();
         (kept && results != broker).then(|| results.clone())
+    }
+
+    /// How long a chord may wait without the end of a member. By default, a little less than its parts are
+    /// kept: after that it could never be complete.
+    pub fn chord_patience(&self) -> Option<Duration> {
+        if !self.chord_expires.is_default() {
+            return self.chord_expires.value;
+        }
+        self.result_expires.value.map(|kept| kept / 24 * 23)
     }
 
     /// The same settings on another store.

@@ -120,6 +120,11 @@ impl Context {
         self.headers().retries().saturating_add(1)
     }
 
+    /// How often this task has asked to run later ([`TaskError::snooze`]).
+    pub fn snoozes(&self) -> u64 {
+        celeriac_core::conclude::snoozes(self.headers())
+    }
+
     /// Whether an earlier owner of this message was lost: effects may have happened already.
     pub fn is_redelivered(&self) -> bool {
         self.run.delivery.redelivered
@@ -177,6 +182,9 @@ impl Context {
     /// `percent` and `message`. Steps that follow faster than every 50 ms are not stored, except
     /// the last.
     pub async fn progress(&self, current: usize, total: usize, message: impl fmt::Display) {
+        if let Some(diary) = self.states.find::<Diary>() {
+            diary.note(current, total, &message);
+        }
         let due = {
             let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
@@ -189,8 +197,7 @@ impl Context {
         if !due {
             return;
         }
-        let percent = if total == 0 { 100.0 } else { current as f64 * 100.0 / total as f64 };
-        let meta = Progress { current, total, percent, message: message.to_string() };
+        let meta = Progress::of(current, total, &message);
         if let Err(error) = self.update_state("PROGRESS", &meta).await {
             tracing::warn!(task_id = self.id(), %error, "cannot store progress");
         }
@@ -226,8 +233,20 @@ impl Context {
     }
 }
 
+/// Takes note of all progress, for tests of tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Diary(pub(crate) Arc<Mutex<Vec<Progress>>>);
+
+impl Diary {
+    fn note(&self, current: usize, total: usize, message: &dyn fmt::Display) {
+        let progress = Progress::of(current, total, message);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(progress);
+    }
+}
+
 /// What `Context::progress` stores.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Progress {
     /// Steps done.
     pub current: usize,
@@ -237,6 +256,13 @@ pub struct Progress {
     pub percent: f64,
     /// What is done now.
     pub message: String,
+}
+
+impl Progress {
+    fn of(current: usize, total: usize, message: &dyn fmt::Display) -> Self {
+        let percent = if total == 0 { 100.0 } else { current as f64 * 100.0 / total as f64 };
+        Self { current, total, percent, message: message.to_string() }
+    }
 }
 
 /// A value that tasks share: the application gives it with `App::state` or `App::state_with`.

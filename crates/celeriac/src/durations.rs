@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u64 {}
+}
+
 /// Makes durations from whole numbers.
-pub trait DurationExt {
+pub trait DurationExt: sealed::Sealed {
     /// Milliseconds.
     fn millis(self) -> Duration;
     /// Seconds.

@@ -21,6 +21,7 @@ pub struct TaskError(Box<Kind>, Option<Box<dyn std::error::Error + Send + Sync>>
 enum Kind {
     Failed(Failure),
     RetryIn(Duration, Failure),
+    Snooze(Duration),
     Reject { requeue: bool, reason: String },
     Ignore,
     BadArguments(String),
@@ -52,6 +53,13 @@ impl TaskError {
         Self::of(Kind::RetryIn(delay, Failure::new(named("TaskFailed", &reason))))
     }
 
+    /// Runs again after `delay`, because its time has not come: what it waits for is not there yet.
+    /// That is no failure. It counts as no retry ([`crate::Context::snoozes`] counts it), stores no
+    /// state, and ends by the call's `expires` or when the task succeeds or fails.
+    pub fn snooze(delay: Duration) -> Self {
+        Self::of(Kind::Snooze(delay))
+    }
+
     /// Gives the message back: to the tail of its queue, or to the dead letters.
     pub fn reject(requeue: bool, reason: impl fmt::Display) -> Self {
         Self::of(Kind::Reject { requeue, reason: reason.to_string() })
@@ -77,6 +85,7 @@ impl TaskError {
         match *self.0 {
             Kind::Failed(failure) => Outcome::Failure(failure),
             Kind::RetryIn(delay, failure) => Outcome::Retry { delay: Some(delay), failure },
+            Kind::Snooze(delay) => Outcome::Snooze { delay },
             Kind::Reject { requeue, reason } => Outcome::Reject { requeue, reason },
             Kind::Ignore => Outcome::Ignore,
             Kind::BadArguments(text) => {
@@ -129,6 +138,7 @@ impl fmt::Display for TaskError {
             Kind::RetryIn(delay, failure) => {
                 write!(formatter, "{}; retry in {delay:?}", failure.exception.summary())
             }
+            Kind::Snooze(delay) => write!(formatter, "runs again in {delay:?}"),
             Kind::Reject { reason, .. } => write!(formatter, "rejected: {reason}"),
             Kind::Ignore => formatter.write_str("ignored"),
             Kind::BadArguments(text) => formatter.write_str(text),

@@ -1,15 +1,17 @@
 //! Handles on tasks that were sent.
 
+use crate::client::Shared;
 use crate::context::{Progress, progress_of};
-use celeriac_core::StoreError;
+use crate::job_set::JobSet;
+use celeriac_core::seal::Seals;
 use celeriac_core::store::{ResultRecord, Store, TaskView};
+use celeriac_core::{Clock, StoreError};
 use celeriac_wire::{State, from_value};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Why a job gave no value.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +63,47 @@ pub struct Job<R> {
     id: String,
     store: Arc<dyn Store>,
     duplicate: bool,
+    reader: Reader,
     result: PhantomData<fn() -> R>,
+}
+
+/// Opens results that are sealed.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    seals: Arc<Seals>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Reader {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        Self { seals: Arc::clone(&shared.seals), clock: Arc::clone(&shared.clock) }
+    }
+
+    /// What a stored final state means for who waits.
+    pub(crate) fn outcome_of<R: DeserializeOwned>(
+        &self,
+        record: &ResultRecord,
+        id: &str,
+    ) -> Result<R, JobError> {
+        let id = id.to_owned();
+        let exception = || match record.meta.exception() {
+            Ok(Some(exception)) => exception.summary(),
+            _ => celeriac_wire::value_repr(record.meta.result()),
+        };
+        match record.meta.state() {
+            State::Success => {
+                let value = self.seals.open_value(record.meta.result().clone(), self.clock.wall());
+                let value = value.map_err(|text| JobError::Decode { id: id.clone(), text })?;
+                from_value(value).map_err(|error| JobError::Decode { id, text: error.to_string() })
+            }
+            State::Revoked => Err(JobError::Revoked { id, reason: exception() }),
+            _ => Err(JobError::Failed {
+                id,
+                exception: exception(),
+                traceback: record.meta.traceback().map(str::to_owned),
+            }),
+        }
+    }
 }
 
 impl<R> Clone for Job<R> {
@@ -70,6 +112,7 @@ impl<R> Clone for Job<R> {
             id: self.id.clone(),
             store: Arc::clone(&self.store),
             duplicate: self.duplicate,
+            reader: self.reader.clone(),
             result: PhantomData,
         }
     }
@@ -82,8 +125,21 @@ impl<R> fmt::Debug for Job<R> {
 }
 
 impl<R> Job<R> {
-    pub(crate) fn new(id: String, store: Arc<dyn Store>, result: PhantomData<fn() -> R>) -> Self {
-        Self { id, store, duplicate: false, result }
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) fn new(
+        id: String,
+        store: Arc<dyn Store>,
+        reader: Reader,
+        result: PhantomData<fn() -> R>,
+    ) -> Self {
+        Self { id, store, duplicate: false, reader, result }
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The job of the task that holds the key of a unique call.
@@ -164,20 +220,7 @@ impl<R: DeserializeOwned> Job<R> {
             let state = self.state().await?.as_str().to_owned();
             return Err(JobError::Timeout { id: self.id.clone(), waited: timeout, state });
         };
-        let exception = || match record.meta.exception() {
-            Ok(Some(exception)) => exception.summary(),
-            _ => celeriac_wire::value_repr(record.meta.result()),
-        };
-        match record.meta.state() {
-            State::Success => from_value(record.meta.result().clone())
-                .map_err(|error| JobError::Decode { id: self.id.clone(), text: error.to_string() }),
-            State::Revoked => Err(JobError::Revoked { id: self.id.clone(), reason: exception() }),
-            _ => Err(JobError::Failed {
-                id: self.id.clone(),
-                exception: exception(),
-                traceback: record.meta.traceback().map(str::to_owned),
-            }),
-        }
+        self.reader.outcome_of(&record, &self.id)
     }
 }
 
@@ -208,14 +251,16 @@ impl<R: DeserializeOwned> GroupJob<R> {
     /// Waits for all results, in order; the timeout is for all of them together.
     ///
     /// # Errors
-    /// The first member's error.
+    /// That of the first member that fails, at once.
     pub async fn get(&self, timeout: Duration) -> Result<Vec<R>, JobError> {
-        let deadline = Instant::now() + timeout;
-        let mut results = Vec::with_capacity(self.jobs.len());
-        for job in &self.jobs {
-            let left = deadline.saturating_duration_since(Instant::now());
-            results.push(job.get(left).await?);
-        }
-        Ok(results)
+        self.jobs.iter().cloned().collect::<JobSet<R>>().get(timeout).await
+    }
+}
+
+impl<R> IntoIterator for GroupJob<R> {
+    type Item = Job<R>;
+    type IntoIter = std::vec::IntoIter<Job<R>>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.jobs.into_iter()
     }
 }

@@ -41,7 +41,9 @@ mod durations;
 mod error;
 pub mod events;
 mod handler;
+pub mod hooks;
 mod job;
+mod job_set;
 mod lines;
 #[cfg(feature = "cli")]
 mod moving;
@@ -50,8 +52,14 @@ mod pool;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod python;
 mod remote;
+pub mod seal;
 mod task;
+#[cfg(feature = "sqlite")]
+pub mod test;
 mod worker;
+
+#[cfg(feature = "otel")]
+pub mod otel;
 
 #[cfg(feature = "web")]
 mod http;
@@ -81,6 +89,7 @@ pub use durations::DurationExt;
 pub use error::{Result, TaskError};
 pub use handler::TaskDef;
 pub use job::{GroupJob, Job, JobError};
+pub use job_set::{Completed, JobSet};
 pub use pool::Pool;
 pub use remote::{Ask, Remote};
 pub use task::{Requirements, Task, TaskOptions};
@@ -105,7 +114,19 @@ macro_rules! tasks {
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// The guide for Rust developers compiles and runs.
+/// The guide for Rust developers compiles and runs, chapter by chapter.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/guides/rust.md")]
-struct RustGuide;
+mod rust_guide {
+    #[doc = include_str!("../../../docs/guides/rust.md")]
+    struct Tasks;
+    #[doc = include_str!("../../../docs/guides/rust/results.md")]
+    struct Results;
+    #[doc = include_str!("../../../docs/guides/rust/retries.md")]
+    struct Retries;
+    #[doc = include_str!("../../../docs/guides/rust/hooks.md")]
+    struct Hooks;
+    #[doc = include_str!("../../../docs/guides/rust/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../../docs/guides/rust/python.md")]
+    struct Python;
+}

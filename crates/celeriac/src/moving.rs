@@ -187,6 +187,14 @@ impl Mover {
             return Ok((self.settle(all).await?, 0));
         };
         let keys = keys_of(source, &held);
+        // A key of what no mover has held before is left of an earlier move of the same message.
+        let first: Vec<String> = held
+            .iter()
+            .zip(&keys)
+            .filter(|(delivery, _)| !delivery.redelivered)
+            .map(|(_, key)| key.clone())
+            .collect();
+        store.forget_once(&first).await?;
         let publish = held
             .iter()
             .zip(&keys)
@@ -195,7 +203,10 @@ impl Mover {
         let known = match send(&**store, plan).await {
             Ok(known) => known,
             Err(error) => {
-                self.give_back(&held).await;
+                // What may have arrived goes back as redelivered when this mover stops: its key counts then.
+                if error.kind() != ErrorKind::Unknown {
+                    self.give_back(&held).await;
+                }
                 return Err(error);
             }
         };
@@ -324,5 +335,93 @@ async fn send(store: &dyn Store, plan: Plan) -> Result<u64, StoreError> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use celeriac_core::limits::StoreLimits;
+    use celeriac_core::testing::{FixedClock, Seeded};
+    use celeriac_wire::Message;
+
+    fn store() -> (Arc<dyn Store>, Arc<FixedClock>) {
+        let clock = Arc::new(FixedClock::at("2026-11-22T12:00:00Z"));
+        let resources = celeriac_stores::Resources {
+            clock: clock.clone(),
+            entropy: Arc::new(Seeded::new(7)),
+            limits: StoreLimits::default(),
+            results: None,
+        };
+        (celeriac_stores::connect("memory://", resources).unwrap(), clock)
+    }
+
+    fn order() -> Order {
+        let (from, to) = (QueueName::celery(), QueueName::celery());
+        Order { from, to, tasks: None, count_max: None }
+    }
+
+    async fn send_one(store: &dyn Store) {
+        let outgoing = Outgoing::new(QueueName::celery(), Message::new("t", "id", "[[], {}, {}]"));
+        let plan = Plan { publish: vec![outgoing], ..Plan::default() };
+        store.publish(plan, None).await.unwrap();
+    }
+
+    async fn count(store: &dyn Store) -> usize {
+        let page = Page { after: 0, count_max: 9 };
+        store.peek(&QueueName::celery(), page).await.unwrap().len()
+    }
+
+    /// Sends what waits to the other store, as a mover that is killed before it settles.
+    async fn move_half(from: &Arc<dyn Store>, to: &dyn Store) {
+        let mover = Mover::start(Arc::clone(from), "half", LeaseTimes::default()).await.unwrap();
+        let page = Page { after: 0, count_max: 9 };
+        let stored = from.peek(&QueueName::celery(), page).await.unwrap();
+        let rows: Vec<i64> = stored.iter().map(|one| one.row).collect();
+        let held = from.hold(mover.node, &rows).await.unwrap();
+        let keys = keys_of("here", &held);
+        let publish = held.iter().zip(keys).map(|(delivery, key)| Outgoing {
+            once: Some(key),
+            enqueued_at: Some(delivery.enqueued_at),
+            ..Outgoing::new(QueueName::celery(), delivery.message.clone())
+        });
+        to.publish(Plan { publish: publish.collect(), ..Plan::default() }, None).await.unwrap();
+    }
+
+    async fn move_all(from: &Arc<dyn Store>, to: &Arc<dyn Store>) -> Moved {
+        let mover = Mover::start(Arc::clone(from), "all", LeaseTimes::default()).await.unwrap();
+        let target = Target::Elsewhere { store: Arc::clone(to), source: "here".to_owned() };
+        let done = mover.run(&target, &order(), |_| {}).await.unwrap();
+        mover.stop().await.unwrap();
+        done
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_mover_has_sent_is_not_sent_again() {
+        let ((here, clock), (there, _)) = (store(), store());
+        send_one(&*here).await;
+        move_half(&here, &*there).await;
+        clock.advance(LeaseTimes::default().expiry);
+        here.sweep().await.unwrap();
+        assert_eq!(move_all(&here, &there).await, Moved { moved: 1, known: 1 });
+        assert_eq!((count(&*here).await, count(&*there).await), (0, 1));
+    }
+
+    /// The key of a mover that was killed between its last two steps is still there.
+    #[tokio::test]
+    async fn the_same_message_may_come_back_and_go_again() {
+        let ((here, clock), (there, _)) = (store(), store());
+        send_one(&*here).await;
+        move_half(&here, &*there).await;
+        clock.advance(LeaseTimes::default().expiry);
+        here.sweep().await.unwrap();
+        for place in [&here, &there] {
+            let stored = place.peek(&QueueName::celery(), Page { after: 0, count_max: 9 }).await;
+            let rows: Vec<i64> = stored.unwrap().iter().map(|one| one.row).collect();
+            assert_eq!(place.remove(&rows).await.unwrap().len(), 1);
+        }
+        send_one(&*here).await;
+        assert_eq!(move_all(&here, &there).await, Moved { moved: 1, known: 0 });
+        assert_eq!((count(&*here).await, count(&*there).await), (0, 1));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::app::App;
+use crate::hooks::Listener;
 use crate::lines::SpillFile;
 use crate::pool::Pool;
 #[cfg(all(target_os = "linux", feature = "cli"))]
@@ -46,6 +47,7 @@ pub struct WorkerBuilder {
     child_memory_max: Option<u64>,
     remote_control: Option<bool>,
     unknown_tasks: Option<UnknownTasks>,
+    background: Background,
     #[cfg(all(target_os = "linux", feature = "cli"))]
     python: Option<PythonApp>,
 }
@@ -67,6 +69,7 @@ impl WorkerBuilder {
             child_memory_max: None,
             remote_control: None,
             unknown_tasks: None,
+            background: Background::default(),
             #[cfg(all(target_os = "linux", feature = "cli"))]
             python: None,
         }
@@ -161,6 +164,13 @@ impl WorkerBuilder {
         self
     }
 
+    /// Runs the worker's own work where its caller's runtime runs everything else.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn in_one_runtime(mut self) -> Self {
+        self.background = Background::SameRuntime(Arc::new(|work| work));
+        self
+    }
+
     /// Checks everything and connects, without running yet.
     ///
     /// # Errors
@@ -209,6 +219,7 @@ impl WorkerBuilder {
             task_events: self.task_events.unwrap_or(settings.task_events.value),
             idle_stop: self.idle_stop,
             strict_early_ack: settings.strict_early_ack.value,
+            chord_expires: settings.chord_patience(),
             unknown_tasks: self.unknown_tasks.unwrap_or(settings.unknown_tasks.value),
             children,
             control: self.control(),
@@ -221,9 +232,19 @@ impl WorkerBuilder {
             clock: Arc::clone(self.app.clock()),
             entropy: Arc::clone(self.app.entropy()),
             spill: spill(&settings.dead_spill.value),
-            background: Background::default(),
+            background: self.background.clone(),
         };
-        Ok(Worker::new(options, parts)?)
+        let worker = Worker::new(options, parts)?;
+        #[cfg(feature = "otel")]
+        let worker = match crate::otel::observer() {
+            Some(spans) => worker.observed_by(spans),
+            None => worker,
+        };
+        let hooks = self.app.hooks();
+        if hooks.is_empty() {
+            return Ok(worker);
+        }
+        Ok(worker.observed_by(Listener::start(Arc::clone(hooks))))
     }
 
     /// Celery's worker waits for its tasks without a limit, unless it is told one.

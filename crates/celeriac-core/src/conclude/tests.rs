@@ -118,6 +118,7 @@ fn words(conclusion: &Conclusion) -> [String; 4] {
         Verdict::Succeeded(_) => "succeeded",
         Verdict::Failed(_) => "failed",
         Verdict::Retried { .. } => "retried",
+        Verdict::Snoozed { .. } => "snoozed",
         Verdict::Revoked { terminated: true, expired: false } => "terminated",
         Verdict::Revoked { .. } => "revoked",
         Verdict::Rejected { requeue: true } => "rejected back",
@@ -136,6 +137,7 @@ fn every_outcome_with_and_without_retries_and_results() {
     let permanent = || Failure { permanent: true, ..failed() };
     let unblamed = || Outcome::Returned { reason: "its child stood still".to_owned(), begun: true };
     let stubborn = || Outcome::Retry { delay: None, failure: permanent() };
+    let snooze = || Outcome::Snooze { delay: Duration::from_mins(1) };
     let (left, none) = (0, 3);
     for (outcome, retries, [fate, state, sent, verdict]) in [
         (Outcome::Success(Value::from(7)), left, ["done", "SUCCESS", "0", "succeeded"]),
@@ -151,6 +153,8 @@ fn every_outcome_with_and_without_retries_and_results() {
         (reject(true), left, ["Tail rejected", "", "0", "rejected back"]),
         (reject(true), none, ["Tail rejected", "", "0", "rejected back"]),
         (reject(false), left, ["dead rejected", "FAILURE", "0", "rejected"]),
+        (snooze(), left, ["done", "", "1", "snoozed"]),
+        (snooze(), none, ["done", "", "1", "snoozed"]),
         (Outcome::Ignore, left, ["done", "", "0", "ignored"]),
         (Outcome::Cancelled, left, ["done", "REVOKED", "0", "terminated"]),
         (Outcome::Interrupted, left, ["Head interrupted", "", "0", "returned"]),

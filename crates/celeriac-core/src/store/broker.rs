@@ -8,7 +8,7 @@ use crate::lease::{Lease, Suspicion};
 use crate::queue::QueueName;
 use crate::route::Exchange;
 use async_trait::async_trait;
-use celeriac_wire::{Message, Signature, State, Value};
+use celeriac_wire::{ExceptionInfo, Message, Signature, State, Value};
 use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
@@ -89,6 +89,65 @@ pub struct ChordPart {
 pub struct ChordDone {
     /// Its parts in the order of their indices.
     pub parts: Vec<ChordPart>,
+    /// How the results nest, where the sender has saved that: the group's result tuple (wire
+    /// specification 4.7).
+    pub layout: Option<Value>,
+}
+
+/// A chord of which some members have ended, and none for a long time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StalledChord {
+    /// The group of the header.
+    pub group: String,
+    /// How many parts complete it; `None` when its sender never said so.
+    pub size: Option<u32>,
+    /// How many of these were added later (Celery's `add_to_chord`); the store counts them for itself.
+    pub added: u32,
+    /// The places of the members that have ended.
+    pub present: Vec<i64>,
+    /// The body, as a member's message carried it.
+    pub body: Signature,
+}
+
+impl StalledChord {
+    /// How many members are missing.
+    pub fn missing(&self) -> usize {
+        self.size.map_or(1, |size| (size as usize).saturating_sub(self.present.len()))
+    }
+
+    /// What completes it: the members that nobody has heard of are failures. If there is none, it is only
+    /// looked at once more, and its body runs.
+    pub fn completed(self, quiet: Duration) -> Plan {
+        let counted = u32::try_from(self.present.len()).unwrap_or(u32::MAX);
+        let size = self.size.unwrap_or_else(|| counted.saturating_add(1));
+        let missing = (0..i64::from(size)).filter(|index| !self.present.contains(index));
+        let parts = missing.take(size.saturating_sub(counted) as usize).map(|index| {
+            let text = format!("no member of this chord has ended for {} s", quiet.as_secs());
+            let exception =
+                ExceptionInfo::new("celeriac.exceptions", "MemberLost", vec![text.into()]);
+            ChordPart {
+                group: self.group.clone(),
+                index,
+                task_id: format!("member {index}"),
+                state: State::Failure,
+                result: exception.to_value(),
+                body: self.body.clone(),
+            }
+        });
+        let parts = parts.collect();
+        let size = size.saturating_sub(self.added);
+        let chords = vec![ChordStart { group: self.group.clone(), size }];
+        Plan { chords, parts, ..Plan::default() }
+    }
+}
+
+/// A chord that others count: its body, should it never be complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChordWatch {
+    /// The group of the header.
+    pub group: String,
+    /// The body, as the member's message carried it.
+    pub body: Signature,
 }
 
 /// Makes the plan that follows a complete chord. Called inside the store's atomic step, so it must
@@ -108,6 +167,8 @@ pub struct Plan {
     pub chords: Vec<ChordStart>,
     /// Members of chords that ended.
     pub parts: Vec<ChordPart>,
+    /// Chords whose members others count (a Python child, for its own task).
+    pub watched: Vec<ChordWatch>,
 }
 
 impl Plan {
@@ -118,6 +179,7 @@ impl Plan {
         self.results.extend(other.results);
         self.chords.extend(other.chords);
         self.parts.extend(other.parts);
+        self.watched.extend(other.watched);
     }
 
     /// Whether nothing is to be written.
@@ -127,6 +189,7 @@ impl Plan {
             && self.results.is_empty()
             && self.chords.is_empty()
             && self.parts.is_empty()
+            && self.watched.is_empty()
     }
 }
 
@@ -292,6 +355,14 @@ pub trait Broker: fmt::Debug + Send + Sync {
         plan: Plan,
         finisher: Option<ChordFinisher>,
     ) -> Result<Published, StoreError>;
+
+    /// Chords in which a member has ended, but none since `before`, oldest first: some of their members may
+    /// be lost. Publishing [`StalledChord::completed`] ends such a chord, once, whoever else does.
+    async fn stalled_chords(
+        &self,
+        before: Timestamp,
+        count_max: usize,
+    ) -> Result<Vec<StalledChord>, StoreError>;
 
     /// Takes ready messages and leases them in one atomic step; returns at once, perhaps empty.
     /// Due scheduled messages become ready first. Order: priority step, then queue in rotation,

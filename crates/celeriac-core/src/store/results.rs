@@ -39,6 +39,9 @@ pub trait Results: fmt::Debug + Send + Sync {
     /// The stored result of a task.
     async fn result(&self, task_id: &str) -> Result<Option<ResultRecord>, StoreError>;
 
+    /// The stored results of several tasks, in their order.
+    async fn results(&self, task_ids: &[String]) -> Result<Vec<Option<ResultRecord>>, StoreError>;
+
     /// Waits until the task is ready, at most for `timeout`; returns what is stored then.
     async fn wait_result(
         &self,

@@ -103,9 +103,24 @@ pub struct TaskFilter {
     pub task: Option<String>,
     /// Only this queue.
     pub queue: Option<String>,
+    /// Only what follows the page whose [`TaskPage::next`] this is; `None` begins with the newest.
+    pub after: Option<String>,
     /// The most entries; the newest come first.
     pub count_max: usize,
 }
+
+/// A part of a list of tasks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskPage {
+    /// The tasks, each once.
+    pub views: Vec<TaskView>,
+    /// What [`TaskFilter::after`] of the next page is; `None` when this one is the last. Letters, digits,
+    /// `-` and `_`, at most [`CURSOR_BYTES_MAX`] of them; what it says is the store's own affair.
+    pub next: Option<String>,
+}
+
+/// The longest cursor of a list of tasks, in bytes.
+pub const CURSOR_BYTES_MAX: usize = 8192;
 
 /// A queue in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,8 +149,10 @@ pub trait Inspect: fmt::Debug + Send + Sync {
     /// What is true of one task.
     async fn task(&self, task_id: &str) -> Result<TaskView, StoreError>;
 
-    /// Tasks, newest first.
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError>;
+    /// Tasks, newest first. With the cursor of one page the next is read, until there is none: a task that
+    /// stays as it is is seen exactly once, one that changes meanwhile may be missed or seen again. A cursor
+    /// of nobody's is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid).
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError>;
 
     /// All queues that exist: with messages, dead letters, pauses or consumers.
     async fn queues(&self) -> Result<Vec<QueueView>, StoreError>;

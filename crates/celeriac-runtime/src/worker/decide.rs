@@ -5,6 +5,7 @@ use crate::handler::Registry;
 use celeriac_core::conclude::is_expired;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::outcome::Failure;
+use celeriac_core::retry::RetryOverride;
 use celeriac_core::store::Delivery;
 use celeriac_wire::{Body, ExceptionInfo, Message, Value, codec};
 use jiff::Timestamp;
@@ -64,7 +65,7 @@ pub fn decide(
     let mut read = None;
     // An older message has in its body what is looked at next.
     if !delivery.message.is_protocol_2() {
-        match open(delivery, registry) {
+        match open(delivery, registry, now) {
             Ok(opened) => read = Some(opened),
             Err(refusal) => return Decision::Refuse(Body::default(), refusal),
         }
@@ -76,7 +77,7 @@ pub fn decide(
         Some(opened) => Ok(opened),
         // Whoever runs it reads it.
         None if registry.takes_bytes(&delivery.message) => Ok(Opened::default()),
-        None => open(delivery, registry),
+        None => open(delivery, registry, now),
     };
     let Opened { body, upgraded } = match opened {
         Ok(opened) => opened,
@@ -97,9 +98,18 @@ pub fn decide(
         return Decision::Refuse(body, Refusal::Early);
     }
     let name = headers.task().unwrap_or_default();
-    let Some(handler) = registry.find(name) else {
+    let Some(handler) = registry.find(name).filter(|handler| handler.knows(&body)) else {
         return Decision::Unknown(body);
     };
+    if let (false, Err(text)) = (handler.takes_bytes(), RetryOverride::of(headers)) {
+        let refusal = Refusal::dead(
+            DeadReason::Undecodable,
+            "celery.exceptions",
+            "InvalidTaskError",
+            format!("the message cannot be understood: {text}"),
+        );
+        return Decision::Refuse(body, refusal);
+    }
     // They parse, or the check above would have failed.
     let limits = headers.time_limits().unwrap_or_default();
     let own = orders.limits(name, handler.policy());
@@ -129,8 +139,13 @@ struct Opened {
 }
 
 /// Decodes the body, if its type is one that native tasks accept.
-fn open(delivery: &mut Delivery, registry: &Registry) -> Result<Opened, Refusal> {
-    let read = codec::read(&delivery.message, registry.accept()).map_err(|error| {
+fn open(delivery: &mut Delivery, registry: &Registry, now: Timestamp) -> Result<Opened, Refusal> {
+    let was_sealed = registry.seals().open(&mut delivery.message, now).map_err(|text| {
+        Refusal::dead(DeadReason::Disallowed, "celery.exceptions", "SecurityError", text)
+    })?;
+    // Whoever sealed it answers for its type (celery 5.7.0 security/serialization.py `force=True`).
+    let accept = if was_sealed { codec::Accept::default() } else { registry.accept() };
+    let read = codec::read(&delivery.message, accept).map_err(|error| {
         let (reason, name, text) = if error.is_disallowed() {
             (DeadReason::Disallowed, "ContentDisallowed", error.to_string())
         } else {

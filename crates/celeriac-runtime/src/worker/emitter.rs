@@ -8,6 +8,7 @@ use super::heartbeat::Pulse;
 use celeriac_core::conclude::Verdict;
 use celeriac_core::event::{hours_west, task_sent};
 use celeriac_core::outcome::TracedEvent;
+use celeriac_core::seal::HIDDEN;
 use celeriac_core::store::{Delivery, Outgoing, Store};
 use celeriac_core::{Clock, Lamport};
 use celeriac_wire::event::{TaskReceived, TaskRevoked, WorkerStatus};
@@ -43,6 +44,7 @@ struct Shared {
     dropped: AtomicU64,
     task_events: AtomicBool,
     sent_events: bool,
+    hide_values: bool,
     clock: Arc<dyn Clock>,
     zone: TimeZone,
     hostname: Arc<str>,
@@ -58,6 +60,8 @@ pub(super) struct EmitterOptions {
     pub(super) hostname: Arc<str>,
     pub(super) task_events: bool,
     pub(super) sent_events: bool,
+    /// Values are not shown.
+    pub(super) hide_values: bool,
 }
 
 impl Emitter {
@@ -67,11 +71,13 @@ impl Emitter {
         options: EmitterOptions,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let EmitterOptions { clock, zone, hostname, task_events, sent_events } = options;
+        let EmitterOptions { clock, zone, hostname, task_events, sent_events, hide_values } =
+            options;
         let shared = Arc::new(Shared {
             dropped: AtomicU64::new(0),
             task_events: AtomicBool::new(task_events),
             sent_events,
+            hide_values,
             clock,
             zone,
             hostname,
@@ -199,7 +205,11 @@ impl Emitter {
     pub(super) fn ended(&self, id: &str, verdict: &Verdict, runtime: Duration) {
         match verdict {
             Verdict::Succeeded(value) => self.emit(|base| {
-                let text: String = value.repr().chars().take(RESULT_CHARS_MAX).collect();
+                let text: String = if self.shared.hide_values {
+                    HIDDEN.to_owned()
+                } else {
+                    value.repr().chars().take(RESULT_CHARS_MAX).collect()
+                };
                 Event::task_succeeded(base, id, &text, runtime.as_secs_f64())
             }),
             Verdict::Failed(failure) => self.emit(|base| {
@@ -214,6 +224,7 @@ impl Emitter {
                 let traceback = failure.traceback.as_deref().unwrap_or_default();
                 Event::task_retried(base, id, &failure.exception.summary(), traceback)
             }),
+            Verdict::Snoozed { at } => self.emit(|base| Event::task_snoozed(base, id, *at)),
             Verdict::Revoked { terminated, expired } => self.emit(|base| {
                 let (terminated, expired) = (*terminated, *expired);
                 Event::task_revoked(
@@ -307,6 +318,7 @@ mod tests {
             dropped: AtomicU64::new(0),
             task_events: AtomicBool::new(true),
             sent_events: false,
+            hide_values: false,
             clock: Arc::new(crate::SystemClock),
             zone: TimeZone::UTC,
             hostname: Arc::from("w1@a"),

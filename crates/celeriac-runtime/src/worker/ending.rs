@@ -1,8 +1,8 @@
 //! How a delivery ends: from an outcome to a settlement, and what follows the store's answer.
 
-use super::Worker;
 use super::emitter::Emitter;
 use super::settler::{Request, Written};
+use super::{Notice, Worker};
 use crate::handler::{TaskPolicy, arguments_of};
 use celeriac_core::StoreError;
 use celeriac_core::clock;
@@ -12,7 +12,7 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::outcome::{Failure, Outcome, TracedEvent};
 use celeriac_core::record::Recorder;
-use celeriac_core::retry::RetryPolicy;
+use celeriac_core::retry::{RetryOverride, RetryPolicy};
 use celeriac_core::store::{ChordFinisher, Delivery, Fate, Plan, Settlement};
 use celeriac_core::trail::Trail;
 use celeriac_core::workflow::{self, Sender};
@@ -67,6 +67,7 @@ impl Held {
 pub(super) struct Ended {
     pub(super) verdict: Verdict,
     pub(super) runtime: Duration,
+    pub(super) at: Timestamp,
     /// The events that Celery would send; `None`: those of the verdict.
     pub(super) events: Option<Vec<TracedEvent>>,
 }
@@ -83,8 +84,11 @@ pub(super) struct Ran {
 pub(super) fn finisher(worker: &Worker, node: Arc<str>, origin: Arc<str>) -> ChordFinisher {
     let (clock, entropy) = (Arc::clone(&worker.clock), Arc::clone(&worker.entropy));
     let router = Arc::clone(&worker.router);
+    let registry = Arc::clone(&worker.registry);
     Arc::new(move |done| {
         let now = clock.wall();
+        let seals = registry.seals();
+        let done = &seals.open_parts(done, now);
         let recorder = Recorder {
             worker: &node,
             queue: "",
@@ -96,7 +100,11 @@ pub(super) fn finisher(worker: &Worker, node: Arc<str>, origin: Arc<str>) -> Cho
         };
         let mut new_id = || clock::task_id(&*clock, &*entropy);
         let mut sender = Sender { router: &router, new_id: &mut new_id, now, origin: &origin };
-        workflow::after_chord(done, &recorder, &mut sender)
+        let plan = workflow::after_chord(done, &recorder, &mut sender);
+        seals.seal_plan(plan, now).unwrap_or_else(|error| {
+            tracing::error!(error, "the body of a chord cannot be sealed, and is not sent");
+            Plan::default()
+        })
     })
 }
 
@@ -125,10 +133,12 @@ impl Shared {
         };
         let without = TaskPolicy { retry: RetryPolicy::never(), ..TaskPolicy::default() };
         let known = policy.unwrap_or(&without);
+        // One that cannot be read was refused before it ran.
+        let retry = RetryOverride::of(headers).unwrap_or_default().over(&known.retry);
         let run = Run {
             delivery,
             embed,
-            retry: &known.retry,
+            retry: &retry,
             retry_for: &known.retry_for,
             dead_letters: &known.dead_letters,
             acks: known.acks,
@@ -142,7 +152,18 @@ impl Shared {
         conclude(&run, &mut sender)
     }
 
+    /// What is written of an end. Its plan is sealed where this application seals.
     pub(super) fn settlement(&self, lease: Lease, fate: Fate, plan: Plan) -> Settlement {
+        let sealed = self.worker.registry.seals().seal_plan(plan, self.worker.clock.wall());
+        let (fate, plan) = match sealed {
+            Ok(plan) => (fate, plan),
+            Err(text) => {
+                tracing::error!(error = text, "what follows a task cannot be sealed");
+                let detail = format!("what follows it cannot be sealed: {text}");
+                let fate = Fate::Dead { reason: DeadReason::Failed, detail, attempt: None };
+                (fate, Plan::default())
+            }
+        };
         let finisher = (!plan.parts.is_empty()).then(|| Arc::clone(&self.finisher));
         Settlement { lease, fate, plan, finisher }
     }
@@ -163,6 +184,7 @@ impl Shared {
         match written {
             Written::Done => {
                 reach(Step::Settled);
+                self.tell_end(delivery, &ended.verdict, ended.at, ended.runtime);
                 match &ended.events {
                     Some(events) => self.emitter.traced(id, events),
                     None => self.emitter.ended(id, &ended.verdict, ended.runtime),
@@ -176,6 +198,16 @@ impl Shared {
                 self.store_refusal(delivery, embed, &error, settler);
             }
         }
+    }
+
+    fn tell_end(&self, delivery: &Arc<Delivery>, verdict: &Verdict, at: Timestamp, took: Duration) {
+        self.worker.tell(|| Notice::Ended {
+            delivery: Arc::clone(delivery),
+            verdict: verdict.clone(),
+            at,
+            runtime: took,
+            worker: Arc::clone(&self.node),
+        });
     }
 
     /// What the store will not take (a result that is too large) makes the task fail instead.
@@ -193,13 +225,16 @@ impl Shared {
             conclude::set_aside(run, DeadReason::Failed, Failure::permanent(exception), sender)
         });
         let settlement = self.settlement(delivery.lease, conclusion.fate, conclusion.plan);
-        let (shared, id) =
-            (Arc::clone(self), delivery.message.headers.id().unwrap_or_default().to_owned());
-        let lease = delivery.lease;
+        let (shared, refused) = (Arc::clone(self), Arc::clone(delivery));
         let report = Box::new(move |written: Written| {
-            shared.held.remove(lease);
+            shared.held.remove(refused.lease);
+            let id = refused.message.headers.id().unwrap_or_default();
             match written {
-                Written::Done => shared.emitter.ended(&id, &conclusion.verdict, Duration::ZERO),
+                Written::Done => {
+                    shared.emitter.ended(id, &conclusion.verdict, Duration::ZERO);
+                    let now = shared.worker.clock.wall();
+                    shared.tell_end(&refused, &conclusion.verdict, now, Duration::ZERO);
+                }
                 other => {
                     tracing::error!(task_id = id, ?other, "the task runs again after this worker");
                 }
@@ -251,6 +286,7 @@ pub(super) fn log_end(delivery: &Delivery, conclusion: &Conclusion, runtime: Dur
             let error = failure.exception.summary();
             tracing::warn!(task_id, task, seconds, error, %at, "task failed, it runs again");
         }
+        Verdict::Snoozed { at } => tracing::info!(task_id, task, %at, "task asked to run later"),
         Verdict::Revoked { terminated, expired } => {
             tracing::info!(task_id, task, terminated, expired, "task revoked");
         }

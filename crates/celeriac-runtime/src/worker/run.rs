@@ -10,7 +10,7 @@ mod strangers;
 mod words;
 
 use self::early::acknowledged_first;
-use self::house::{emitter_options, host_of, keep_house, node_info};
+use self::house::{emitter_options, host_of, keep_chords, keep_house, node_info};
 use self::look::{Fetched, Look};
 use self::mortem::{Heard, TELLING_MAX, events_of, requeued};
 use self::news::Herald;
@@ -29,7 +29,7 @@ use super::rates::OwnRates;
 use super::settler::{self, Request, Written};
 use super::strangers::Strangers;
 use super::watchdog::{Watchdog, Watched};
-use super::{Background, Renewal, Stop, Worker, WorkerError, WorkerReport};
+use super::{Background, Notice, Renewal, Stop, Worker, WorkerError, WorkerReport};
 use crate::cancel::Cancellation;
 use crate::handler::RunContext;
 use crate::pool::{Children, News, TaskPool};
@@ -169,12 +169,13 @@ pub(super) async fn run(mut worker: Worker) -> Result<WorkerReport, WorkerError>
     let (to_loop, words) = mpsc::channel(WORDS_MAX);
     let pulse = &heartbeat.pulse;
     let (peers, wanted, known) = Peers::new(&worker);
-    let housekeeping = keep_house(&worker, &node, &control, &emitter, pulse, to_loop, peers);
+    let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
+    let mut housekeeping = keep_house(&worker, &node, &control, &emitter, pulse, to_loop, peers);
+    keep_chords(&mut housekeeping, &worker, &finisher);
     let mut machine =
         Machine::new(Arc::clone(&worker.registry), options.concurrency, options.grace);
     *machine.orders_mut() = Orders::new(control.limits);
     let queues = options.queues.clone();
-    let finisher = finisher(&worker, Arc::clone(&node), Arc::clone(&origin));
     let revokes_read = newest_revoke(&*worker.store).await?;
     let rates = OwnRates::of(&worker.registry);
     let idle_since = worker.clock.boot();
@@ -261,6 +262,7 @@ impl Loop {
         let mut look = Look::Now;
         let mut revokes_at = tokio::time::Instant::now();
         self.announce(News::Ready);
+        self.worker().tell(|| Notice::Ready);
         loop {
             let asked = *stop.borrow_and_update();
             self.heard_stop(asked);
@@ -352,7 +354,8 @@ impl Loop {
             return 0;
         }
         // What waits for the app to be told holds its message here.
-        if self.telling.len() >= TELLING_MAX {
+        let behind = self.worker().observers.iter().any(|observer| observer.is_behind());
+        if behind || self.telling.len() >= TELLING_MAX {
             return 0;
         }
         let active = self.machine.active();
@@ -542,6 +545,7 @@ impl Loop {
             self.shared.emitter.received(&delivery);
         }
         self.shared.emitter.started(id);
+        self.worker().tell(|| Notice::Received(Arc::clone(&delivery)));
         let run = match &self.pool {
             Some(pool) => pool.run(context),
             None => handler.run(context, start.body),
@@ -616,8 +620,10 @@ impl Loop {
         let events = events_of(&mut outcome);
         let delivery = Arc::clone(&task.delivery);
         // What Celery's tracer did not follow up is followed up here.
+        // Of what it did, the body of a chord is remembered.
         let unread = self.worker().registry.takes_bytes(&delivery.message)
-            && !matches!(outcome, Outcome::Traced(_));
+            && (!matches!(outcome, Outcome::Traced(_))
+                || delivery.message.headers.group().is_some());
         let embed = if unread { embed_of(&delivery.message) } else { task.embed };
         let conclusion =
             self.shared.conclusion(&delivery, &embed, Some(&task.ran), |run, sender| {
@@ -640,6 +646,9 @@ impl Loop {
         // Such a message was not decoded: what hangs on it must be told all the same.
         let embed = match refusal {
             Refusal::Poison | Refusal::Lost => {
+                let now = self.worker().clock.wall();
+                // One that cannot be opened cannot be read either.
+                let _sealed = self.worker().registry.seals().open(&mut delivery.message, now);
                 match codec::read(&delivery.message, Accept::default()) {
                     Ok(read) => {
                         delivery.message = read.upgraded.unwrap_or(delivery.message);
@@ -696,7 +705,8 @@ impl Loop {
         let sent = self.shared.emitter.to_be_sent(&conclusion.plan.publish);
         let settlement = self.shared.settlement(delivery.lease, conclusion.fate, conclusion.plan);
         let shared = Arc::clone(&self.shared);
-        let ended = Ended { verdict: conclusion.verdict, runtime, events };
+        let at = self.worker().clock.wall();
+        let ended = Ended { verdict: conclusion.verdict, runtime, at, events };
         let settler = self.settler.downgrade();
         let held = Arc::clone(&delivery);
         let report = Box::new(move |written: Written| {
@@ -755,6 +765,7 @@ impl Loop {
         drop(watchdog);
         let emitter = shared.emitter.clone();
         let store = Arc::clone(&shared.worker.store);
+        let observers = shared.worker.observers.clone();
         if let Some(period) = shared.worker.options.control.heartbeat {
             emitter.offline(heartbeat.pulse.beat(period));
         }
@@ -766,7 +777,12 @@ impl Loop {
         if written.is_err() {
             tracing::error!("the store does not take the last results; their tasks run again");
         }
-        report.returned += heartbeat.stop(&*store).await?;
+        let signed_off = heartbeat.stop(&*store).await;
+        for observer in observers {
+            observer.notice(Notice::Stopped);
+            observer.finish().await;
+        }
+        report.returned += signed_off?;
         Ok(report)
     }
 }

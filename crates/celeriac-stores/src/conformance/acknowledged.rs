@@ -247,7 +247,7 @@ pub async fn an_acknowledged_task_is_seen_in_every_phase(harness: &Harness) {
         count_max: 9,
         ..celeriac_core::store::TaskFilter::default()
     };
-    assert_eq!(fixture.store.tasks(&filter).await.unwrap().len(), 1);
+    assert_eq!(fixture.store.tasks(&filter).await.unwrap().views.len(), 1);
     let queues = fixture.store.queues().await.unwrap();
     let view = queues.iter().find(|one| one.name == "celery").unwrap();
     assert_eq!((view.ready, view.leased, view.scheduled), (1, 0, 0));

@@ -37,6 +37,50 @@ fn keeping() -> (Arc<Mutex<Vec<ChordDone>>>, ChordFinisher) {
     (calls, finisher)
 }
 
+/// A chord of which nobody hears any more is found, and ends once with its missing members as failures.
+pub async fn a_chord_that_waits_in_vain_is_found(harness: &Harness) {
+    let fixture = harness.store();
+    if lacks_chords(harness, &fixture) {
+        return;
+    }
+    let hours = |n| std::time::Duration::from_hours(n);
+    let (calls, finisher) = keeping();
+    let publish = async |plan| {
+        fixture.store.publish(plan, Some(finisher.clone())).await.unwrap();
+    };
+    publish(start("waits", 3)).await;
+    publish(start("new", 2)).await;
+    publish(start("done", 1)).await;
+    publish(start("silent", 2)).await;
+    publish(parts(vec![part("waits", 1, "b"), part("done", 0, "a")])).await;
+    publish(parts(vec![part("endless", 0, "c")])).await;
+    assert_eq!(calls.lock().unwrap().len(), 1);
+    fixture.clock.advance(hours(2));
+    publish(parts(vec![part("new", 0, "d")])).await;
+    let before = fixture.now().checked_sub(jiff::SignedDuration::from_hours(1)).unwrap();
+    let stalled = async || fixture.store.stalled_chords(before, 10).await.unwrap();
+    let mut found = stalled().await;
+    found.sort_by(|one, other| other.group.cmp(&one.group));
+    let seen: Vec<_> =
+        found.iter().map(|one| (one.group.as_str(), one.size, &one.present[..])).collect();
+    assert_eq!(seen, [("waits", Some(3), &[1][..]), ("endless", None, &[0][..])]);
+    assert_eq!(found[0].body, part("waits", 1, "b").body);
+    for chord in found.clone() {
+        publish(chord.completed(hours(1))).await;
+    }
+    assert_eq!(stalled().await, []);
+    for chord in found {
+        publish(chord.completed(hours(1))).await;
+    }
+    let calls = calls.lock().unwrap();
+    let states = |at: usize| -> Vec<(i64, &str)> {
+        calls[at].parts.iter().map(|part| (part.index, part.state.as_str())).collect()
+    };
+    assert_eq!(calls.len(), 3, "each has ended once");
+    assert_eq!(states(1), [(0, "FAILURE"), (1, "SUCCESS"), (2, "FAILURE")]);
+    assert_eq!(states(2), [(0, "SUCCESS"), (1, "FAILURE")]);
+}
+
 fn lacks_chords(harness: &Harness, fixture: &Fixture) -> bool {
     harness.skips("chords", fixture.store.capabilities().chords)
 }

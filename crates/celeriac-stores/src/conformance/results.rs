@@ -145,6 +145,22 @@ pub async fn forget_deletes_a_result(harness: &Harness) {
     }
 }
 
+/// Results of many tasks are read at once, in the order that was asked for.
+pub async fn results_are_read_together(harness: &Harness) {
+    let fixture = harness.store();
+    let ids: Vec<String> = (0..250).map(|n| format!("id-{n}")).collect();
+    assert_eq!(fixture.store.results(&[]).await.unwrap(), []);
+    assert_eq!(fixture.store.results(&ids).await.unwrap(), vec![None; ids.len()]);
+    let stored = ids.iter().step_by(3);
+    let plan = results(stored.map(|id| record(id, &State::Success, fixture.now())).collect());
+    fixture.store.publish(plan, None).await.unwrap();
+    let read = fixture.store.results(&ids).await.unwrap();
+    for (n, (id, read)) in ids.iter().zip(read).enumerate() {
+        assert_eq!(read.is_some(), n % 3 == 0, "{id}");
+        assert_eq!(read, fixture.store.result(id).await.unwrap());
+    }
+}
+
 /// A waiter is woken by the end of its task, not by what comes before.
 pub async fn wait_result_returns_when_ready(harness: &Harness) {
     let fixture = harness.store();

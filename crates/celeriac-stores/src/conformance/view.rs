@@ -3,6 +3,7 @@
 use super::fixture::{
     Fixture, Harness, begun, dead, message, outgoing, queue, record, results, settlement, the_queue,
 };
+use celeriac_core::ErrorKind;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{DeadFilter, Fate, Outgoing, Phase, Plan, Replay, Settled, TaskFilter};
@@ -139,7 +140,7 @@ pub async fn tasks_are_listed_by_phase(harness: &Harness) {
     ] {
         let filter =
             TaskFilter { state: Some(word.to_owned()), count_max: 10, ..TaskFilter::default() };
-        let views = fixture.store.tasks(&filter).await.unwrap();
+        let views = fixture.store.tasks(&filter).await.unwrap().views;
         let found: Vec<_> = views.iter().map(|view| view.task_id.as_str()).collect();
         assert_eq!(found, expected, "{word}");
         if word.chars().all(char::is_lowercase) {
@@ -147,8 +148,8 @@ pub async fn tasks_are_listed_by_phase(harness: &Harness) {
         }
     }
     let all = TaskFilter { count_max: 10, ..TaskFilter::default() };
-    let mut found: Vec<_> =
-        fixture.store.tasks(&all).await.unwrap().into_iter().map(|view| view.task_id).collect();
+    let views = fixture.store.tasks(&all).await.unwrap().views;
+    let mut found: Vec<_> = views.into_iter().map(|view| view.task_id).collect();
     found.sort();
     let expected = ["done", "failed", "queued", "reserved", "retry", "running", "scheduled"];
     assert_eq!(found, expected, "each task once");
@@ -173,7 +174,7 @@ pub async fn tasks_are_listed_by_name_and_queue(harness: &Harness) {
         (TaskFilter { queue: text("reports"), ..base() }, "w2"),
         (TaskFilter { queue: text("celery"), state: text("dead"), ..base() }, "dead"),
     ] {
-        let views = fixture.store.tasks(&filter).await.unwrap();
+        let views = fixture.store.tasks(&filter).await.unwrap().views;
         let mut found: Vec<_> = views.iter().map(|view| view.task_id.as_str()).collect();
         found.sort_unstable();
         assert_eq!(found.join(" "), expected, "{filter:?}");
@@ -190,9 +191,130 @@ pub async fn lists_are_bounded_and_newest_first(harness: &Harness) {
     let done = results(vec![record("d", &State::Success, fixture.now())]);
     fixture.store.publish(done, None).await.unwrap();
     let filter = TaskFilter { count_max: 3, ..TaskFilter::default() };
-    let views = fixture.store.tasks(&filter).await.unwrap();
+    let views = fixture.store.tasks(&filter).await.unwrap().views;
     let found: Vec<_> = views.iter().map(|view| view.task_id.as_str()).collect();
     assert_eq!(found, ["d", "c", "b"]);
+}
+
+/// One task in each place that there is, with times that are the same and times that are not; the ids.
+async fn tasks_everywhere(fixture: &Fixture) -> Vec<&'static str> {
+    let node = fixture.node("celery@a").await;
+    for id in ["letter-1", "letter-2"] {
+        fixture.send(&[id]).await;
+        let held = fixture.take(node).await;
+        let failed = results(vec![record(id, &State::Failure, fixture.now())]);
+        let fate = dead(DeadReason::Failed);
+        let settled = fixture.settle_with(settlement(held.lease, fate, failed)).await;
+        assert_eq!(settled, Settled::Done);
+    }
+    fixture.clock.advance(Duration::from_secs(1));
+    for id in ["done-1", "done-2", "done-3"] {
+        let states = [State::Retry, State::Success].map(|state| record(id, &state, fixture.now()));
+        fixture.store.publish(results(states.into()), None).await.unwrap();
+    }
+    fixture.send(&["held-1", "held-2", "queued-1"]).await;
+    assert_eq!(fixture.fetch(node, 2).await.len(), 2);
+    fixture.clock.advance(Duration::from_secs(1));
+    fixture.send(&["queued-2"]).await;
+    let mut later = outgoing("celery", "later");
+    later.message.headers.set_eta(Some(fixture.at(60)));
+    fixture.publish(vec![later]).await;
+    let mut all = "letter-1 letter-2 done-1 done-2 done-3 held-1 held-2 queued-1 queued-2 later"
+        .split(' ')
+        .collect::<Vec<_>>();
+    all.sort_unstable();
+    all
+}
+
+/// Reads all pages, and calls `between` after each.
+async fn pages(
+    fixture: &Fixture,
+    mut filter: TaskFilter,
+    mut between: impl AsyncFnMut(usize),
+) -> Vec<String> {
+    let mut ids = Vec::new();
+    for number in 0..100 {
+        let page = fixture.store.tasks(&filter).await.unwrap();
+        assert!(page.views.len() <= filter.count_max);
+        assert!(page.next.is_none() || page.views.len() == filter.count_max, "a page is full");
+        ids.extend(page.views.into_iter().map(|view| view.task_id));
+        filter.after = page.next;
+        if filter.after.is_none() {
+            return ids;
+        }
+        between(number).await;
+    }
+    panic!("the list does not end: {ids:?}");
+}
+
+/// A list is read to its end by pages of any size, each task once.
+pub async fn every_task_is_on_one_page(harness: &Harness) {
+    let fixture = harness.store();
+    let all = tasks_everywhere(&fixture).await;
+    for count_max in [1, 2, 3, 5, 10, 11] {
+        let filter = TaskFilter { count_max, ..TaskFilter::default() };
+        let mut ids = pages(&fixture, filter, async |_| {}).await;
+        ids.sort_unstable();
+        assert_eq!(ids, all, "by {count_max}");
+    }
+    for (state, expected) in [
+        ("queued", "queued-1 queued-2"),
+        ("reserved", "held-1 held-2"),
+        ("dead", "letter-1 letter-2"),
+        ("done", "done-1 done-2 done-3 letter-1 letter-2"),
+        ("FAILURE", "letter-1 letter-2"),
+        ("running", ""),
+    ] {
+        let state = Some(state.to_owned());
+        let task = Some("app.*".to_owned());
+        let filter = TaskFilter { state, task, count_max: 1, ..TaskFilter::default() };
+        let mut ids = pages(&fixture, filter.clone(), async |_| {}).await;
+        ids.sort_unstable();
+        assert_eq!(ids.join(" "), expected, "{filter:?}");
+    }
+}
+
+/// What comes while a list is read pushes nothing of it out, and shows nothing twice.
+pub async fn pages_hold_while_others_write(harness: &Harness) {
+    let fixture = harness.store();
+    let all = tasks_everywhere(&fixture).await;
+    let filter = TaskFilter { count_max: 2, ..TaskFilter::default() };
+    let node = fixture.node("celery@b").await;
+    let ids = pages(&fixture, filter, async |number| {
+        fixture.clock.advance(Duration::from_secs(1));
+        let [new, done, letter] =
+            ["new", "new-done", "new-letter"].map(|id| format!("{id}-{number}"));
+        fixture
+            .bury(
+                node,
+                Outgoing::new(queue("other"), message("b", &letter)),
+                DeadReason::Failed,
+                "",
+            )
+            .await;
+        fixture.publish(vec![Outgoing::new(queue("other"), message("b", &new))]).await;
+        let done = results(vec![record(&done, &State::Success, fixture.now())]);
+        fixture.store.publish(done, None).await.unwrap();
+    })
+    .await;
+    let mut old: Vec<&str> =
+        ids.iter().map(String::as_str).filter(|id| !id.starts_with("new")).collect();
+    old.sort_unstable();
+    assert_eq!(old, all);
+}
+
+/// A cursor that no page gave is refused, and says what to do.
+pub async fn a_cursor_of_nobody_is_refused(harness: &Harness) {
+    let fixture = harness.store();
+    fixture.send(&["a"]).await;
+    // The last is the shape of a cursor, with marks that no store gives: `["x", "x", "x"]`.
+    for cursor in ["", "7", "not a cursor", "WyJ4IiwgIngiLCAieCJd"] {
+        let after = Some(cursor.to_owned());
+        let filter = TaskFilter { after, count_max: 2, ..TaskFilter::default() };
+        let error = fixture.store.tasks(&filter).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{cursor}: {error}");
+        assert!(error.hint_text().is_some());
+    }
 }
 
 /// Counts, ages, pauses and consumers of every queue that exists.

@@ -23,6 +23,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How much a message may grow while it lives: a retry adds an eta and counts up.
 const RETRY_ROOM: usize = 1024;
+/// How long the parts of a chord are kept where results are kept for ever, in seconds: ten years.
+const CHORD_KEPT: i64 = 10 * 365 * 86_400;
 /// How often a unit is tried again because others counted parts of its chord at the same time.
 const RACES_MAX: usize = 16;
 
@@ -446,12 +448,24 @@ async fn complete(
         }
     }
     parts.sort_by_key(|part| part.index);
-    Ok((before, ChordDone { parts }))
+    let layout = layout(core, key).await?;
+    Ok((before, ChordDone { parts, layout }))
+}
+
+/// The group's result as its sender has saved it; Celery does where a member of the header ends in a group.
+async fn layout(core: &Core, key: &str) -> Result<Option<Value>, StoreError> {
+    let words = ["GET", key].map(str::to_owned);
+    let Answer::BulkString(saved) = results::call(core, "read a chord's header", &words).await?
+    else {
+        return Ok(None);
+    };
+    let saved = results::plain(&saved).ok().and_then(|text| Value::parse(&text).ok());
+    Ok(saved.as_ref().and_then(|saved| saved.get("result")).cloned())
 }
 
 /// Reads a part as Celery keeps it: `[1, task id, state, result]` (wire specification 4.8), compressed
 /// like a result.
-fn read_part(
+pub(super) fn read_part(
     group: &str,
     text: &[u8],
     score: &[u8],
@@ -522,7 +536,8 @@ fn pack(
     for id in forget {
         argument.array(2).text(&core.keys.result(id)).text(id);
     }
-    argument.text("chord_ttl").number(results::seconds_kept(core).max(1));
+    let kept = core.limits.result_expires.map_or(CHORD_KEPT, |span| span.as_secs().max(1) as i64);
+    argument.text("chord_ttl").number(kept);
     Ok(argument.into_bytes())
 }
 
@@ -546,7 +561,7 @@ fn pack_unit(
         Deed::DeadLost { record, .. } => (8, &record[..], 0),
     };
     let (key, row) = unit.held.as_ref().map_or(("", 0), |(key, row)| (key.as_str(), *row));
-    pack.map(12);
+    pack.map(13);
     pack.text("held").text(key);
     pack.text("row").text(&row.to_string());
     pack.text("fate").number(fate);
@@ -590,6 +605,11 @@ fn pack_unit(
             .text(&part.task_id)
             .text(&text.to_string())
             .text(&Value::Object(part.body.clone().into_map()).to_string());
+    }
+    pack.text("watch").array(plans().map(|plan| plan.watched.len()).sum());
+    for chord in plans().flat_map(|plan| &plan.watched) {
+        let body = Value::Object(chord.body.clone().into_map()).to_string();
+        pack.array(2).text(&core.keys.chord(&chord.group)).text(&body);
     }
     pack.text("claims").array(attempt.finished.len());
     for finished in &attempt.finished {

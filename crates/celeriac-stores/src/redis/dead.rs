@@ -169,7 +169,7 @@ pub(super) async fn list(
     page: Page,
 ) -> Result<Vec<DeadLetter>, StoreError> {
     let mut letters = Vec::new();
-    each(core, filter, page.after, &mut |letter| {
+    each(core, filter, Way::Up(page.after), &mut |letter| {
         letters.push(letter);
         letters.len() < page.count_max
     })
@@ -178,22 +178,52 @@ pub(super) async fn list(
     Ok(letters)
 }
 
+/// Matching letters with numbers below `below`, the newest first.
+pub(super) async fn newest(
+    core: &Core,
+    filter: &DeadFilter,
+    below: i64,
+    count_max: usize,
+) -> Result<Vec<DeadLetter>, StoreError> {
+    let mut letters = Vec::new();
+    each(core, filter, Way::Down(below), &mut |letter| {
+        letters.push(letter);
+        letters.len() < count_max
+    })
+    .await?;
+    Ok(letters)
+}
+
+/// In which order letters are read, and from which number on, itself left out.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Up(i64),
+    Down(i64),
+}
+
 /// Calls `take` with matching letters by number, until it says no.
 async fn each(
     core: &Core,
     filter: &DeadFilter,
-    mut after: i64,
+    mut way: Way,
     take: &mut (dyn FnMut(DeadLetter) -> bool + Send),
 ) -> Result<(), StoreError> {
     loop {
-        let mut numbers = redis::cmd("ZRANGEBYSCORE");
-        numbers.arg(core.keys.own("dead:numbers")).arg(format!("({after}")).arg("+inf");
+        let (command, from, to) = match way {
+            Way::Up(after) => ("ZRANGEBYSCORE", format!("({after}"), "+inf"),
+            Way::Down(below) => ("ZREVRANGEBYSCORE", format!("({below}"), "-inf"),
+        };
+        let mut numbers = redis::cmd(command);
+        numbers.arg(core.keys.own("dead:numbers")).arg(from).arg(to);
         numbers.arg("LIMIT").arg(0).arg(PAGE_MAX);
         let numbers = texts(core.link.call("list dead letters", &numbers).await?);
         let Some(last) = numbers.last().and_then(|number| number.parse().ok()) else {
             return Ok(());
         };
-        after = last;
+        way = match way {
+            Way::Up(_) => Way::Up(last),
+            Way::Down(_) => Way::Down(last),
+        };
         let mut letters = redis::cmd("HMGET");
         letters.arg(core.keys.own("dead")).arg(&numbers);
         let Answer::Array(letters) = core.link.call("read dead letters", &letters).await? else {
@@ -239,7 +269,7 @@ pub(super) async fn count(core: &Core, filter: &DeadFilter) -> Result<u64, Store
         };
     }
     let mut found = 0;
-    each(core, filter, 0, &mut |_letter| {
+    each(core, filter, Way::Up(0), &mut |_letter| {
         found += 1;
         true
     })

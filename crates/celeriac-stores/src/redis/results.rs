@@ -130,6 +130,31 @@ pub(super) fn read(bytes: &[u8], now: Timestamp) -> Result<ResultRecord, StoreEr
     })
 }
 
+/// The most results that are asked for in one call; each may be as large as results are allowed to be.
+const READ_MAX: usize = 100;
+
+/// The results of several tasks.
+pub(super) async fn of_all(
+    core: &Core,
+    task_ids: &[String],
+) -> Result<Vec<Option<ResultRecord>>, StoreError> {
+    let mut records = Vec::with_capacity(task_ids.len());
+    for ids in task_ids.chunks(READ_MAX) {
+        let mut words = vec!["MGET".to_owned()];
+        words.extend(ids.iter().map(|id| core.keys.result(id)));
+        let Answer::Array(documents) = call(core, "read results", &words).await? else {
+            return Err(StoreError::new(ErrorKind::Corrupt, "results are not a list"));
+        };
+        for document in documents {
+            records.push(match document {
+                Answer::BulkString(bytes) => Some(read(&bytes, core.now())?),
+                _ => None,
+            });
+        }
+    }
+    Ok(records)
+}
+
 /// Waits on the result's channel, as Python's `AsyncResult.get` does (wire specification 4.6): subscribe
 /// first, then look, so that nothing falls in between.
 pub(super) async fn wait(

@@ -8,21 +8,15 @@ use super::{Core, limits, micros_to_time, results};
 use celeriac_core::QueueName;
 use celeriac_core::StoreError;
 use celeriac_core::dead::DeadLetter;
-use celeriac_core::store::{
-    DeadFilter, NodeId, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView,
-};
+use celeriac_core::store::{NodeId, Phase, QueueView, ResultRecord, TaskView};
 use celeriac_core::throttle::Target;
 use redis::{Pipeline, Value as Answer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Positions beyond this are not counted.
 const POSITION_MAX: usize = 10_000;
 /// How many waiting messages of a queue are looked at to find a task, or to list some.
-const LOOK_MAX: usize = 100_000;
-/// The most held messages that a list looks at.
-const HELD_MAX: usize = 10_000;
-/// How many results are read at once.
-const RESULTS_PAGE: usize = 500;
+pub(super) const LOOK_MAX: usize = 100_000;
 
 fn bare(task_id: &str, phase: Phase) -> TaskView {
     TaskView {
@@ -58,7 +52,7 @@ fn scheduled(packet: Packet, queue: &str) -> TaskView {
     of_packet(packet, queue, Phase::Scheduled { until, retry })
 }
 
-fn held(record: HeldRecord, names: &BTreeMap<NodeId, String>) -> TaskView {
+pub(super) fn held(record: HeldRecord, names: &BTreeMap<NodeId, String>) -> TaskView {
     let worker = names.get(&NodeId(record.node)).cloned();
     let worker = worker.unwrap_or_else(|| format!("node {}", record.node));
     let phase = match record.started {
@@ -68,7 +62,7 @@ fn held(record: HeldRecord, names: &BTreeMap<NodeId, String>) -> TaskView {
     of_packet(record.packet, &record.queue, phase)
 }
 
-fn of_letter(letter: DeadLetter, task_id: &str) -> TaskView {
+pub(super) fn of_letter(letter: DeadLetter, task_id: &str) -> TaskView {
     TaskView {
         task_id: task_id.to_owned(),
         phase: Phase::Dead { number: letter.number, reason: letter.reason },
@@ -82,7 +76,7 @@ fn of_letter(letter: DeadLetter, task_id: &str) -> TaskView {
     }
 }
 
-fn of_result(record: ResultRecord) -> TaskView {
+pub(super) fn of_result(record: ResultRecord) -> TaskView {
     let phase = if record.meta.state().is_ready() { Phase::Done } else { Phase::Unknown };
     TaskView {
         task: record.task.clone(),
@@ -105,7 +99,7 @@ impl WithResult for TaskView {
     }
 }
 
-async fn names(core: &Core) -> Result<BTreeMap<NodeId, String>, StoreError> {
+pub(super) async fn names(core: &Core) -> Result<BTreeMap<NodeId, String>, StoreError> {
     Ok(nodes::list(core).await?.into_iter().map(|node| (node.id, node.info.name)).collect())
 }
 
@@ -181,8 +175,20 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     !plain || needle.is_empty() || haystack.windows(needle.len()).any(|window| window == needle)
 }
 
+/// The word for a message that waits ([`Phase::as_str`]).
+pub(super) fn waits_as(core: &Core, entry: &Entry, packet: &Packet) -> &'static str {
+    let later = || packet.message.headers.eta().ok().flatten().is_some_and(|eta| eta > core.now());
+    match &entry.source {
+        Source::Due(_) => {}
+        Source::Lost(_) => return "queued",
+        _ if later() => {}
+        _ => return "queued",
+    }
+    if packet.message.headers.retries() > 0 { "retry" } else { "scheduled" }
+}
+
 /// A message that is ready, or was made ready for its revocation.
-async fn queued(
+pub(super) async fn queued(
     core: &Core,
     queue: &QueueName,
     entry: &Entry,
@@ -194,9 +200,7 @@ async fn queued(
         let phase = Phase::Queued { position: None, paused: false, limited: false, revoked: false };
         return Ok(of_packet(packet, queue.as_str(), phase));
     }
-    let now = core.now();
-    let eta = packet.message.headers.eta().ok().flatten().filter(|eta| *eta > now);
-    if matches!(entry.source, Source::Due(_)) || eta.is_some() {
+    if waits_as(core, entry, &packet) != "queued" {
         return Ok(scheduled(packet, queue.as_str()));
     }
     let rules = core.reload_rules().await?;
@@ -216,135 +220,6 @@ pub(super) async fn result(core: &Core, task_id: &str) -> Result<Option<ResultRe
         Answer::BulkString(bytes) => results::read(&bytes, core.now()).map(Some),
         _ => Ok(None),
     }
-}
-
-fn names_match(filter: &TaskFilter, view: &TaskView) -> bool {
-    let task = view.task.as_deref().unwrap_or_default();
-    filter.queue.as_ref().is_none_or(|queue| view.queue.as_ref() == Some(queue))
-        && filter.task.as_ref().is_none_or(|wanted| match wanted.strip_suffix('*') {
-            Some(prefix) => task.starts_with(prefix),
-            None => task == wanted,
-        })
-}
-
-/// Messages, dead letters and results that match, newest first. Ready messages are looked at up to
-/// [`LOOK_MAX`] a queue, results among the last 10 000.
-pub(super) async fn tasks(core: &Core, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
-    let mut views = Vec::new();
-    let wants = |words: &[&str]| filter.state.as_deref().is_none_or(|state| words.contains(&state));
-    if wants(&["queued", "scheduled", "retry"]) {
-        list_waiting(core, filter, &mut views).await?;
-    }
-    if wants(&["reserved", "running"]) {
-        let names = names(core).await?;
-        let records = nodes::held(core, HELD_MAX).await?;
-        views.extend(records.into_iter().map(|record| held(record, &names)));
-    }
-    let waiting_ids: BTreeSet<String> = views.iter().map(|view| view.task_id.clone()).collect();
-    views.retain(|view| {
-        names_match(filter, view)
-            && filter.state.as_deref().is_none_or(|state| view.phase.as_str() == state)
-    });
-    if wants(&["dead"]) {
-        views.extend(dead_tasks(core, filter, &waiting_ids).await?);
-    }
-    let is_state = filter.state.as_deref().is_some_and(|s| s.chars().any(char::is_uppercase));
-    if wants(&["done"]) || is_state {
-        views.extend(finished(core, filter).await?);
-    }
-    let newest = |view: &TaskView| {
-        let written = view.result.as_ref().map(|record| record.written_at);
-        std::cmp::Reverse(written.or(view.enqueued_at))
-    };
-    // A dead letter's failed result is the same task: the dead letter says more.
-    views.sort_by_key(|view| matches!(view.phase, Phase::Done));
-    let mut seen = BTreeSet::new();
-    views.retain(|view| seen.insert(view.task_id.clone()));
-    views.sort_by_key(newest);
-    views.truncate(filter.count_max);
-    Ok(views)
-}
-
-async fn list_waiting(
-    core: &Core,
-    filter: &TaskFilter,
-    views: &mut Vec<TaskView>,
-) -> Result<(), StoreError> {
-    for queue in walk::queues(core).await? {
-        if filter.queue.as_ref().is_some_and(|name| name != queue.as_str()) {
-            continue;
-        }
-        for source in walk::places(core, &queue).await? {
-            let mut offset = 0;
-            loop {
-                let chunk = walk::read(core, &source, offset).await?;
-                if walk::is_last(&chunk) || offset >= LOOK_MAX {
-                    break;
-                }
-                offset += chunk.len();
-                for entry in chunk {
-                    let Some(packet) = entry.packet() else { continue };
-                    views.push(queued(core, &queue, &entry, packet, None).await?);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Tasks with dead letters; one that was sent again meanwhile is listed as what it is now.
-async fn dead_tasks(
-    core: &Core,
-    filter: &TaskFilter,
-    waits: &BTreeSet<String>,
-) -> Result<Vec<TaskView>, StoreError> {
-    let wanted = DeadFilter { task: filter.task.clone(), ..DeadFilter::default() };
-    let letters = dead::list(core, &wanted, Page { after: 0, count_max: HELD_MAX }).await?;
-    let mut views = Vec::new();
-    for letter in letters {
-        let id = letter.message.headers.id().unwrap_or_default().to_owned();
-        if waits.contains(&id) {
-            continue;
-        }
-        let mut view = of_letter(letter, &id);
-        if names_match(filter, &view) {
-            view.result = result(core, &id).await?;
-            views.push(view);
-        }
-    }
-    Ok(views)
-}
-
-async fn finished(core: &Core, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
-    let mut recent = redis::cmd("LRANGE");
-    recent.arg(core.keys.own("recent")).arg(0).arg(-1);
-    let ids = texts(core.link.call("list results", &recent).await?);
-    let mut seen = BTreeSet::new();
-    let ids: Vec<String> = ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
-    let mut views = Vec::new();
-    for some in ids.chunks(RESULTS_PAGE) {
-        let keys = some.iter().map(|id| core.keys.result(id));
-        let words: Vec<String> = std::iter::once("MGET".to_owned()).chain(keys).collect();
-        let read = results::call(core, "read results", &words).await?;
-        let Answer::Array(found) = read else { break };
-        for answer in found {
-            let Answer::BulkString(bytes) = answer else { continue };
-            let Ok(record) = results::read(&bytes, core.now()) else { continue };
-            let state = record.meta.state();
-            let fits = match filter.state.as_deref() {
-                None | Some("done") => state.is_ready(),
-                Some(wanted) => state.as_str() == wanted,
-            };
-            let view = of_result(record);
-            if fits && names_match(filter, &view) {
-                views.push(view);
-            }
-        }
-        if views.len() >= filter.count_max {
-            break;
-        }
-    }
-    Ok(views)
 }
 
 pub(super) async fn queues(core: &Core) -> Result<Vec<QueueView>, StoreError> {

@@ -383,10 +383,13 @@ fn count_part(
     // Counted in the chord's row: counting the parts each time would take the square of their number.
     let complete: bool = connection
         .prepare_cached(
-            "UPDATE chord SET counted = counted + 1 WHERE grp = ?1 \
+            "UPDATE chord SET counted = counted + 1, created_at = ?2 WHERE grp = ?1 \
              RETURNING size IS NOT NULL AND counted >= size",
         )
-        .and_then(|mut statement| statement.query_row([&part.group], |row| row.get(0)))
+        .and_then(|mut statement| {
+            let now = micros(context.clock.wall());
+            statement.query_row((&part.group, now), |row| row.get(0))
+        })
         .map_err(&fail)?;
     if complete { finish_chord(connection, &part.group).map(Some) } else { Ok(None) }
 }
@@ -423,5 +426,5 @@ fn finish_chord(connection: &Connection, group: &str) -> Result<ChordDone, Store
             .and_then(|mut statement| statement.execute([group]))
             .map_err(&fail)?;
     }
-    Ok(ChordDone { parts })
+    Ok(ChordDone { parts, layout: None })
 }

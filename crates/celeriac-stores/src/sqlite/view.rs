@@ -9,10 +9,11 @@ use super::rows::{
     record_of,
 };
 use super::rules;
+use crate::listing::{Found, Marks, Places, foreign};
 use crate::rules::Rules;
 use celeriac_core::StoreError;
 use celeriac_core::store::{
-    DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskView,
+    DeadFilter, Page, Phase, QueueView, ResultRecord, TaskFilter, TaskPage, TaskView,
 };
 use celeriac_core::throttle::Target;
 use rusqlite::types::Value as SqlValue;
@@ -199,38 +200,39 @@ impl Held {
     }
 }
 
-/// Messages, dead letters and results that match, newest first.
+/// Messages, dead letters and results that match, newest first. A task that is in several places is listed by
+/// what comes first of them: each place leaves out what the ones before it have, so that no page needs
+/// to know of another.
 pub(super) fn tasks(
     connection: &Connection,
     context: &Context,
     filter: &TaskFilter,
-) -> Result<Vec<TaskView>, StoreError> {
-    let mut views = Vec::new();
+) -> Result<TaskPage, StoreError> {
+    let marks = Marks::of(filter)?;
+    let below = |mark: &Option<String>| match mark.as_deref().map(str::parse) {
+        None => Ok(i64::MAX),
+        Some(row) => row.map_err(|_| foreign(filter.after.as_deref().unwrap_or_default())),
+    };
+    let (message, letter, row) =
+        (below(&marks.message)?, below(&marks.dead)?, below(&marks.result)?);
     let wants = |words: &[&str]| filter.state.as_deref().is_none_or(|state| words.contains(&state));
+    let mut places = Places::default();
     if wants(&["queued", "scheduled", "retry", "reserved", "running"]) {
-        views.extend(waiting(connection, context, filter)?);
+        places.messages = waiting(connection, context, filter, message)?;
     }
     if wants(&["dead"]) {
-        views.extend(dead(connection, context, filter)?);
+        places.dead = dead(connection, context, filter, letter)?;
     }
     let is_state = filter.state.as_deref().is_some_and(|s| s.chars().any(char::is_uppercase));
     if wants(&["done"]) || is_state {
-        views.extend(finished(connection, filter)?);
+        places.results = finished(connection, filter, row)?;
     }
-    views.sort_by_key(|view| {
-        let written = view.result.as_ref().map(|record| record.written_at);
-        std::cmp::Reverse(written.or(view.enqueued_at))
-    });
-    // A dead letter's failed result is the same task: the dead letter says more.
-    let mut seen = std::collections::BTreeSet::new();
-    views.sort_by_key(|view| matches!(view.phase, Phase::Done));
-    views.retain(|view| seen.insert(view.task_id.clone()));
-    views.sort_by_key(|view| {
-        let written = view.result.as_ref().map(|record| record.written_at);
-        std::cmp::Reverse(written.or(view.enqueued_at))
-    });
-    views.truncate(filter.count_max);
-    Ok(views)
+    Ok(places.page(marks, filter.count_max))
+}
+
+/// One more than the page has, which tells whether there are more.
+fn limit(filter: &TaskFilter) -> SqlValue {
+    SqlValue::Integer(i64::try_from(filter.count_max).unwrap_or(i64::MAX).saturating_add(1))
 }
 
 /// Name and queue of a filter as SQL.
@@ -256,7 +258,8 @@ fn waiting(
     connection: &Connection,
     context: &Context,
     filter: &TaskFilter,
-) -> Result<Vec<TaskView>, StoreError> {
+    below: i64,
+) -> Result<Vec<Found>, StoreError> {
     let fail = wrap("list tasks");
     let state = match filter.state.as_deref() {
         Some("queued") => " AND m.state IN (0, 3, 4)",
@@ -267,64 +270,90 @@ fn waiting(
         _ => "",
     };
     let (names, mut values) = name_condition(filter, "m.");
-    values.push(SqlValue::Integer(filter.count_max as i64));
+    values.extend([SqlValue::Integer(below), limit(filter)]);
     let sql = format!(
         "SELECT {MESSAGE} FROM message m JOIN message_body b USING (row) \
-         WHERE 1{state}{names} ORDER BY m.row DESC LIMIT ?"
+         WHERE 1{state}{names} AND m.row < ? AND NOT EXISTS \
+         (SELECT 1 FROM message n WHERE n.task_id = m.task_id AND n.row > m.row) \
+         ORDER BY m.row DESC LIMIT ?"
     );
     let mut statement = connection.prepare(&sql).map_err(&fail)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
     // Read once for the whole list.
     let rules = rules::load(connection)?;
     let mut gate = Gate::new(connection, &rules, &[], micros(context.clock.wall()));
-    let mut views = Vec::new();
+    let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {
-        views.push(of_message(connection, context, row, Position::Skipped, &rules, &mut gate)?);
+        let mark: i64 = row.get(0).map_err(&fail)?;
+        let view = of_message(connection, context, row, Position::Skipped, &rules, &mut gate)?;
+        found.push(Found { at: view.enqueued_at, mark: mark.to_string(), view });
     }
-    Ok(views)
+    Ok(found)
 }
 
-/// Tasks with dead letters; one that was sent again meanwhile is listed as what it is now.
+/// Tasks with dead letters; one that was sent again meanwhile is listed as what it is now, with its message.
 fn dead(
     connection: &Connection,
     context: &Context,
     filter: &TaskFilter,
-) -> Result<Vec<TaskView>, StoreError> {
+    below: i64,
+) -> Result<Vec<Found>, StoreError> {
     let fail = wrap("list dead tasks");
     let (names, mut values) = name_condition(filter, "");
-    values.push(SqlValue::Integer(filter.count_max as i64));
-    let sql = format!("SELECT task_id FROM dead WHERE 1{names} ORDER BY number DESC LIMIT ?");
+    values.extend([SqlValue::Integer(below), limit(filter)]);
+    let sql = format!(
+        "SELECT number, task_id, died_at FROM dead WHERE 1{names} AND number < ? \
+         AND NOT EXISTS (SELECT 1 FROM message m WHERE m.task_id = dead.task_id) \
+         AND NOT EXISTS (SELECT 1 FROM dead d WHERE d.task_id = dead.task_id AND d.number > dead.number) \
+         ORDER BY number DESC LIMIT ?"
+    );
     let mut statement = connection.prepare(&sql).map_err(&fail)?;
-    let ids: Vec<String> = statement
-        .query_map(params_from_iter(values), |row| row.get(0))
+    let letters: Vec<(i64, String, i64)> = statement
+        .query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .and_then(Iterator::collect)
         .map_err(&fail)?;
-    let mut views: Vec<TaskView> =
-        ids.iter().map(|id| task(connection, context, id)).collect::<Result<_, _>>()?;
-    views.retain(|view| filter.state.is_none() || matches!(view.phase, Phase::Dead { .. }));
-    Ok(views)
+    let found = letters.into_iter().map(|(number, id, died)| {
+        let view = task(connection, context, &id)?;
+        Ok(Found { at: Some(instant(died)), mark: number.to_string(), view })
+    });
+    found.collect()
 }
 
-fn finished(connection: &Connection, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+fn finished(
+    connection: &Connection,
+    filter: &TaskFilter,
+    below: i64,
+) -> Result<Vec<Found>, StoreError> {
     let fail = wrap("list results");
     let (names, mut values) = name_condition(filter, "");
-    let status = match filter.state.as_deref() {
-        None | Some("done") => " AND status IN ('SUCCESS', 'FAILURE', 'REVOKED')",
+    let condition = match filter.state.as_deref() {
+        // A dead letter's failed result is the same task: the dead letter says more.
+        None => {
+            " AND status IN ('SUCCESS', 'FAILURE', 'REVOKED') \
+             AND NOT EXISTS (SELECT 1 FROM message m WHERE m.task_id = result.task_id) \
+             AND NOT EXISTS (SELECT 1 FROM dead d WHERE d.task_id = result.task_id)"
+        }
+        Some("done") => " AND status IN ('SUCCESS', 'FAILURE', 'REVOKED')",
         Some(state) => {
             values.push(SqlValue::Text(state.to_owned()));
             " AND status = ?"
         }
     };
-    values.push(SqlValue::Integer(filter.count_max as i64));
-    let sql =
-        format!("SELECT {RECORD} FROM result WHERE 1{names}{status} ORDER BY row DESC LIMIT ?");
+    values.extend([SqlValue::Integer(below), limit(filter)]);
+    let sql = format!(
+        "SELECT {RECORD}, row FROM result WHERE 1{names}{condition} AND row < ? \
+         ORDER BY row DESC LIMIT ?"
+    );
     let mut statement = connection.prepare(&sql).map_err(&fail)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(&fail)?;
-    let mut views = Vec::new();
+    let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(&fail)? {
-        views.push(of_result(record_of(row)?));
+        let mark: i64 = row.get("row").map_err(&fail)?;
+        let record = record_of(row)?;
+        let at = Some(record.written_at);
+        found.push(Found { at, mark: mark.to_string(), view: of_result(record) });
     }
-    Ok(views)
+    Ok(found)
 }
 
 pub(super) fn queues(

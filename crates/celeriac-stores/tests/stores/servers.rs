@@ -2,13 +2,14 @@
 
 use super::{celery, plan};
 use celeriac_core::limits::StoreLimits;
-use celeriac_core::store::{Page, Store};
+use celeriac_core::store::{ChordPart, ChordStart, Page, Plan, Store};
 use celeriac_core::testing::{FixedClock, Seeded};
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_stores::{Resources, connect};
 use celeriac_testkit::redis_or_skip;
 use celeriac_testkit::services::redis::{Redis, make_certificates};
 use celeriac_testkit::services::sentinel::Sentinel;
+use celeriac_wire::{Signature, State, Value};
 use std::sync::Arc;
 
 /// The store behind a URL.
@@ -31,6 +32,31 @@ async fn works(url: &str, redis: &Redis) -> Result<(), StoreError> {
 async fn a_socket_file_is_a_way() {
     let redis = redis_or_skip!();
     works(&format!("redis+socket://{}", redis.socket().display()), &redis).await.unwrap();
+}
+
+/// What is kept for ever has parts of chords that are kept, too.
+#[tokio::test]
+async fn parts_of_chords_outlive_results_that_never_expire() {
+    let redis = redis_or_skip!();
+    let clock = Arc::new(FixedClock::at("2026-11-21T12:00:00Z"));
+    let limits = StoreLimits { result_expires: None, ..StoreLimits::default() };
+    let resources = Resources { clock, entropy: Arc::new(Seeded::new(7)), limits, results: None };
+    let store = connect(&redis.url(), resources).unwrap();
+    let part = ChordPart {
+        group: "g".to_owned(),
+        index: 0,
+        task_id: "a".to_owned(),
+        state: State::Success,
+        result: Value::from(1),
+        body: Signature::new("app.sum"),
+    };
+    let chords = vec![ChordStart { group: "g".to_owned(), size: 2 }];
+    let plan = Plan { chords, parts: vec![part], ..Plan::default() };
+    store.publish(plan, None).await.unwrap();
+    for suffix in ["j", "s", "d"] {
+        let left = redis.cli(&["TTL", &format!("celery-taskset-meta-g.{suffix}")]).await;
+        assert!(left.int() > 86_400 * 365, "{suffix}: {left:?}");
+    }
 }
 
 #[tokio::test]

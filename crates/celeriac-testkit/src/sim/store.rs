@@ -15,7 +15,8 @@ use celeriac_core::store::{
     EventStream, Events, FetchRequest, Finding, Heartbeat, Inbox, Inspect, LimitView, Mailbox,
     Maintain, Moves, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published,
     QueueView, Queues, Released, Replay, Requests, ResultRecord, Results, Revoke, Settled,
-    Settlement, StampedEvent, Store, Stored, Sweep, TaskFilter, TaskView, Throttle,
+    Settlement, StalledChord, StampedEvent, Store, Stored, Sweep, TaskFilter, TaskPage, TaskView,
+    Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{QueueName, StoreError};
@@ -111,6 +112,14 @@ impl Broker for NodeStore {
         self.inner.changes()
     }
 
+    async fn stalled_chords(
+        &self,
+        before: Timestamp,
+        count_max: usize,
+    ) -> Result<Vec<StalledChord>, StoreError> {
+        pass!(self.stalled_chords(before, count_max))
+    }
+
     async fn next_due(&self, queues: &[QueueName]) -> Result<Option<Timestamp>, StoreError> {
         pass!(self.next_due(queues))
     }
@@ -129,6 +138,10 @@ impl Results for NodeStore {
 
     async fn result(&self, task_id: &str) -> Result<Option<ResultRecord>, StoreError> {
         pass!(self.result(task_id))
+    }
+
+    async fn results(&self, task_ids: &[String]) -> Result<Vec<Option<ResultRecord>>, StoreError> {
+        pass!(self.results(task_ids))
     }
 
     async fn wait_result(
@@ -384,7 +397,7 @@ impl Inspect for NodeStore {
         pass!(self.task(task_id))
     }
 
-    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, StoreError> {
         pass!(self.tasks(filter))
     }
 

@@ -152,6 +152,7 @@ impl World {
             unknown_tasks: UnknownTasks::default(),
             idle_stop: None,
             strict_early_ack: false,
+            chord_expires: None,
             autoscale: None,
             children: None,
             // Remote control moves no message; its reads would only make a seed longer.

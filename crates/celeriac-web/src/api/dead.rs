@@ -1,14 +1,15 @@
-//! Looks at dead letters, replays and discards them.
+//! Looks at dead letters, edits, replays and discards them.
 
 use super::{bounded, page};
 use crate::extract::{Document, Json, Name, Query};
 use crate::problem::Problem;
-use crate::schema::{DeadDeed, DeadLetter, DeadList, DeadQuery, DeadSelection};
+use crate::schema::{DeadChange, DeadDeed, DeadLetter, DeadList, DeadQuery, DeadSelection};
 use crate::server::Shared;
 use axum::extract::State;
 use celeriac_core::QueueName;
 use celeriac_core::dead::DeadReason;
 use celeriac_core::document::{self, count, object};
+use celeriac_core::operate::{self, DeadEdit};
 use celeriac_core::store::{DeadFilter, Page, Replay};
 use celeriac_wire::Value;
 use std::sync::Arc;
@@ -117,6 +118,31 @@ pub(crate) async fn discard(
     tracing::warn!(discarded, "dead letters were deleted over HTTP");
     let left = store.dead_count(&filter).await?;
     Ok(deed(&numbers, left))
+}
+
+/// Change the arguments or the queue of a dead letter
+///
+/// Before a replay. What is left out stays as it is.
+#[utoipa::path(
+    post, path = "/api/v1/dead/{number}/edit", tag = "dead", security(("token" = ["operator"])),
+    params(("number" = i64, Path, description = "Its number")),
+    request_body = DeadChange,
+    responses((status = 200, description = "The dead letter as it is now", body = DeadLetter))
+)]
+pub(crate) async fn edit(
+    State(shared): State<Arc<Shared>>,
+    Name(number): Name,
+    Json { value: change, .. }: Json<DeadChange>,
+) -> Result<Document, Problem> {
+    let missing = || Problem::not_found(format!("there is no dead letter {number}"));
+    let name: i64 = number.parse().map_err(|_| missing())?;
+    let queue = queue(change.queue.as_deref())?;
+    let edit = DeadEdit { args: change.args, kwargs: change.kwargs, queue };
+    if edit.is_empty() {
+        return Err(Problem::invalid("nothing to edit").hint("give args, kwargs or queue"));
+    }
+    operate::edit_dead(&*shared.parts.store, name, edit).await?;
+    show(State(shared), Name(number)).await
 }
 
 fn deed(numbers: &[i64], left: u64) -> Document {

@@ -1,11 +1,11 @@
 //! Looks at queues, pauses and purges them.
 
+use super::limits::reason;
 use super::page;
 use crate::extract::{Document, Json, Name, Query};
 use crate::problem::Problem;
 use crate::schema::{
-    MessageList, PageQuery, PauseList, PauseRequest, PurgeRequest, Purged, Queue, QueueList,
-    QueueState,
+    MessageList, PageQuery, PauseRequest, PurgeRequest, Purged, Queue, QueueList, QueueState,
 };
 use crate::server::Shared;
 use axum::extract::State;
@@ -21,8 +21,6 @@ use std::sync::Arc;
 const PURGE_MAX: u64 = 10_000;
 /// They are deleted so many at a time.
 const BATCH: u64 = 500;
-/// The longest reason of a pause, in bytes.
-const REASON_BYTES_MAX: usize = 4000;
 
 /// List queues
 #[utoipa::path(
@@ -91,9 +89,7 @@ pub(crate) async fn pause(
     Json { value: request, .. }: Json<PauseRequest>,
 ) -> Result<Document, Problem> {
     let queue = QueueName::parse(&name)?;
-    if request.reason.len() > REASON_BYTES_MAX {
-        return Err(Problem::invalid(format!("a reason has at most {REASON_BYTES_MAX} bytes")));
-    }
+    reason(&request.reason)?;
     shared.parts.store.pause(&Target::from(&queue), &request.reason).await?;
     Ok(state(&queue, true))
 }
@@ -158,15 +154,4 @@ pub(crate) async fn purge(
     let left = waiting(store, &queue).await?;
     tracing::warn!(%queue, purged, "messages were deleted over HTTP");
     Ok(Document::ok(object([("purged", count(purged)), ("left", count(left))])))
-}
-
-/// List pauses
-#[utoipa::path(
-    get, path = "/api/v1/pauses", tag = "queues", security(("token" = ["viewer"])),
-    responses((status = 200, description = "What is paused", body = PauseList))
-)]
-pub(crate) async fn pauses(State(shared): State<Arc<Shared>>) -> Result<Document, Problem> {
-    let pauses = shared.parts.store.pauses().await?;
-    let items = pauses.iter().map(document::pause).collect();
-    Ok(Document::ok(object([("items", Value::Array(items))])))
 }

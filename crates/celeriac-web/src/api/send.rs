@@ -146,7 +146,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     Ok(Some(key))
 }
 
-fn checked<'a>(what: &str, name: &'a str) -> Result<&'a str, Problem> {
+/// A name that a store can keep.
+pub(super) fn checked<'a>(what: &str, name: &'a str) -> Result<&'a str, Problem> {
     let usable = (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
     if usable {
         return Ok(name);

@@ -21,7 +21,8 @@ const PHASES: [&str; 7] = ["queued", "scheduled", "retry", "reserved", "running"
 
 /// List tasks
 ///
-/// The newest first.
+/// The newest first. A task that stays as it is is on one page exactly; one that changes while the pages are
+/// read may be missed or seen again.
 #[utoipa::path(
     get, path = "/api/v1/tasks", tag = "tasks", security(("token" = ["viewer"])),
     params(TaskQuery),
@@ -40,14 +41,12 @@ pub(crate) async fn list(
         }
     }
     let limit = bounded(query.limit, super::PAGE, TASKS_MAX)?;
-    // One more tells whether there are more.
-    let TaskQuery { state, task, queue, .. } = query;
-    let filter = TaskFilter { state, task, queue, count_max: limit + 1 };
-    let views = shared.parts.store.tasks(&filter).await?;
-    let truncated = views.len() > limit;
-    let items = views.iter().take(limit).map(document::task).collect();
-    let fields = [("items", Value::Array(items)), ("truncated", Value::from(truncated))];
-    Ok(Document::ok(object(fields)))
+    let TaskQuery { state, task, queue, cursor, .. } = query;
+    let filter = TaskFilter { state, task, queue, after: cursor, count_max: limit };
+    let page = shared.parts.store.tasks(&filter).await?;
+    let items = page.views.iter().map(document::task).collect();
+    let next = document::text(page.next.as_deref());
+    Ok(Document::ok(object([("items", Value::Array(items)), ("next", next)])))
 }
 
 /// Show a task

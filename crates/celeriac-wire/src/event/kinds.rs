@@ -2,6 +2,7 @@
 
 use super::{Event, EventBase};
 use crate::json::{Map, Value};
+use jiff::Timestamp;
 
 /// The fields of `task-sent`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -193,6 +194,11 @@ impl Event {
         let fields =
             with_uuid(uuid, [("exception", exception.into()), ("traceback", traceback.into())]);
         Self::new("task-retried", base, fields)
+    }
+
+    /// A task asked to run at a later time. Celery has no such event; its monitors show the state `SNOOZED`.
+    pub fn task_snoozed(base: &EventBase, uuid: &str, eta: Timestamp) -> Self {
+        Self::new("task-snoozed", base, with_uuid(uuid, [("eta", crate::print_iso(eta).into())]))
     }
 
     /// A task was given up in a cold shutdown or because the connection was lost.

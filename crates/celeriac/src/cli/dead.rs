@@ -4,14 +4,14 @@ use super::Session;
 use super::exit::Failed;
 use super::jsonl;
 use super::output::{cell, clock, history, object, plural, span};
-use super::queue::progress;
+use super::progress;
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
 use celeriac_core::dead::{DeadLetter, DeadReason};
 use celeriac_core::document;
-use celeriac_core::store::{DeadFilter, Outgoing, Page, Replay, Store};
-use celeriac_wire::Value;
-use celeriac_wire::codec::{self, Accept, Serializer};
+use celeriac_core::operate::{self, DeadEdit};
+use celeriac_core::store::{DeadFilter, Page, Replay, Store};
+use celeriac_wire::{Map, Value};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +31,9 @@ pub(super) enum DeadCommand {
         /// The most lines
         #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
         limit: usize,
+        /// Only with higher numbers than this: the last of the page before
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        after: i64,
     },
     /// Show one dead letter with its message and history
     Show {
@@ -133,8 +136,9 @@ impl FilterArgs {
 pub(super) async fn run(session: &Session, command: DeadCommand) -> Result<ExitCode, Failed> {
     let store = session.app.store().await?;
     match command {
-        DeadCommand::List { filter, limit } => {
-            list(session, &*store, &filter.filter()?, limit).await
+        DeadCommand::List { filter, limit, after } => {
+            let page = Page { after, count_max: limit };
+            list(session, &*store, &filter.filter()?, page).await
         }
         DeadCommand::Show { id } => show(session, &*store, id).await,
         DeadCommand::Replay { filter, all, to, keep_retries, rate } => {
@@ -143,7 +147,12 @@ pub(super) async fn run(session: &Session, command: DeadCommand) -> Result<ExitC
             replay(session, &*store, &filter, &Replay { queue, keep_retries }, rate).await
         }
         DeadCommand::Edit { number, args, kwargs, queue } => {
-            edit(session, &*store, number, Edits { args, kwargs, queue }).await
+            let edits = DeadEdit {
+                args: args.as_deref().map(positional).transpose()?,
+                kwargs: kwargs.as_deref().map(keyword).transpose()?,
+                queue: queue.as_deref().map(QueueName::parse).transpose()?,
+            };
+            edit(session, &*store, number, edits).await
         }
         DeadCommand::Discard { filter, all } => {
             discard(session, &*store, &narrowed(filter.filter()?, all)?).await
@@ -167,11 +176,10 @@ async fn list(
     session: &Session,
     store: &dyn Store,
     filter: &DeadFilter,
-    limit: usize,
+    page: Page,
 ) -> Result<ExitCode, Failed> {
     let now = session.app.clock().wall();
-    let letters = store.dead_list(filter, Page { after: 0, count_max: limit }).await?;
-    let shown = letters.len() as u64;
+    let letters = store.dead_list(filter, page).await?;
     let mut rows = Vec::with_capacity(letters.len());
     for letter in &letters {
         let headers = &letter.message.headers;
@@ -187,9 +195,11 @@ async fn list(
     }
     let header = ["NUMBER", "TASK", "REASON", "QUEUE", "AGE", "ERROR"];
     session.output.list(&header, rows, "no dead letters");
-    let total = store.dead_count(filter).await?;
-    if total > shown && !session.output.is_json() {
-        session.output.note(format!("{} more; raise -n or filter", total - shown));
+    if let Some(last) = letters.last().filter(|_| letters.len() == page.count_max) {
+        let behind = Page { after: last.number, count_max: 1 };
+        if !store.dead_list(filter, behind).await?.is_empty() {
+            session.output.next(&last.number.to_string());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -237,7 +247,7 @@ async fn replay(
     if total == 0 {
         return Err(Failed::no("no such dead letter").hint("see `celeriac dead list`"));
     }
-    let bar = progress(total);
+    let bar = progress::bar(session.output, total);
     let batch = rate.map_or(BATCH, |rate| (rate as usize).clamp(1, BATCH));
     // Dead letters that arrive meanwhile, perhaps from these very tasks, are not for this replay.
     let mut replayed = 0;
@@ -261,62 +271,37 @@ async fn replay(
     Ok(ExitCode::SUCCESS)
 }
 
-struct Edits {
-    args: Option<String>,
-    kwargs: Option<String>,
-    queue: Option<String>,
-}
-
 async fn edit(
     session: &Session,
     store: &dyn Store,
     number: i64,
-    edits: Edits,
+    edit: DeadEdit,
 ) -> Result<ExitCode, Failed> {
-    if edits.args.is_none() && edits.kwargs.is_none() && edits.queue.is_none() {
+    if edit.is_empty() {
         return Err(Failed::usage("nothing to edit").hint("give --args, --kwargs or --queue"));
     }
-    // By number only: a task id may look like one.
-    let filter = DeadFilter { number: Some(number), ..DeadFilter::default() };
-    let letter = store.dead_list(&filter, Page { after: 0, count_max: 1 }).await?.pop();
-    let letter = letter.ok_or_else(|| {
-        Failed::no(format!("there is no dead letter {number}")).hint("see `celeriac dead list`")
-    })?;
-    let mut message = letter.message;
-    if edits.args.is_some() || edits.kwargs.is_some() {
-        let read = codec::read(&message, Accept::default()).map_err(|error| {
-            Failed::no(format!("the body of dead letter {number} cannot be read: {error}"))
-                .hint("export it, mend the file, and load it")
-        })?;
-        let mut body = read.body;
-        message = read.upgraded.unwrap_or(message);
-        if let Some(args) = &edits.args {
-            let value = super::call::parse("--args", "an array", args)?;
-            let Value::Array(values) = value else {
-                return Err(Failed::usage("--args must be an array"));
-            };
-            body.args = values;
-        }
-        if let Some(kwargs) = &edits.kwargs {
-            let value = super::call::parse("--kwargs", "an object", kwargs)?;
-            let Value::Object(values) = value else {
-                return Err(Failed::usage("--kwargs must be an object"));
-            };
-            body.kwargs = values;
-        }
-        message.headers.set_arguments_text(&body.args, &body.kwargs);
-        // JSON is what everybody accepts, and carries what any of the others can.
-        codec::write(&mut message, &body, Serializer::Json, None).map_err(|error| {
-            Failed::no(format!("the body of dead letter {number} cannot be written: {error}"))
-        })?;
-    }
-    let queue = edits.queue.as_deref().map(QueueName::parse).transpose()?.unwrap_or(letter.queue);
-    store.dead_edit(number, Outgoing::new(queue, message)).await?;
+    operate::edit_dead(store, number, edit).await?;
     session.output.value(&object([("number", Value::from(number)), ("edited", Value::from(true))]));
     session.output.line(format!(
         "dead letter {number} is changed; replay it with: celeriac dead replay {number}"
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Positional arguments as somebody typed them.
+fn positional(text: &str) -> Result<Vec<Value>, Failed> {
+    match super::call::parse("--args", "an array", text)? {
+        Value::Array(values) => Ok(values),
+        _ => Err(Failed::usage("--args must be an array")),
+    }
+}
+
+/// Keyword arguments as somebody typed them.
+fn keyword(text: &str) -> Result<Map, Failed> {
+    match super::call::parse("--kwargs", "an object", text)? {
+        Value::Object(values) => Ok(values),
+        _ => Err(Failed::usage("--kwargs must be an object")),
+    }
 }
 
 async fn discard(
@@ -328,7 +313,7 @@ async fn discard(
     if total == 0 {
         return Err(Failed::no("no such dead letter").hint("see `celeriac dead list`"));
     }
-    let bar = progress(total);
+    let bar = progress::bar(session.output, total);
     let mut discarded = 0;
     while discarded < total {
         let page = Page { after: 0, count_max: BATCH };
@@ -354,7 +339,7 @@ async fn export(
     path: &std::path::Path,
 ) -> Result<ExitCode, Failed> {
     let mut file = jsonl::Writer::create(path)?;
-    let bar = progress(store.dead_count(filter).await?);
+    let bar = progress::bar(session.output, store.dead_count(filter).await?);
     let mut page = Page { after: 0, count_max: BATCH };
     let mut exported = 0;
     loop {

@@ -7,6 +7,7 @@ mod report;
 
 use super::exit::Failed;
 use super::output::Output;
+use super::progress;
 use crate::app::App;
 use broker::Looked;
 use celeriac_core::doctor::{Finding, Severity, sort};
@@ -56,6 +57,9 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "TIME", default_value = "10m")]
     older_than: String,
 }
+
+/// Leftovers are removed so many at a time.
+const BATCH: usize = 200;
 
 /// Who is examined.
 pub(super) struct Patient {
@@ -129,13 +133,26 @@ async fn clean(
     if !yes {
         confirm(found.len())?;
     }
-    let removed = remove(&**store, found, idle).await?;
+    let removed = remove(patient.output, &**store, found, idle).await?;
     patient.output.note(format!("{removed} of {} removed", found.len()));
     Ok(())
 }
 
-async fn remove(store: &dyn Diagnose, found: &[Leftover], idle: Duration) -> Result<u64, Failed> {
-    Ok(store.clean(found, idle).await?)
+/// Removes them batch by batch, so that it is seen how far it is.
+async fn remove(
+    output: Output,
+    store: &dyn Diagnose,
+    found: &[Leftover],
+    idle: Duration,
+) -> Result<u64, Failed> {
+    let bar = progress::bar(output, found.len() as u64);
+    let mut removed = 0;
+    for some in found.chunks(BATCH) {
+        removed += store.clean(some, idle).await?;
+        bar.inc(some.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(removed)
 }
 
 fn confirm(count: usize) -> Result<(), Failed> {

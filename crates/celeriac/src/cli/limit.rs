@@ -2,11 +2,12 @@
 
 use super::Session;
 use super::exit::Failed;
-use super::output::{span, time};
+use super::output::span;
 use celeriac_core::clock::between;
 pub(super) use celeriac_core::document::target as target_fields;
 use celeriac_core::store::LimitView;
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target, parse_rates};
+use celeriac_core::{document, operate};
 use celeriac_wire::Value;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
@@ -64,19 +65,14 @@ pub(super) struct TargetArgs {
 
 impl TargetArgs {
     pub(super) fn target(&self) -> Result<Target, Failed> {
-        let target = match (&self.queue, &self.task, &self.key) {
-            (Some(name), ..) => Target::Queue(name.clone()),
-            (_, Some(name), _) => Target::Task(name.clone()),
-            (.., Some(name)) => Target::Key(name.clone()),
-            _ if self.each_key => Target::Key("*".to_owned()),
-            _ => Target::Everything,
+        let (kind, name) = match (&self.queue, &self.task, &self.key) {
+            (Some(name), ..) => ("queue", name.as_str()),
+            (_, Some(name), _) => ("task", name.as_str()),
+            (.., Some(name)) => ("key", name.as_str()),
+            _ if self.each_key => ("key", "*"),
+            _ => ("everything", ""),
         };
-        match &target {
-            Target::Queue(name) | Target::Task(name) | Target::Key(name) if name.is_empty() => {
-                Err(Failed::usage(format!("the {} has no name", target.kind())))
-            }
-            _ => Ok(target),
-        }
+        Target::named(kind, name).map_err(Failed::usage)
     }
 }
 
@@ -93,12 +89,8 @@ pub(super) async fn run(session: &Session, command: LimitCommand) -> Result<Exit
                 concurrency,
                 origin: RuleOrigin::Operator,
             };
-            if rule.concurrency == Some(0) || rule.is_empty() {
-                return Err(Failed::usage("a limit of nothing lets nothing run")
-                    .hint("to stop work, use `celeriac pause`; to lift a limit, `limit remove`"));
-            }
             let target = rule.target.clone();
-            store.set_limit(rule).await?;
+            operate::set_limit(&*store, rule).await?;
             session.output.line(format!("limited {target}"));
             session.output.value(&Value::Object(target_fields(&target)));
             Ok(ExitCode::SUCCESS)
@@ -121,10 +113,6 @@ fn list(session: &Session, views: &[LimitView]) -> ExitCode {
     let row = |view: &LimitView| {
         let rule = &view.rule;
         let rates: Vec<String> = rule.rates.iter().map(ToString::to_string).collect();
-        let origin = match rule.origin {
-            RuleOrigin::Application => "application",
-            RuleOrigin::Operator => "operator",
-        };
         let concurrency = rule.concurrency.map(|count| count.to_string());
         let mut note = Vec::new();
         if rule.per_key {
@@ -144,19 +132,10 @@ fn list(session: &Session, views: &[LimitView]) -> ExitCode {
             rates.join(", "),
             concurrency.unwrap_or_default(),
             view.running.to_string(),
-            origin.to_owned(),
+            rule.origin.as_str().to_owned(),
             note.join(", "),
         ];
-        let mut fields = target_fields(&rule.target);
-        fields.insert("rates", rates.into_iter().map(Value::from).collect::<Vec<_>>());
-        let concurrency = rule.concurrency.map_or(Value::Null, |count| i64::from(count).into());
-        fields.insert("concurrency", concurrency);
-        fields.insert("per_key", rule.per_key);
-        fields.insert("running", view.running as i64);
-        fields.insert("origin", origin);
-        fields.insert("in_force", view.in_force);
-        fields.insert("next_at", time(view.next_at));
-        (cells, Value::Object(fields))
+        (cells, document::limit(view))
     };
     session.output.list(
         &["LIMIT", "RATES", "CONCURRENCY", "RUNNING", "SET BY", ""],

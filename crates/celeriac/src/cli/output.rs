@@ -70,6 +70,15 @@ impl Output {
         }
     }
 
+    /// Says on stderr with which cursor a list goes on; stdout is the list.
+    pub(crate) fn next(self, cursor: &str) {
+        if self.json {
+            write_stderr(&object([("next", Value::from(cursor))]).to_string());
+        } else {
+            write_stderr(&format!("there are more; the next: --after {cursor}"));
+        }
+    }
+
     /// Says something on stderr.
     #[expect(clippy::unused_self, reason = "commands say everything through their output")]
     pub(crate) fn note(self, text: impl AsRef<str>) {

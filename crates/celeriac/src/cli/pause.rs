@@ -48,14 +48,9 @@ pub(super) async fn resume(session: &Session, args: ResumeArgs) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// A pause of each key by itself would be a pause of all keys: say so instead of guessing.
+/// What is meant, unless it cannot be paused.
 fn one(args: &TargetArgs) -> Result<Target, Failed> {
-    match args.target()? {
-        Target::Key(name) if name == "*" => {
-            Err(Failed::usage("--each-key is for limits").hint("name one with --key"))
-        }
-        target => Ok(target),
-    }
+    args.target()?.pausable().map_err(Failed::usage)
 }
 
 pub(super) async fn list(session: &Session) -> Result<ExitCode, Failed> {

@@ -65,7 +65,8 @@ pub(super) async fn purge(session: &Session, args: PurgeArgs) -> Result<ExitCode
     let mut gone = 0;
     for (count, queue) in &counts {
         let saved = (!args.no_save && *count > 0).then(|| queue::purge_file(session, queue));
-        let deleted = queue::purge_messages(&*store, queue, *count, saved.as_deref()).await?;
+        let (save, output) = (saved.as_deref(), session.output);
+        let deleted = queue::purge_messages(&*store, queue, *count, save, output).await?;
         gone += deleted;
         purged.insert(queue.as_str(), deleted);
         if let Some(path) = saved {

@@ -8,7 +8,8 @@ pub(super) use self::transfer::{MigrateArgs, migrate};
 use super::Session;
 use super::exit::Failed;
 use super::jsonl;
-use super::output::{cell, clock, object, plural, span};
+use super::output::{Output, cell, clock, object, plural, span};
+use super::progress;
 use celeriac_core::QueueName;
 use celeriac_core::clock::between;
 use celeriac_core::document;
@@ -17,7 +18,6 @@ use celeriac_core::store::{DeadFilter, Outgoing, Page, Store};
 use celeriac_core::throttle::Target;
 use celeriac_wire::{State, Value};
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -201,7 +201,7 @@ async fn purge(
     }
     confirm(queue, count, yes)?;
     let path = save.unwrap_or_else(|| purge_file(session, queue));
-    let purged = purge_messages(&*store, queue, count, Some(&path)).await?;
+    let purged = purge_messages(&*store, queue, count, Some(&path), session.output).await?;
     let shown = path.display().to_string();
     session.output.value(&object([
         ("purged", Value::from(purged as i64)),
@@ -231,9 +231,10 @@ pub(super) async fn purge_messages(
     queue: &QueueName,
     count: u64,
     save: Option<&Path>,
+    output: Output,
 ) -> Result<u64, Failed> {
     let mut file = save.map(jsonl::Writer::create).transpose()?;
-    let bar = progress(count);
+    let bar = progress::bar(output, count);
     let mut page = Page { after: 0, count_max: BATCH };
     let mut purged = 0;
     let mut seen = 0;
@@ -293,7 +294,7 @@ async fn load(
     queue: Option<QueueName>,
 ) -> Result<ExitCode, Failed> {
     let client = session.app.client().await?;
-    let bar = ProgressBar::new_spinner();
+    let bar = progress::busy(session.output, "0 loaded");
     let mut loaded = 0;
     let mut batch = Vec::new();
     let mut bytes = 0;
@@ -314,7 +315,6 @@ async fn load(
             bytes = 0;
             loaded += load_batch(&client, std::mem::take(&mut batch), loaded).await?;
             bar.set_message(format!("{loaded} loaded"));
-            bar.tick();
         }
     }
     loaded += load_batch(&client, batch, loaded).await?;
@@ -359,13 +359,4 @@ async fn load_batch(
         store.dead_discard(&numbers).await?;
     }
     Ok(count)
-}
-
-/// A bar on stderr, for work that may take longer than a second.
-pub(super) fn progress(total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -3,10 +3,11 @@
 use super::Session;
 use super::exit::Failed;
 use super::output::plural;
+use super::progress;
 use celeriac_core::store::Finding;
 use celeriac_wire::{Map, Value};
 use clap::Subcommand;
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,13 +46,8 @@ pub(super) async fn run(session: &Session, command: StoreCommand) -> Result<Exit
 }
 
 async fn backup(session: &Session, file: PathBuf) -> Result<ExitCode, Failed> {
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{bar:40} {percent}% of {len} pages, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    if session.output.is_json() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
+    let template = "{bar:40} {percent}% of {len} pages, {eta} left";
+    let bar = progress::styled(session.output, ProgressBar::new(0), template);
     let progress = |done: u64, all: u64| {
         bar.set_length(all);
         bar.set_position(done);
@@ -74,7 +70,11 @@ async fn backup(session: &Session, file: PathBuf) -> Result<ExitCode, Failed> {
 }
 
 async fn check(session: &Session, mend: bool) -> Result<ExitCode, Failed> {
-    let findings = session.app.store().await?.check(mend).await?;
+    let store = session.app.store().await?;
+    let bar = progress::busy(session.output, "looking at every page and every row");
+    let findings = store.check(mend).await;
+    bar.finish_and_clear();
+    let findings = findings?;
     let row = |finding: &Finding| {
         let state = if finding.mended { "mended" } else { "" };
         let cells = vec![finding.place.clone(), finding.what.clone(), state.to_owned()];
@@ -105,7 +105,10 @@ async fn compact(session: &Session, force: bool) -> Result<ExitCode, Failed> {
         return Err(Failed::no(format!("{alive} workers use the store"))
             .hint("stop them first, or add --force and accept that they wait"));
     }
-    let (before, after) = store.compact().await?;
+    let bar = progress::busy(session.output, "writing the files anew");
+    let compacted = store.compact().await;
+    bar.finish_and_clear();
+    let (before, after) = compacted?;
     session.output.line(format!("{} before, {} now", HumanBytes(before), HumanBytes(after)));
     let mut fields = Map::default();
     fields.insert("bytes_before", before as i64);

@@ -6,7 +6,7 @@ use super::output::{cell, clock, history, object, span};
 use celeriac_core::clock::between;
 use celeriac_core::document;
 use celeriac_core::operate::{self, Retried};
-use celeriac_core::store::{Phase, TaskFilter, TaskView};
+use celeriac_core::store::{Phase, TaskFilter, TaskPage, TaskView};
 use celeriac_wire::Value;
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ pub(super) enum TaskCommand {
     },
     /// List tasks, newest first
     #[command(
-        after_help = "Examples:\n  celeriac task list --state running\n  celeriac task list --task 'reports.*' --state FAILURE -n 50"
+        after_help = "Examples:\n  celeriac task list --state running\n  celeriac task list --task 'reports.*' --state FAILURE -n 50\n  celeriac task list -n 500 --after CURSOR   # the next page, as the one before says"
     )]
     List {
         /// queued, scheduled, retry, reserved, running, done, dead, or a result state such as FAILURE
@@ -37,8 +37,11 @@ pub(super) enum TaskCommand {
         #[arg(long, value_name = "QUEUE")]
         queue: Option<String>,
         /// The most lines
-        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20, value_parser = many)]
         limit: usize,
+        /// Go on behind the page that named this cursor (on stderr)
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<String>,
     },
     /// Run a task again now: a dead letter is replayed, a waiting retry does not wait any longer
     #[command(after_help = "Example:\n  celeriac task retry 0193…")]
@@ -58,12 +61,17 @@ pub(super) enum TaskCommand {
     },
 }
 
+/// A count of lines, which is not 0: a page without lines never ends.
+fn many(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "give a number from 1 on".to_owned())
+}
+
 const STATES: [&str; 7] = ["queued", "scheduled", "retry", "reserved", "running", "done", "dead"];
 
 pub(super) async fn run(session: &Session, command: TaskCommand) -> Result<ExitCode, Failed> {
     match command {
         TaskCommand::Show { id } => show(session, &id).await,
-        TaskCommand::List { state, task, queue, limit } => {
+        TaskCommand::List { state, task, queue, limit, after } => {
             let upper =
                 state.as_deref().is_some_and(|state| state.chars().all(|c| !c.is_lowercase()));
             if let Some(state) = state.as_deref().filter(|state| !upper && !STATES.contains(state))
@@ -71,7 +79,7 @@ pub(super) async fn run(session: &Session, command: TaskCommand) -> Result<ExitC
                 let hint = format!("use {}, or a result state in capitals", STATES.join(", "));
                 return Err(Failed::usage(format!("unknown state {state:?}")).hint(hint));
             }
-            list(session, TaskFilter { state, task, queue, count_max: limit }).await
+            list(session, TaskFilter { state, task, queue, after, count_max: limit }).await
         }
         TaskCommand::Retry { id } => retry(session, &id).await,
         TaskCommand::Cancel { ids, keep_running } => cancel(session, &ids, keep_running).await,
@@ -149,7 +157,7 @@ fn result_line(record: &celeriac_core::store::ResultRecord) -> String {
 
 async fn list(session: &Session, filter: TaskFilter) -> Result<ExitCode, Failed> {
     let now = session.app.clock().wall();
-    let views = session.app.store().await?.tasks(&filter).await?;
+    let TaskPage { views, next } = session.app.store().await?.tasks(&filter).await?;
     let mut rows = Vec::with_capacity(views.len());
     for view in &views {
         let state = match (&view.phase, &view.result) {
@@ -164,6 +172,9 @@ async fn list(session: &Session, filter: TaskFilter) -> Result<ExitCode, Failed>
         rows.push((cells, document::task(view)));
     }
     session.output.list(&["ID", "TASK", "STATE", "QUEUE", "AGE", "RESULT"], rows, "no such tasks");
+    if let Some(next) = next {
+        session.output.next(&next);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -99,7 +99,7 @@ async fn look(store: &dyn Store, clock: &dyn Clock) -> Result<Look, StoreError> 
     Ok(Look {
         queues: store.queues().await?,
         nodes: store.nodes().await?,
-        running: store.tasks(&filter).await?,
+        running: store.tasks(&filter).await?.views,
         pauses: store.pauses().await?,
         location: store.location(),
         at: clock.wall(),

@@ -128,6 +128,12 @@ pub(crate) fn worker_of_this_child() -> Option<u32> {
     std::env::var_os(CHILD_VARIABLE)?.to_str()?.parse().ok()
 }
 
+/// A variable that others have named and that is no setting of ours; an empty one counts as none.
+#[cfg(feature = "otel")]
+pub(crate) fn foreign(name: &str) -> Option<String> {
+    std::env::var_os(name)?.into_string().ok().filter(|value| !value.is_empty())
+}
+
 /// Takes the variables that are settings, and warns of those that look like some.
 pub(super) fn apply(
     raw: &mut Raw,

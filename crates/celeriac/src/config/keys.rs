@@ -101,6 +101,8 @@ keys! {
         "sends calls without a level at level normal"
     "result_expires" [] "1d";
         "how long results are kept; 0 for ever"
+    "chord_expires" [] "";
+        "a chord in which no member has ended for this long fails, its missing members are lost; 0 waits for ever [default: 23/24 of result_expires]"
     "result_extended" ["CELERY_RESULT_EXTENDED"] "false";
         "results say what their task was called with, where it ran and how often it was retried"
     "message_bytes_max" [] "16MiB";

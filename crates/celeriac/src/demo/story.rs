@@ -191,7 +191,7 @@ impl Story<'_> {
 
     async fn end(&self, facts: &TableFacts, files: &ReportFiles) -> Result<()> {
         let filter = TaskFilter { count_max: 10_000, ..TaskFilter::default() };
-        let tasks = self.client.store().tasks(&filter).await?;
+        let tasks = self.client.store().tasks(&filter).await?.views;
         let ended = |state: State| {
             let is = |view: &&celeriac_core::store::TaskView| {
                 view.result.as_ref().is_some_and(|record| record.meta.state() == state)

@@ -49,6 +49,28 @@ async fn wrong_settings_stop_the_program_and_odd_ones_warn() {
         .warns(&["cannot read nix.toml"]);
 }
 
+/// Each command of Celery 5.7 is here, or is refused with where its work is done (celery/bin/celery.py).
+#[tokio::test]
+async fn every_command_of_celery_has_its_place() {
+    let place = store().await;
+    let here = [
+        "purge", "call", "list", "result", "migrate", "status", "worker", "events", "inspect",
+        "control", "report",
+    ];
+    for command in here {
+        celeriac(&place, &[command, "--help"]).await.exits(0).says(&["Usage:"]);
+    }
+    let elsewhere = [
+        "amqp", "beat", "graph", "logtool", "multi", "rollout", "schedule", "shell", "up",
+        "upgrade",
+    ];
+    for command in elsewhere {
+        let said = format!("there is no `celeriac {command}`: ");
+        celeriac(&place, &[command, "-A", "proj"]).await.exits(2).warns(&[&said, "hint: "]);
+    }
+    celeriac(&place, &["wroker"]).await.exits(2).warns(&["'worker'"]);
+}
+
 #[tokio::test]
 async fn what_is_not_here_is_refused_with_a_sentence() {
     let place = store().await;

@@ -50,7 +50,7 @@ async fn a_limit_that_makes_no_sense_is_refused() {
         (&["limit", "set", "--task", "t"], "--rate"),
         (&["limit", "set", "--rate", "1/s"], "--task"),
         (&["limit", "set", "--queue", "celeriac:x", "--rate", "1/s"], "reserved"),
-        (&["pause", "--each-key"], "is for limits"),
+        (&["pause", "--each-key"], "for limits"),
     ] {
         celeriac(&place, args).await.exits(2).warns(&[why]);
     }

@@ -1,8 +1,11 @@
 //! `store`: backup, check, compact.
 
-use crate::kit::PATIENCE;
+use crate::kit::{PATIENCE, command};
+use crate::top::Screen;
 use crate::{call, celeriac, json, number, store, text};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
 
 #[tokio::test]
 async fn a_backup_is_a_whole_store() {
@@ -63,4 +66,35 @@ async fn a_file_that_is_no_store_any_more_says_what_to_do() {
     }
     let failed = celeriac(&place, &["queue", "list"]).await.exits(1);
     failed.warns(&["file is not a database", "restore the file from a backup"]);
+}
+
+/// What takes long says so on a terminal, and nowhere else.
+#[tokio::test]
+async fn who_waits_at_a_terminal_sees_that_it_goes_on() {
+    let place = store().await;
+    call(&place, &["nobody.knows"]).await;
+    let run = async |args: &[&str]| {
+        let screen = Screen::open();
+        let mut program = command(Path::new(env!("CARGO_BIN_EXE_celeriac")), place.dir());
+        program.args(["-b", place.url()]).args(args).env("TERM", "xterm");
+        program.stdout(Stdio::null()).stderr(screen.theirs.try_clone().unwrap());
+        let ended = program.spawn().unwrap().wait().await.unwrap();
+        assert!(ended.success(), "{args:?}: {ended:?}");
+        screen
+    };
+    let shown = [
+        (&["store", "check"][..], "looking at every page"),
+        (&["store", "compact"], "writing the files anew"),
+        (&["purge", "-Q", "celery", "-f"], "1/1"),
+    ];
+    for (args, text) in shown {
+        run(args).await.shows(text).await;
+    }
+    // A word of the shell's after it: what a program has written has come by then.
+    for args in [&["store", "check", "--json"][..], &["store", "compact", "--json"]] {
+        let screen = run(args).await;
+        rustix::io::write(&screen.theirs, b"that is all").unwrap();
+        screen.shows("that is all").await;
+        assert_eq!(screen.text(), "that is all", "{args:?}");
+    }
 }

@@ -125,6 +125,31 @@ async fn task_lists_are_filtered() {
         .exits(2)
         .warns(&["unknown state"]);
     celeriac(&place, &["task", "list", "--state", "dead"]).await.exits(0).says(&["no such tasks"]);
+
+    // Page by page: the cursor is on stderr, whatever stdout is for.
+    let all = json(&place, 0, &["task", "list"]).await.as_array().unwrap().len();
+    let (mut ids, mut after) = (std::collections::BTreeSet::new(), None::<String>);
+    loop {
+        let mut args = vec!["task", "list", "-n", "1", "--json"];
+        args.extend(after.iter().flat_map(|cursor| ["--after", cursor]));
+        let page = celeriac(&place, &args).await.exits(0);
+        ids.extend(
+            Value::parse(page.stdout.as_bytes())
+                .unwrap()
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|task| text(task, "task_id").to_owned()),
+        );
+        if page.stderr.is_empty() {
+            break;
+        }
+        after = Some(text(&Value::parse(page.stderr.as_bytes()).unwrap(), "next").to_owned());
+    }
+    assert_eq!(ids.len(), all, "each task once");
+    celeriac(&place, &["task", "list", "-n", "1"]).await.exits(0).warns(&["the next: --after"]);
+    celeriac(&place, &["task", "list", "-n", "0"]).await.exits(2).warns(&["from 1 on"]);
+    celeriac(&place, &["task", "list", "--after", "x"]).await.exits(2).warns(&["no list of tasks"]);
 }
 
 #[tokio::test]

@@ -85,14 +85,14 @@ async fn a_worker_of_celery_is_shown_with_what_it_runs() {
 }
 
 /// A terminal of our own, and everything that was written to it.
-struct Screen {
+pub(crate) struct Screen {
     ours: File,
-    theirs: File,
+    pub(crate) theirs: File,
     written: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Screen {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
@@ -113,11 +113,16 @@ impl Screen {
         Self { ours, theirs, written }
     }
 
-    async fn shows(&self, text: &str) {
+    pub(crate) async fn shows(&self, text: &str) {
         until(&format!("{text:?} is shown"), PATIENCE, async || {
-            String::from_utf8_lossy(&self.written.lock().unwrap()).contains(text).then_some(())
+            self.text().contains(text).then_some(())
         })
         .await;
+    }
+
+    /// Everything so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
     }
 
     /// Whether lines are edited and keys echoed, as a shell wants it.

@@ -57,7 +57,7 @@ async fn a_thousand_tasks(place: Place, part: usize) {
     let state = Some("running".to_owned());
     let running = TaskFilter { state, count_max: 10, ..TaskFilter::default() };
     until("both run", PATIENCE, async || {
-        (store.tasks(&running).await.unwrap().len() == 2).then_some(())
+        (store.tasks(&running).await.unwrap().views.len() == 2).then_some(())
     })
     .await;
     scene.tell(&["pause", "--queue", "held", "--reason", "a test"]).await;

@@ -4,14 +4,19 @@ mod additions;
 mod application;
 mod bodies;
 mod calls;
+mod hooks;
 mod limits;
 mod lost;
 mod order;
 mod outage;
 mod outcomes;
+#[cfg(feature = "encryption")]
+mod sealed;
 mod seeing;
+mod sets;
 mod spill;
 mod strangers;
+mod testing;
 mod unique;
 
 use crate::kit::Place;

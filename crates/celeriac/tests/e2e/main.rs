@@ -14,7 +14,6 @@ mod process;
 mod python;
 mod redis;
 mod running;
-mod ui;
 #[cfg(feature = "web")]
 mod web;
 mod workflows;

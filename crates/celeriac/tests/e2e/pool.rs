@@ -147,9 +147,14 @@ fn application(url: &str) -> App {
 
 /// The place and the application of a test; its children go no further than this.
 fn entered() -> (Place, App) {
-    drop(application("memory://").enter_child());
+    entered_with(|app| app)
+}
+
+/// The same with an application that has more.
+fn entered_with(more: impl Fn(App) -> App) -> (Place, App) {
+    drop(more(application("memory://")).enter_child());
     let place = Place::shared();
-    let app = application(place.url()).enter_child();
+    let app = more(application(place.url())).enter_child();
     (place, app)
 }
 

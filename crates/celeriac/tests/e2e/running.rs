@@ -121,6 +121,15 @@ pub(crate) async fn later(cx: Context) -> Result<u32> {
     if cx.attempt() == 1 { Err(TaskError::retry_in(20.millis(), "busy")) } else { Ok(cx.attempt()) }
 }
 
+/// Comes too early so many times.
+#[task(name = "t.waits", max_retries = 0)]
+pub(crate) async fn waits(cx: Context, times: u64) -> Result<(u64, u32)> {
+    if cx.snoozes() < times {
+        return Err(TaskError::snooze(10.millis()));
+    }
+    Ok((cx.snoozes(), cx.attempt()))
+}
+
 #[task(name = "t.fails")]
 pub(crate) async fn fails(reason: String) -> Result<i64> {
     Err(TaskError::fail(reason))
@@ -201,7 +210,7 @@ pub(crate) fn application(app: App) -> TestApp {
     let gate = Shared::new(Gate::shut());
     let app = app
         .tasks(tasks![
-            add, echo, float, big, sum, header, greet, flaky, later, fails, rejects, ignores
+            add, echo, float, big, sum, header, greet, flaky, later, waits, fails, rejects, ignores
         ])
         .tasks(tasks![unstored, steps, note, told, apologizes, parent, lineage])
         .state(Shared::clone(&diary))

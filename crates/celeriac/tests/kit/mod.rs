@@ -166,10 +166,15 @@ impl Ran {
 
 /// The example `ledger`, which cargo builds with the tests.
 pub(crate) fn ledger_program() -> PathBuf {
+    example("ledger")
+}
+
+/// An example program.
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().parent().unwrap().join("examples/ledger");
+    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     let shown = program.display();
-    assert!(program.exists(), "{shown} is missing: cargo build -p celeriac --example ledger");
+    assert!(program.exists(), "{shown} is missing: cargo build -p celeriac --example {name}");
     program
 }
 

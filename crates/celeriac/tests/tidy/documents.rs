@@ -147,8 +147,9 @@ fn the_pages_of_the_http_server_are_true() {
          Written by the program; a test keeps it true. `GET /api/v1/openapi.json` is the same for programs\n\
          (OpenAPI 3.1), with every field; [the guide](../guides/http.md) tells how to start it and \
          how to get a token.\n\n\
-         Roles: a viewer looks; an operator may also send, cancel, retry, pause and replay; an admin\n\
-         may also delete and control workers. Times are ISO 8601 with their offset, spans are seconds.\n\
+         Roles: a viewer looks; an operator may also send, cancel, retry, pause, limit, edit and replay;\n\
+         an admin may also delete and control workers. Times are ISO 8601 with their offset, spans are \
+         seconds.\n\
          Lists have a `limit`, and a `next` that is the `cursor` of the next page where there is one.\n\
          A request has 30 s, its body the setting `message_bytes_max` and 64 KiB.\n\n\
          Without a token: `GET /livez`, `/healthz`, `/readyz`, `/brokerz`, which answer 200 or 503, and the \

@@ -24,6 +24,10 @@ fn names(plan: &Plan) -> Vec<&str> {
 }
 
 fn success(headers: &Headers, embed: &Embed) -> Result<Plan, FieldError> {
+    Ok(followed(headers, embed)?.plan)
+}
+
+fn followed(headers: &Headers, embed: &Embed) -> Result<Followed, FieldError> {
     Bench::new().with(|sender| after_success(headers, embed, &Value::from(7), sender))
 }
 
@@ -149,7 +153,7 @@ fn complete(states: &[State], body: &Signature) -> ChordDone {
         },
         body: body.clone(),
     });
-    ChordDone { parts: parts.collect() }
+    ChordDone { parts: parts.collect(), layout: None }
 }
 
 fn after(done: &ChordDone) -> Plan {
@@ -164,7 +168,7 @@ fn a_complete_chord_sends_its_body_with_the_results_in_order() {
     assert_eq!(id_of(&plan.publish[0]), "body");
     let args = Value::Array(body_of(&plan.publish[0]).args);
     assert_eq!(args.to_string(), "[[0, 10, 20]]");
-    assert!(after(&ChordDone { parts: Vec::new() }).is_empty());
+    assert!(after(&ChordDone { parts: Vec::new(), layout: None }).is_empty());
 }
 
 #[test]
@@ -194,6 +198,101 @@ fn a_chord_with_a_failed_part_fails_its_body_and_what_hangs_on_it() {
         assert_eq!(plan.parts.len(), 1, "the outer chord counts it");
         let part = &plan.parts[0];
         assert_eq!((part.group.as_str(), part.index, &part.state), ("og", 1, &State::Failure));
+    }
+}
+
+#[test]
+fn several_callbacks_are_one_group_and_so_are_errbacks() {
+    let two = || vec![task("app.one", &[]), task("app.two", &[])];
+    let mut embed = Embed::new();
+    embed.set_callbacks(two()).set_errbacks(two());
+    let followed = followed(&plain(), &embed).unwrap();
+    let failed = failure(&plain(), &embed, &State::Failure);
+    for plan in [&followed.plan, &failed] {
+        let places: Vec<_> =
+            plan.publish.iter().map(|one| one.message.headers.group_index()).collect();
+        assert_eq!(places, [Some(0), Some(1)]);
+        let group = |at: usize| plan.publish[at].message.headers.group();
+        assert!(group(0).is_some() && group(0) == group(1));
+    }
+    assert_eq!(followed.children.len(), 1, "a group is one child");
+}
+
+#[test]
+fn the_next_step_in_a_header_is_no_group() {
+    let last = task("app.last", &[])
+        .with_option("task_id", "last")
+        .with_option("group_id", "g")
+        .with_option("group_index", 2);
+    let mut embed = Embed::new();
+    embed.set_chain(vec![last]);
+    let followed = followed(&plain(), &embed).unwrap();
+    assert_eq!(followed.children, [crate::trail::child("last")]);
+}
+
+#[test]
+fn the_body_belongs_to_the_workflow_of_the_member_that_ended() {
+    for body in [xsum(), Signature::group(vec![xsum()]), Signature::chord(vec![xsum()], xsum())] {
+        let mut embed = Embed::new();
+        let headers = member(&mut embed);
+        embed.set_chord(Some(body));
+        let parts = success(&headers, &embed).unwrap().parts;
+        let plan = after(&ChordDone { parts, layout: None });
+        assert_eq!(plan.publish[0].message.headers.root_id(), Some("root"));
+    }
+}
+
+#[test]
+fn errbacks_of_a_body_that_never_ran_are_its_children() {
+    let body = xsum()
+        .with_option("task_id", "body")
+        .with_option("root_id", "root")
+        .with_link_error(task("app.err", &[]));
+    let plan = after(&complete(&[State::Failure], &body));
+    let errback = &plan.publish[0].message.headers;
+    assert_eq!((errback.root_id(), errback.parent_id()), (Some("body"), Some("body")));
+    let text = Value::parse(&plan.results[0].meta.to_bytes()).unwrap();
+    let children = text.get("children").and_then(Value::as_array).unwrap().len();
+    assert_eq!(children, 1);
+}
+
+#[test]
+fn a_group_that_is_a_body_fails_with_what_has_failed() {
+    let one = task("app.one", &[]).with_option("task_id", "one");
+    let two = one.clone().with_option("task_id", "two").with_link_error(task("app.err", &[]));
+    let plan =
+        after(&complete(&[State::Success, State::Failure], &Signature::group(vec![one, two])));
+    let failed: Vec<_> = plan.results.iter().map(|one| one.meta.task_id().unwrap()).collect();
+    assert_eq!(failed, ["one", "two"]);
+    for record in &plan.results {
+        assert_eq!(record.meta.exception().unwrap().unwrap(), exception());
+    }
+    assert_eq!(names(&plan), ["app.err"]);
+    assert_eq!(body_of(&plan.publish[0]).args, [Value::from("two")]);
+}
+
+/// The result tuple of a task.
+fn leaf(id: &str) -> Value {
+    crate::trail::child(id)
+}
+
+#[test]
+fn results_nest_as_the_sender_has_saved_it() {
+    let group = |members: Vec<Value>| {
+        Value::from(vec![Value::from(vec![Value::from("g"), Value::Null]), Value::from(members)])
+    };
+    let inner = group(vec![leaf("m0"), leaf("m2")]);
+    for (layout, results) in [
+        (group(vec![inner.clone(), leaf("m1")]), "[[[0, 20], 10]]"),
+        (group(vec![leaf("m1"), inner]), "[[10, [0, 20]]]"),
+        // A member that was added later is not in it; one of it that is not there loses nothing.
+        (group(vec![leaf("m0"), leaf("m1")]), "[[0, 10, 20]]"),
+        (group(vec![leaf("m0"), leaf("m1"), leaf("m9")]), "[[0, 10, 20]]"),
+        (Value::from("nonsense"), "[[0, 10, 20]]"),
+    ] {
+        let done = complete(&[State::Success, State::Success, State::Success], &xsum());
+        let plan = after(&ChordDone { layout: Some(layout), ..done });
+        assert_eq!(Value::Array(body_of(&plan.publish[0]).args).to_string(), results);
     }
 }
 

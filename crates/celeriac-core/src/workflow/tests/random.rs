@@ -99,7 +99,7 @@ proptest! {
             let _plan = after_success(&headers, &embed, &value, sender);
             let plan =
                 after_failure(&headers, &embed, &State::Failure, &exception, &recorder(), sender);
-            let done = ChordDone { parts: plan.parts };
+            let done = ChordDone { parts: plan.parts, layout: None };
             let _plan = after_chord(&done, &recorder(), sender);
         });
     }

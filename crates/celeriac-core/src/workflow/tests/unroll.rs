@@ -399,3 +399,59 @@ fn a_malformed_signature_is_refused_by_the_name_of_its_field() {
         assert_eq!(error.field, field, "{error}: {}", &text[..text.len().min(200)]);
     }
 }
+
+/// Celery before 5.7 leaves a chain as the body, with `task_id: null`; its workers, and those of 5.7, fail
+/// such a body without its steps, and who waits for the last one waits for ever.
+#[test]
+fn a_chain_that_is_a_body_becomes_its_first_step_and_the_chain_of_that() {
+    let steps =
+        || vec![xsum().with_option("task_id", "one"), add(&[1]).with_option("task_id", "two")];
+    let bare = Signature::chain(steps()).with_option("task_id", Value::Null);
+    let asked = Signature::chain(steps())
+        .with_link_error(task("app.err", &[]))
+        .with_option("queue", "side");
+    for (body, errbacks, queue) in [(bare, 0, Value::Null), (asked, 1, Value::from("side"))] {
+        let chord = Signature::chord(vec![add(&[1, 1])], body);
+        let applied = Bench::new().apply(chord.with_option("chain", vec![Value::from(xsum())]));
+        let body = body_of(&applied.plan.publish[0]).embed.chord().unwrap().unwrap();
+        assert_eq!((body.task(), body.task_id()), (Some("protoapp.xsum"), Some("one")));
+        assert_eq!((body.link_errors().unwrap().len(), body.option("queue")), (errbacks, &queue));
+        let chain = body.option("chain").as_array().unwrap();
+        let rest: Vec<_> =
+            chain.iter().map(|step| Signature::from_value(step.clone()).unwrap()).collect();
+        assert_eq!(rest.len(), 2, "the rest of the outer chain comes last, so it is first");
+        assert_eq!((rest[0].task(), rest[1].task_id()), (Some("protoapp.xsum"), Some("two")));
+        assert_eq!(rest[1].link_errors().unwrap().len(), errbacks);
+    }
+}
+
+/// A part for each of the group's members would complete the chord too early, or never.
+#[test]
+fn a_member_that_ends_in_a_group_is_one_part() {
+    let end = || Signature::group(vec![add(&[10]), add(&[20])]);
+    let chain = Signature::chain(vec![add(&[1, 1]), end()]);
+    let inner = Signature::chord(vec![add(&[1, 1]), add(&[2, 2])], end());
+    for member in [chain, inner] {
+        let applied = Bench::new().apply(Signature::chord(vec![member, add(&[3, 3])], xsum()));
+        let size = applied.plan.chords.last().unwrap().size;
+        assert_eq!(size, 2);
+        let text: String =
+            applied.plan.publish.iter().map(|one| body_of(one).to_value().to_string()).collect();
+        assert!(text.contains(ACCUMULATE), "{text}");
+    }
+}
+
+/// Celery counts each member of the group that ends a chain in a header, and has written so.
+#[test]
+fn the_group_that_ends_a_chain_joins_the_chord_of_that_chain() {
+    let end = Signature::group(vec![add(&[1, 1]), add(&[2, 2])])
+        .with_option("task_id", "own")
+        .with_option("group_id", "outer")
+        .with_option("chord", Value::from(xsum()));
+    let applied = Bench::new().apply(end);
+    for one in &applied.plan.publish {
+        assert_eq!(one.message.headers.group(), Some("outer"));
+        assert!(body_of(one).embed.chord().unwrap().is_some());
+    }
+    assert!(applied.plan.chords.is_empty(), "its sender has said how many parts there are");
+}

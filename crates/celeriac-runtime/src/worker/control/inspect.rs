@@ -231,7 +231,8 @@ fn info(
     let name = headers.task().unwrap_or_default();
     let early = snapshot.registry.find(name).is_some_and(|handler| !handler.policy().acks.late);
     let read = || codec::read(place.message, snapshot.registry.accept()).ok();
-    let body = if safe { None } else { read().map(|read| read.body) };
+    let hidden = snapshot.registry.seals().hide();
+    let body = if safe || hidden { None } else { read().map(|read| read.body) };
     // What cannot be read is shown as its sender described it.
     let (args, kwargs) = body.map_or_else(
         || (Value::from(headers.argsrepr()), Value::from(headers.kwargsrepr())),

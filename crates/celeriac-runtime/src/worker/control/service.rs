@@ -168,7 +168,7 @@ impl Service {
                     count_max: SCHEDULED_MAX,
                     ..TaskFilter::default()
                 };
-                for task in self.store.tasks(&filter).await? {
+                for task in self.store.tasks(&filter).await?.views {
                     if let (Phase::Scheduled { until, .. }, Some(message)) =
                         (task.phase, task.message)
                     {

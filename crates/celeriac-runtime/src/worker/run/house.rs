@@ -8,9 +8,11 @@ use crate::worker::heartbeat::Pulse;
 use crate::worker::peers::Peers;
 use crate::worker::spill::{self, Spill};
 use celeriac_core::Clock;
-use celeriac_core::store::{NodeInfo, Store};
+use celeriac_core::store::{ChordFinisher, NodeInfo, Store};
+use jiff::SignedDuration;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -37,6 +39,7 @@ pub(super) fn emitter_options(worker: &Worker, node: &Arc<str>) -> EmitterOption
         hostname: Arc::clone(node),
         task_events: worker.options.task_events,
         sent_events: control.sent_events,
+        hide_values: worker.registry.seals().hide(),
     }
 }
 
@@ -79,6 +82,58 @@ pub(super) fn keep_house(
         house.spawn(worker.background.prepare(service.serve()));
     }
     house
+}
+
+/// Has chords completed that wait in vain, if that is wanted.
+pub(super) fn keep_chords(house: &mut JoinSet<()>, worker: &Worker, finisher: &ChordFinisher) {
+    let Some(quiet) = worker.options.chord_expires else { return };
+    let (store, clock) = (Arc::clone(&worker.store), Arc::clone(&worker.clock));
+    let completing = complete_chords(store, clock, Arc::clone(finisher), quiet);
+    house.spawn(worker.background.prepare(completing));
+}
+
+/// How often chords are looked for that wait in vain, at most.
+const CHORDS_EVERY: Duration = Duration::from_mins(1);
+/// The most such chords that are ended at once.
+const CHORDS_MAX: usize = 100;
+
+/// Ends chords that wait for members of whom nobody hears: purged ones, and those of stock workers that were
+/// killed.
+async fn complete_chords(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    finisher: ChordFinisher,
+    quiet: Duration,
+) {
+    loop {
+        tokio::time::sleep(CHORDS_EVERY.min(quiet / 4)).await;
+        let before = clock.wall().checked_sub(SignedDuration::try_from(quiet).unwrap_or_default());
+        let Ok(before) = before else { continue };
+        let stalled = match store.stalled_chords(before, CHORDS_MAX).await {
+            Ok(stalled) => stalled,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for chords that wait in vain");
+                continue;
+            }
+        };
+        for chord in stalled {
+            let (group, missing) = (chord.group.clone(), chord.missing());
+            match store.publish(chord.completed(quiet), Some(Arc::clone(&finisher))).await {
+                Ok(_) => {
+                    let seconds = quiet.as_secs();
+                    tracing::error!(
+                        group,
+                        missing,
+                        seconds,
+                        "members of a chord are lost; it has ended"
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(group, %error, "cannot end a chord that waits in vain");
+                }
+            }
+        }
+    }
 }
 
 /// Moves dead letters out of the store when they have been there for long enough.

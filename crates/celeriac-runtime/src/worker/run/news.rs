@@ -2,7 +2,7 @@
 
 use super::Loop;
 use crate::pool::News;
-use crate::worker::Asked;
+use crate::worker::{Asked, Notice};
 use celeriac_core::conclude::is_expired;
 use celeriac_core::store::Delivery;
 use futures::future::BoxFuture;
@@ -20,6 +20,8 @@ pub(super) struct Herald {
     /// Nobody listens to heartbeats.
     deaf: bool,
     last: Option<&'static str>,
+    /// Observers know that the worker stops.
+    stopping: bool,
 }
 
 impl Herald {
@@ -30,7 +32,7 @@ impl Herald {
             beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
             beats
         });
-        Self { under_way: JoinSet::new(), beats, deaf: false, last: None }
+        Self { under_way: JoinSet::new(), beats, deaf: false, last: None, stopping: false }
     }
 
     /// Waits until a heartbeat is to be told. Cancel safe.
@@ -77,6 +79,10 @@ impl Loop {
 
     /// A stop is told when a signal asked for it, as in Celery.
     pub(super) fn heard_stop(&mut self, asked: Asked) {
+        if asked.stop != crate::worker::Stop::No && !self.herald.stopping {
+            self.herald.stopping = true;
+            self.worker().tell(|| Notice::Stopping);
+        }
         let Some(signal) = asked.signal else { return };
         let cold = asked.stop == crate::worker::Stop::Now;
         let what = if cold { "cold" } else { "warm" };

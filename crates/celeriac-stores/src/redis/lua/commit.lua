@@ -16,6 +16,7 @@
 --   res    {key, json, ttl seconds (0 for ever), task id}
 --   chords {key, size}
 --   parts  {key, score, task id, json, body}
+--   watch  {key, body} of chords that others count
 --   claims {key of a chord, parts before this unit}: the plan for these is part of this unit
 --   take    numbers of dead letters that go with it; all of them have to be there
 --   forget  {result key, task id} whose failures and revocations are forgotten
@@ -91,13 +92,22 @@ local function count_chords(unit)
     if results('EXISTS', key .. '.c') == 0 and results('SADD', key .. '.d', part[3] .. ':' .. part[2]) == 1 then
       results('ZADD', key .. '.j', part[2], part[4])
       call('SET', K .. 'chord:' .. key, part[5], 'EX', a.chord_ttl)
+      call('ZADD', K .. 'chords', now, key)
       for _, suffix in ipairs({ '.j', '.d', '.s', '.t' }) do results('EXPIRE', key .. suffix, a.chord_ttl) end
+    end
+  end
+  for _, watch in ipairs(unit.watch) do
+    local key = watch[1]
+    if results('EXISTS', key .. '.c') == 0 and results('EXISTS', key .. '.j') == 1 then
+      call('SET', K .. 'chord:' .. key, watch[2], 'EX', a.chord_ttl)
+      call('ZADD', K .. 'chords', now, key)
     end
   end
   for _, claim in ipairs(unit.claims) do
     local key = claim[1]
     results('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d')
     call('DEL', K .. 'chord:' .. key)
+    call('ZREM', K .. 'chords', key)
     results('SET', key .. '.c', 'done', 'EX', 300)
   end
 end

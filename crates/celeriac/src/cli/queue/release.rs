@@ -3,12 +3,11 @@
 use super::super::Session;
 use super::super::exit::Failed;
 use super::super::output::{object, plural};
+use super::super::progress;
 use celeriac_core::QueueName;
 use celeriac_core::store::{NodeView, Released, Store, Sweep};
 use celeriac_wire::Value;
-use indicatif::ProgressBar;
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,13 +27,8 @@ struct Sum {
 pub(super) async fn run(session: &Session, queue: Option<QueueName>) -> Result<ExitCode, Failed> {
     let store = session.app.store().await?;
     let mut sum = Sum::default();
-    let progress = if std::io::stderr().is_terminal() {
-        ProgressBar::new_spinner()
-    } else {
-        ProgressBar::hidden()
-    };
-    progress.enable_steady_tick(Duration::from_millis(100));
-    progress.set_message("waiting for the leases of dead workers to run out");
+    let what = "waiting for the leases of dead workers to run out";
+    let progress = progress::busy(session.output, what);
     let (returned, living) = bury_the_dead(&*store).await?;
     sum.leased = returned;
     let queues: Vec<QueueName> = if let Some(queue) = queue {

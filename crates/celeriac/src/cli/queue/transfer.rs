@@ -2,8 +2,9 @@
 
 use super::super::Session;
 use super::super::exit::Failed;
-use super::super::output::{object, plural};
-use super::{BATCH, progress, waiting};
+use super::super::output::{Output, object, plural};
+use super::super::progress;
+use super::{BATCH, waiting};
 use crate::moving::{Moved, Mover, Order, Target};
 use celeriac_core::QueueName;
 use celeriac_core::lease::LeaseTimes;
@@ -123,7 +124,7 @@ pub(super) async fn run(session: &Session, args: MoveArgs) -> Result<ExitCode, F
         return Ok(ExitCode::SUCCESS);
     }
     let carrier = sign_on(session, &source).await?;
-    let moved = interruptible(move_one(&*source, &carrier, &target, &order)).await;
+    let moved = interruptible(move_one(session.output, &*source, &carrier, &target, &order)).await;
     carrier.stop().await?;
     let moved = moved?;
     let stays = waiting(&*source, &order.from).await?;
@@ -149,13 +150,15 @@ fn elsewhere_at(session: &Session, source: &str, url: &str) -> Result<Target, Fa
 }
 
 async fn move_one(
+    output: Output,
     source: &dyn Store,
     carrier: &Mover,
     target: &Target,
     order: &Order,
 ) -> Result<Moved, Failed> {
     let count = waiting(source, &order.from).await?;
-    let bar = progress(order.count_max.map_or(count, |max| max.min(count)));
+    let most = order.count_max.map_or(count, |max| max.min(count));
+    let bar = progress::bar(output, most);
     let moved = carrier.run(target, order, |sum| bar.set_position(sum.moved)).await;
     bar.finish_and_clear();
     Ok(moved?)
@@ -211,7 +214,7 @@ pub(in crate::cli) async fn migrate(
                 let count_max = args.choice.limit.map(|max| max.saturating_sub(before));
                 let order = Order { from, to, tasks: tasks.clone(), count_max };
                 let moved = if let Some(carrier) = &carrier {
-                    move_one(&*source, carrier, &target, &order).await?
+                    move_one(session.output, &*source, carrier, &target, &order).await?
                 } else {
                     let moved = matching(&*source, &order).await?;
                     Moved { moved, ..Moved::default() }

@@ -1,7 +1,8 @@
 //! What a worker that is gone had acknowledged: it is told and set aside, and never runs again.
 
-use crate::kit::{PATIENCE, Place, until};
-use crate::running::{add, application, note, start, sum, told};
+use super::configured;
+use crate::kit::{ALL, PATIENCE, Place, until};
+use crate::running::{add, application, note, start, start_with, sum, told};
 use celeriac::prelude::*;
 use celeriac::{Client, JobError};
 use celeriac_core::QueueName;
@@ -99,4 +100,29 @@ async fn a_pause_does_not_keep_a_loss_from_being_told() {
         assert!(matches!(waits.view().await.unwrap().phase, Phase::Queued { paused: true, .. }));
         running.stop().await;
     }
+}
+
+/// A member that was purged never ends; what waits for it does. What waits only for its time is no loss.
+#[tokio::test]
+async fn a_chord_whose_member_is_gone_fails() {
+    let place = Place::shared();
+    let app = configured(&place, "chord_expires = \"1s\"");
+    let under_test = application(app);
+    let running = start_with(&under_test.app, under_test.app.worker().queues(["celery"])).await;
+    let client = &running.client;
+    let members = [add::call(1, 1), add::call(2, 2).queue("nobody"), add::call(3, 3)];
+    let counted = chord(group(members)).then(sum::partial()).on_error(told::partial());
+    let job = client.send(counted).await.unwrap();
+    let queue = celeriac_core::QueueName::parse("nobody").unwrap();
+    let stored = client.store().peek(&queue, ALL).await.unwrap();
+    let rows: Vec<i64> = stored.iter().map(|one| one.row).collect();
+    assert_eq!(client.store().remove(&rows).await.unwrap().len(), 1);
+    let error = job.get(PATIENCE).await.unwrap_err().to_string();
+    assert!(error.contains("ChordError") && error.contains("MemberLost"), "{error}");
+    until("the errback is called", PATIENCE, async || {
+        under_test.diary.read().iter().any(|line| line.starts_with("told")).then_some(())
+    })
+    .await;
+    running.stop().await;
+    assert_eq!(under_test.diary.read().len(), 1, "once");
 }

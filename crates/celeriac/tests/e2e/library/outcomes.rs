@@ -4,7 +4,7 @@ use super::each;
 use crate::kit::{PATIENCE, Place};
 use crate::running::{
     add, apologizes, application, echo, fails, flaky, ignores, later, rejects, start, state_is,
-    unstored,
+    unstored, waits,
 };
 use celeriac::prelude::*;
 use celeriac::{Client, JobError};
@@ -48,6 +48,36 @@ async fn a_passing_fault_is_retried_by_the_schedule() {
 async fn a_task_asks_for_its_own_delay() {
     each(async |client, _| {
         assert_eq!(client.send(later::call()).await.unwrap().get(PATIENCE).await.unwrap(), 2);
+    })
+    .await;
+}
+
+/// It may not fail even once, and comes too early three times.
+#[tokio::test]
+async fn a_task_that_comes_too_early_is_no_failure() {
+    each(async |client, _| {
+        let job = client.send(waits::call(3)).await.unwrap();
+        assert_eq!(job.get(PATIENCE).await.unwrap(), (3, 1), "its first attempt still");
+        let record = job.record().await.unwrap().unwrap();
+        assert_eq!(record.retries, 0);
+        let late = client.send(waits::call(1_000).expires_in(200.millis())).await.unwrap();
+        assert!(matches!(late.get(PATIENCE).await, Err(JobError::Revoked { .. })));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_says_how_it_is_retried() {
+    each(async |client, _| {
+        let patient = flaky::call(5).retry_schedule(vec![1.millis(); 5]);
+        assert_eq!(client.send(patient).await.unwrap().get(PATIENCE).await.unwrap(), 6);
+        let patient = flaky::call(5).max_retries(5).retry_delay(1.millis());
+        assert_eq!(client.send(patient).await.unwrap().get(PATIENCE).await.unwrap(), 6);
+        let hasty = client.send(flaky::call(1).max_retries(0)).await.unwrap();
+        assert_eq!(exception(hasty.get(PATIENCE).await), "TaskFailed('not yet')");
+        let odd = client.send(flaky::call(0).header("celeriac_retry", "often")).await.unwrap();
+        assert!(exception(odd.get(PATIENCE).await).contains("header celeriac_retry"));
+        assert_eq!(dead_letter(client, odd.id()).await.reason, DeadReason::Undecodable);
     })
     .await;
 }

@@ -1,8 +1,9 @@
 //! What tasks can do in a child: everything that they can do elsewhere.
 
-use super::{add, entered, noted, panics, running, sends, steps, waits, who};
+use super::{add, entered, entered_with, noted, panics, running, sends, steps, waits, who};
 use crate::kit::{PATIENCE, until};
-use celeriac::JobError;
+use celeriac::hooks::{TaskFailure, TaskPrerun};
+use celeriac::{JobError, TaskError};
 use std::collections::BTreeSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,6 +29,35 @@ async fn a_child_runs_tasks_and_makes_its_state_once() {
     for pid in pids {
         assert!(!super::lives(pid), "a stopped worker leaves no child behind");
     }
+}
+
+/// What is asked before a run is asked in the child; what is told of its end is told in the worker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_act_where_the_task_runs() {
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = std::sync::Arc::clone(&heard);
+    let (_place, app) = entered_with(move |app| {
+        let noted = std::sync::Arc::clone(&noted);
+        app.intercept(|run: TaskPrerun| async move {
+            match run.task.header("hold") {
+                Some(_) => Err(TaskError::fail(format!("held up in {}", std::process::id()))),
+                None => Ok(()),
+            }
+        })
+        .on(move |failure: TaskFailure| {
+            noted.lock().unwrap().push(failure.error);
+            std::future::ready(())
+        })
+    });
+    let here = running(&app, 1).await;
+    let (pid, ..) = here.client.send(who::call()).await.unwrap().get(PATIENCE).await.unwrap();
+    let held = here.client.send(who::call().header("hold", "up")).await.unwrap();
+    let JobError::Failed { exception, .. } = held.get(PATIENCE).await.unwrap_err() else {
+        panic!()
+    };
+    assert!(exception.contains(&format!("held up in {pid}")), "{exception}");
+    here.stop().await;
+    assert_eq!(*heard.lock().unwrap(), [exception]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,7 +106,7 @@ async fn children_are_killed_and_stopped_and_nothing_sticks() {
 async fn nothing_is_held_for_too_long(store: &dyn Store) {
     let filter =
         TaskFilter { state: Some("running".to_owned()), count_max: 100, ..TaskFilter::default() };
-    for view in store.tasks(&filter).await.unwrap() {
+    for view in store.tasks(&filter).await.unwrap().views {
         if let Phase::Running { since, .. } = view.phase {
             let held = between(since, SystemClock.wall());
             assert!(held <= LIMIT + SLACK, "{} is held for {held:?}", view.task_id);

@@ -1,5 +1,6 @@
 //! What is special about Redis: a server that goes away, networks that fail, and stock Celery beside.
 
+mod canvas;
 mod compressed;
 mod control;
 mod damaged;
@@ -13,6 +14,8 @@ mod network;
 mod outage;
 mod protocol1;
 mod release;
+#[cfg(feature = "auth")]
+mod signed;
 mod strangers;
 mod transports;
 

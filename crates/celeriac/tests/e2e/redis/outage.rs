@@ -132,3 +132,40 @@ async fn a_full_server_refuses_publishers_and_loses_nothing() {
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     scene.ends_without_a_second_run().await;
 }
+
+/// The most connections that a thousand waiters may need (P34).
+const CONNECTIONS_MAX: usize = 10;
+
+/// A thousand programs' worth of waiting, in one client; what they wait for ends while the server is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_waiters_need_few_connections_and_outlive_an_outage() {
+    const WAITERS: usize = 1000;
+    let mut redis = redis_or_skip!(Redis::options().append_only());
+    let (diary, gate) = (Arc::new(Diary::default()), Arc::new(Gate::shut()));
+    let waiting = app(&redis);
+    let client = waiting.client().await.unwrap();
+    let jobs = client.send_all((0..WAITERS).map(|_| waits::call())).await.unwrap();
+    let get = |job: Job<()>| tokio::spawn(async move { job.get(PATIENCE * 2).await });
+    let waiters: Vec<_> = jobs.into_iter().map(get).collect();
+    until("all of them listen", PATIENCE, async || {
+        let channels = redis.cli(&["PUBSUB", "CHANNELS", "celery-task-meta-*"]).await.texts();
+        (channels.len() == WAITERS).then_some(())
+    })
+    .await;
+    let connected = redis.cli(&["CLIENT", "LIST"]).await.text().lines().count();
+    assert!(connected <= CONNECTIONS_MAX + 1, "{connected}, and one is the question's own");
+
+    let working = app(&redis).tasks(tasks![waits]);
+    let working = working.state(Arc::clone(&diary)).state(Arc::clone(&gate));
+    let running = start_with(&working, working.worker().concurrency(WAITERS)).await;
+    until("all run", PATIENCE, async || (diary.read().len() == WAITERS).then_some(())).await;
+    redis.shutdown().await;
+    gate.0.add_permits(WAITERS);
+    pass(LEASE * 2).await;
+    redis.restart().await;
+    for waiter in waiters {
+        waiter.await.unwrap().unwrap();
+    }
+    assert_eq!(diary.read().len(), WAITERS, "no task ran twice");
+    running.stop().await;
+}

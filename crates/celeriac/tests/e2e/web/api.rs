@@ -50,7 +50,7 @@ async fn a_task_is_sent_seen_and_its_result_read() {
         assert_eq!((task.phase.as_str(), task.task.as_deref()), ("done", Some("t.add")));
         let list: schema::TaskList =
             site.get("/api/v1/tasks?state=SUCCESS&limit=1").await.read(200);
-        assert_eq!(list.items.len(), 1);
+        assert_eq!((list.items.len(), &list.next), (1, &None));
         let workers: schema::WorkerList = site.get("/api/v1/workers").await.read(200);
         assert_eq!(
             (workers.items[0].software.as_str(), workers.items[0].alive),
@@ -142,6 +142,98 @@ async fn tasks_are_cancelled_and_retried() {
 }
 
 #[tokio::test]
+async fn a_limit_and_a_pause_of_a_task_hold_its_tasks_until_they_are_lifted() {
+    for place in Place::every() {
+        let app = app(&place);
+        let (site, worker) = (Site::start(&app).await, start(&app).await);
+        let add = r#"{"task": "t.add", "args": [2, 3]}"#;
+        let pause = r#"{"kind": "task", "name": "t.add", "reason": "migration"}"#;
+        let done: schema::TargetDeed = site.post("/api/v1/pauses", pause).await.read(200);
+        assert_eq!((done.kind.as_str(), done.name.as_str()), ("task", "t.add"));
+        let sent: schema::SentTask = site.post("/api/v1/tasks", add).await.read(201);
+        let path = format!("/api/v1/tasks/{}", sent.task_id);
+        let held: schema::Task = site.get(&path).await.read(200);
+        assert_eq!((held.phase.as_str(), held.paused), ("queued", Some(true)));
+        let pauses: schema::PauseList = site.get("/api/v1/pauses").await.read(200);
+        assert_eq!((pauses.items[0].kind.as_str(), pauses.items.len()), ("task", 1));
+
+        let limit =
+            r#"{"kind": "task", "name": "t.add", "rates": ["1/h", "9/d burst"], "concurrency": 3}"#;
+        site.post("/api/v1/limits", limit).await.read::<schema::TargetDeed>(200);
+        let limits: schema::LimitList = site.get("/api/v1/limits").await.read(200);
+        let [one] = &limits.items[..] else { panic!("{limits:?}") };
+        assert_eq!((one.rates.join(", "), one.concurrency), ("1/h, 9/d burst".to_owned(), Some(3)));
+        assert_eq!((one.origin.as_str(), one.in_force), ("operator", true));
+
+        let target = r#"{"kind": "task", "name": "t.add"}"#;
+        site.post("/api/v1/pauses/resume", target).await.read::<schema::TargetDeed>(200);
+        assert_eq!(site.post("/api/v1/pauses/resume", target).await.problem(), "conflict");
+        assert!(site.get(&format!("{path}/result?wait=20")).await.body.contains("SUCCESS"));
+        let second: schema::SentTask = site.post("/api/v1/tasks", add).await.read(201);
+        let second = format!("/api/v1/tasks/{}", second.task_id);
+        until("the rate holds the second", PATIENCE, async || {
+            let held: schema::Task = site.get(&second).await.read(200);
+            (held.limited == Some(true)).then_some(())
+        })
+        .await;
+        site.post("/api/v1/limits/remove", target).await.read::<schema::TargetDeed>(200);
+        assert_eq!(site.post("/api/v1/limits/remove", target).await.problem(), "conflict");
+        assert!(site.get(&format!("{second}/result?wait=20")).await.body.contains("SUCCESS"));
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_limit_or_a_pause_that_makes_no_sense_is_refused() {
+    let place = Place::memory();
+    let app = app(&place);
+    let site = Site::start(&app).await;
+    for (path, body, why) in [
+        ("limits", r#"{"kind": "tasks", "name": "t", "rates": ["1/s"]}"#, "queue, task, key or"),
+        ("limits", r#"{"kind": "task", "rates": ["1/s"]}"#, "has no name"),
+        ("limits", r#"{"kind": "everything", "name": "t", "rates": ["1/s"]}"#, "has no name"),
+        ("limits", r#"{"kind": "task", "name": "t", "rates": ["ten"]}"#, "is no rate"),
+        ("limits", r#"{"kind": "task", "name": "t"}"#, "lets nothing run"),
+        ("limits", r#"{"kind": "task", "name": "t", "concurrency": 0}"#, "lets nothing run"),
+        ("limits", r#"{"kind": "queue", "name": "celeriac:x", "concurrency": 1}"#, "reserved"),
+        ("pauses", r#"{"kind": "key", "name": "*"}"#, "name one key"),
+        ("pauses", r#"{"kind": "task", "name": "a\u0000b"}"#, "control characters"),
+        ("dead/1/edit", "{}", "nothing to edit"),
+        ("dead/1/edit", r#"{"args": {}}"#, "not as expected"),
+    ] {
+        let answer = site.post(&format!("/api/v1/{path}"), body).await;
+        assert_eq!(answer.problem(), "invalid", "{path} {body}: {answer:?}");
+        assert!(answer.body.contains(why), "{path} {body}: {answer:?}");
+    }
+    assert_eq!(site.post("/api/v1/dead/1/edit", r#"{"args": []}"#).await.problem(), "not-found");
+}
+
+#[tokio::test]
+async fn an_edited_dead_letter_runs_with_its_new_arguments() {
+    for place in Place::every() {
+        let app = app(&place);
+        let (site, worker) = (Site::start(&app).await, start(&app).await);
+        let body = r#"{"task": "t.add", "args": ["two", 3], "task_id": "edited"}"#;
+        site.post("/api/v1/tasks", body).await.read::<schema::SentTask>(201);
+        site.get("/api/v1/tasks/edited/result?wait=20").await;
+        let dead: schema::DeadList = site.get("/api/v1/dead").await.read(200);
+        let path = format!("/api/v1/dead/{}/edit", dead.items[0].number);
+        let changed: schema::DeadLetter =
+            site.post(&path, r#"{"args": [123456789012, 3]}"#).await.read(200);
+        assert!(changed.body.starts_with("[[123456789012, 3], {}"), "{changed:?}");
+        let replay = r#"{"ids": ["edited"]}"#;
+        site.post("/api/v1/dead/replay", replay).await.read::<schema::DeadDeed>(200);
+        let result = site.get("/api/v1/tasks/edited/result?wait=20").await;
+        assert_eq!(
+            result.json().get("result"),
+            Some(&Value::from(123_456_789_015_i64)),
+            "{result:?}"
+        );
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn queues_are_paged_paused_and_purged_and_dead_letters_discarded() {
     for place in Place::every() {
         let app = app(&place);
@@ -161,6 +253,19 @@ async fn queues_are_paged_paused_and_purged_and_dead_letters_discarded() {
         }
         rows.dedup();
         assert_eq!(rows.len(), 5);
+        let (mut ids, mut cursor) = (std::collections::BTreeSet::new(), String::new());
+        let mut pages = Vec::new();
+        loop {
+            let path = format!("/api/v1/tasks?queue=q/1&limit=2{cursor}");
+            let page: schema::TaskList = site.get(&path).await.read(200);
+            pages.push(page.items.len());
+            ids.extend(page.items.into_iter().map(|one| one.task_id));
+            match page.next {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!((pages, ids.len()), (vec![2, 2, 1], 5), "each task once");
         let state: schema::QueueState =
             site.post("/api/v1/queues/q%2F1/pause", r#"{"reason": "night"}"#).await.read(200);
         assert!(state.paused);
@@ -195,6 +300,8 @@ async fn queues_are_paged_paused_and_purged_and_dead_letters_discarded() {
             ("/api/v1/queues/none", "not-found"),
             ("/api/v1/queues/q%2F1/messages?limit=0", "bad-request"),
             ("/api/v1/queues/q%2F1/messages?cursor=x", "bad-request"),
+            ("/api/v1/tasks?cursor=x", "invalid"),
+            ("/api/v1/tasks?limit=0", "bad-request"),
             ("/api/v1/tasks?state=odd", "bad-request"),
             ("/api/v1/tasks?limit=1001", "bad-request"),
             ("/api/v1/tasks?stat=done", "bad-request"),

@@ -5,6 +5,8 @@ mod api;
 mod metrics;
 mod programs;
 mod redis;
+#[cfg(feature = "otel")]
+mod spans;
 mod trace;
 
 use crate::kit::{PATIENCE, Place, Ran, until};

@@ -42,6 +42,7 @@ fn every_outcome_survives_the_way() {
         },
         Outcome::Reject { requeue: true, reason: "later".to_owned() },
         Outcome::Reject { requeue: false, reason: String::new() },
+        Outcome::Snooze { delay: Duration::from_millis(1500) },
         Outcome::Ignore,
         Outcome::Cancelled,
         Outcome::Interrupted,

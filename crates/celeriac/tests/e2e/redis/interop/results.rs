@@ -129,7 +129,7 @@ async fn python_reads_what_a_native_worker_stored(lane: Lane) {
             "collected True",
             "parent id True True",
             "chain 6 True",
-            "linked 3 [None, 7]",
+            "linked 3 [[None, 7]]",
             "several [0, 2, 4]",
             "group [0, 2, 4] 3 True",
             "joined [0, 2, 4]",
