@@ -6,7 +6,7 @@ use celeriac_wire::{State as TaskState, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 /// A worker that runs beside the test.
@@ -54,15 +54,34 @@ impl Gate {
 
 /// What tasks did, in order.
 #[derive(Default)]
-pub(crate) struct Diary(Mutex<Vec<String>>);
+pub(crate) struct Diary {
+    notes: Mutex<Vec<String>>,
+    noted: Notify,
+}
 
 impl Diary {
     pub(crate) fn note(&self, text: impl Into<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+        self.noted.notify_waiters();
     }
 
     pub(crate) fn read(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a note that starts so.
+    pub(crate) async fn until(&self, start: &str) {
+        let waiting = async {
+            loop {
+                let noted = self.noted.notified();
+                if self.read().iter().any(|note| note.starts_with(start)) {
+                    return;
+                }
+                noted.await;
+            }
+        };
+        let waited = tokio::time::timeout(crate::kit::PATIENCE, waiting).await;
+        assert!(waited.is_ok(), "nobody notes {start:?}: {:?}", self.read());
     }
 }
 

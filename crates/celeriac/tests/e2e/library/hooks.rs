@@ -47,14 +47,14 @@ fn noting(app: App, notes: &Shared<Diary>) -> App {
 }
 
 /// What one slot and one call at a time leave no choice about.
-async fn notes_of(work: impl AsyncFn(&Client)) -> Vec<Vec<String>> {
+async fn notes_of(work: impl AsyncFn(&Client, &Diary)) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for place in Place::every() {
         let notes = Shared::new(Diary::default());
         let app = noting(application(place.app()).app, &notes);
         let worker = app.worker().concurrency(1).unknown_tasks(UnknownTasks::DeadLetter);
         let running = crate::running::start_with(&app, worker).await;
-        work(&running.client).await;
+        work(&running.client, &notes).await;
         running.stop().await;
         all.push(notes.read());
     }
@@ -63,8 +63,10 @@ async fn notes_of(work: impl AsyncFn(&Client)) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn a_success_is_told_step_by_step() {
-    let told = notes_of(async |client| {
+    let told = notes_of(async |client, notes| {
         client.send(add::call(2, 3)).await.unwrap().get(PATIENCE).await.unwrap();
+        // The client has the result before the worker tells of it.
+        notes.until("success").await;
     });
     for mut notes in told.await {
         // The client tells beside the worker.
@@ -83,7 +85,7 @@ async fn a_success_is_told_step_by_step() {
 
 #[tokio::test]
 async fn every_other_end_has_its_signal() {
-    let told = notes_of(async |client| {
+    let told = notes_of(async |client, _notes| {
         let failed = client.send(fails::call("no rows")).await.unwrap();
         assert!(failed.get(PATIENCE).await.is_err());
         client.send(flaky::call(1)).await.unwrap().get(PATIENCE).await.unwrap();
