@@ -78,6 +78,10 @@ def arguments():
     options = parser.parse_args()
     if not options.list and not (options.celeriac and options.native and options.venvs):
         parser.error("--celeriac, --native and --venvs are needed")
+    # The workers run in a folder of their own.
+    for name in ("celeriac", "native", "venvs"):
+        path = getattr(options, name)
+        setattr(options, name, path and str(pathlib.Path(path).absolute()))
     options.fleets = [name for name in FLEETS
                       if not options.fleet or any(fnmatch.fnmatchcase(name, glob) for glob in options.fleet)]
     return options

@@ -6,7 +6,7 @@
 
 mod follow;
 
-pub use follow::{Followed, after_chord, after_failure, after_success, watch_of};
+pub use follow::{Followed, after_chord, after_failure, after_success, members_named, watch_of};
 
 use crate::clock;
 use crate::route::{Address, Encoding, Router};

@@ -285,6 +285,24 @@ fn nest(tuple: &Value, parts: &[ChordPart], used: &mut usize, depth: usize) -> O
     parts.iter().find(|part| part.task_id == id).map(|part| part.result.clone())
 }
 
+/// How many members a chord's saved header names, where more are named than have ended. Celery 5.4 has a
+/// group at the end of a header's chain set the size of the whole chord to its own (`group._apply_tasks`),
+/// and waits for the others when it joins the results.
+pub fn members_named(done: &ChordDone) -> Option<u32> {
+    let named = leaves(done.layout.as_ref()?, 0)?;
+    u32::try_from(named).ok().filter(|_| named > done.parts.len())
+}
+
+/// The tasks in a result tuple; `None` if it is none, or nests too deep.
+fn leaves(tuple: &Value, depth: usize) -> Option<usize> {
+    let [_own, members] = tuple.as_array()? else { return None };
+    match members.as_array() {
+        Some(_) if depth > NESTING_MAX => None,
+        Some(members) => members.iter().map(|member| leaves(member, depth + 1)).sum(),
+        None => Some(1),
+    }
+}
+
 fn chord_error(text: String) -> ExceptionInfo {
     ExceptionInfo::new("celery.exceptions", "ChordError", vec![Value::from(text)])
 }

@@ -11,10 +11,11 @@ use celeriac_core::failpoint::{Step, reach};
 use celeriac_core::lease::Lease;
 use celeriac_core::limits::{CHORD_CASCADE_MAX, TASK_ID_BYTES_MAX};
 use celeriac_core::store::{
-    ChordDone, ChordFinisher, ChordPart, Duplicate, Fate, ONCE_KEPT, Outgoing, Place, Plan,
-    Published, Settled, Settlement,
+    ChordDone, ChordFinisher, ChordPart, ChordStart, Duplicate, Fate, ONCE_KEPT, Outgoing, Place,
+    Plan, Published, Settled, Settlement,
 };
 use celeriac_core::throttle::KEY_BYTES_MAX;
+use celeriac_core::workflow::members_named;
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::{Map, Message, Signature, State, Value};
 use redis::{Pipeline, Value as Answer};
@@ -391,6 +392,10 @@ async fn finish(core: &Core, attempt: &mut Attempt, keys: &[Answer]) -> Result<(
             return Err(StoreError::new(ErrorKind::Internal, text));
         }
         let (parts_before, done) = complete(core, attempt, &key).await?;
+        if let Some(size) = members_named(&done) {
+            resize(core, attempt, &key, size);
+            return Ok(());
+        }
         let mut plan = match &attempt.unit.finisher {
             None => Plan::default(),
             Some(finisher) => {
@@ -403,6 +408,14 @@ async fn finish(core: &Core, attempt: &mut Attempt, keys: &[Answer]) -> Result<(
         attempt.finished.push(Finished { key, parts_before, plan });
     }
     Ok(())
+}
+
+/// Sets the size of a chord that was set too small; its part is counted, and it goes on waiting.
+fn resize(core: &Core, attempt: &mut Attempt, key: &str, size: u32) {
+    let group = key.strip_prefix(&core.keys.chord("")).unwrap_or(key).to_owned();
+    let chords = &mut attempt.unit.plan.chords;
+    chords.retain(|chord| chord.group != group);
+    chords.push(ChordStart { group, size });
 }
 
 /// The parts of a chord with those that an attempt adds, and how many of them are stored already.

@@ -2,7 +2,7 @@
 
 use super::{celery, plan};
 use celeriac_core::limits::StoreLimits;
-use celeriac_core::store::{ChordPart, ChordStart, Page, Plan, Store};
+use celeriac_core::store::{ChordFinisher, ChordPart, ChordStart, Page, Plan, Store};
 use celeriac_core::testing::{FixedClock, Seeded};
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_stores::{Resources, connect};
@@ -10,7 +10,7 @@ use celeriac_testkit::redis_or_skip;
 use celeriac_testkit::services::redis::{Redis, make_certificates};
 use celeriac_testkit::services::sentinel::Sentinel;
 use celeriac_wire::{Signature, State, Value};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The store behind a URL.
 fn store(url: &str) -> Arc<dyn Store> {
@@ -34,6 +34,48 @@ async fn a_socket_file_is_a_way() {
     works(&format!("redis+socket://{}", redis.socket().display()), &redis).await.unwrap();
 }
 
+/// An ended member of the chord `g`.
+fn part(index: i64, task_id: &str) -> ChordPart {
+    ChordPart {
+        group: "g".to_owned(),
+        index,
+        task_id: task_id.to_owned(),
+        state: State::Success,
+        result: Value::from(index),
+        body: Signature::new("app.sum"),
+    }
+}
+
+/// Celery 5.4 sets the size of a chord to that of a group at the end of one of its chains.
+#[tokio::test]
+async fn a_chord_waits_for_the_members_that_its_saved_header_names() {
+    let redis = redis_or_skip!();
+    let header = r#"{"result": [["g", null], [[["a", null], null],
+        [["h", null], [[["b", null], null], [["c", null], null]]]]]}"#;
+    redis.cli(&["SET", "celery-taskset-meta-g", header]).await;
+    let store = store(&redis.url());
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let diary = Arc::clone(&ended);
+    let finisher: ChordFinisher = Arc::new(move |done| {
+        diary.lock().unwrap().push(done.parts.len());
+        Plan::default()
+    });
+    let chords = vec![ChordStart { group: "g".to_owned(), size: 2 }];
+    let steps = [(0, "a", chords, false), (1, "b", Vec::new(), false), (2, "c", Vec::new(), true)];
+    for (index, task_id, chords, complete) in steps {
+        let plan = Plan { chords, parts: vec![part(index, task_id)], ..Plan::default() };
+        store.publish(plan, Some(Arc::clone(&finisher))).await.unwrap();
+        let done = redis.cli(&["EXISTS", "celery-taskset-meta-g.c"]).await.int() == 1;
+        assert_eq!(done, complete, "after {task_id}");
+        let size = redis.cli(&["GET", "celery-taskset-meta-g.s"]).await;
+        assert_eq!(
+            (!size.is_nil()).then(|| size.text()),
+            (!complete).then(|| (2 + index).to_string())
+        );
+    }
+    assert_eq!(*ended.lock().unwrap(), [3]);
+}
+
 /// What is kept for ever has parts of chords that are kept, too.
 #[tokio::test]
 async fn parts_of_chords_outlive_results_that_never_expire() {
@@ -42,16 +84,8 @@ async fn parts_of_chords_outlive_results_that_never_expire() {
     let limits = StoreLimits { result_expires: None, ..StoreLimits::default() };
     let resources = Resources { clock, entropy: Arc::new(Seeded::new(7)), limits, results: None };
     let store = connect(&redis.url(), resources).unwrap();
-    let part = ChordPart {
-        group: "g".to_owned(),
-        index: 0,
-        task_id: "a".to_owned(),
-        state: State::Success,
-        result: Value::from(1),
-        body: Signature::new("app.sum"),
-    };
     let chords = vec![ChordStart { group: "g".to_owned(), size: 2 }];
-    let plan = Plan { chords, parts: vec![part], ..Plan::default() };
+    let plan = Plan { chords, parts: vec![part(0, "a")], ..Plan::default() };
     store.publish(plan, None).await.unwrap();
     for suffix in ["j", "s", "d"] {
         let left = redis.cli(&["TTL", &format!("celery-taskset-meta-g.{suffix}")]).await;

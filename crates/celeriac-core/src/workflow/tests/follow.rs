@@ -297,6 +297,24 @@ fn results_nest_as_the_sender_has_saved_it() {
 }
 
 #[test]
+fn a_header_may_name_more_members_than_have_ended() {
+    let group = |members: Vec<Value>| {
+        Value::from(vec![Value::from(vec![Value::from("g"), Value::Null]), Value::from(members)])
+    };
+    let layout = group(vec![leaf("m0"), group(vec![leaf("m1"), leaf("m2")])]);
+    for (ended, named) in [(1, Some(3)), (2, Some(3)), (3, None), (4, None)] {
+        let done = complete(&vec![State::Success; ended], &xsum());
+        assert_eq!(members_named(&done), None, "nothing is saved");
+        let done = ChordDone { layout: Some(layout.clone()), ..done };
+        assert_eq!(members_named(&done), named, "{ended}");
+    }
+    for nonsense in [Value::from("nonsense"), Value::Array(Vec::new()), group(vec![Value::Null])] {
+        let done = ChordDone { layout: Some(nonsense), ..complete(&[State::Success], &xsum()) };
+        assert_eq!(members_named(&done), None);
+    }
+}
+
+#[test]
 fn a_body_that_cannot_be_sent_fails() {
     let body = xsum().with_option("task_id", "body").with_option("eta", "soon");
     let plan = after(&complete(&[State::Success], &body));
