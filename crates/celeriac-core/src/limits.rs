@@ -25,6 +25,10 @@ pub struct StoreLimits {
     pub events_max: u64,
     /// How long a revocation is remembered (default 30 days).
     pub revoke_expires: Duration,
+    /// The most occurrences kept of each entry of a schedule; the oldest go first (default 100).
+    pub occurrences_max: u32,
+    /// How long an occurrence is kept at most (default 30 days).
+    pub occurrence_expires: Duration,
 }
 
 impl Default for StoreLimits {
@@ -39,6 +43,8 @@ impl Default for StoreLimits {
             dead_expires: None,
             events_max: 500_000,
             revoke_expires: Duration::from_hours(720),
+            occurrences_max: 100,
+            occurrence_expires: Duration::from_hours(720),
         }
     }
 }

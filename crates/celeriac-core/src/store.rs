@@ -12,6 +12,7 @@ mod mailbox;
 mod maintain;
 mod moves;
 mod results;
+mod schedules;
 mod throttle;
 mod view;
 
@@ -32,6 +33,7 @@ pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};
 pub use moves::Moves;
 pub use results::{ResultRecord, Results};
+pub use schedules::{EntryRecord, Fire, Fired, Lead, Occurrence, OccurrenceKind, Saved, Schedules};
 pub use throttle::{LimitView, Throttle};
 pub use view::{CURSOR_BYTES_MAX, Inspect, Phase, QueueView, TaskFilter, TaskPage, TaskView};
 
