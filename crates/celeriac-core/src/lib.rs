@@ -35,6 +35,7 @@ pub mod priority;
 pub mod record;
 pub mod retry;
 pub mod route;
+pub mod schedule;
 pub mod seal;
 pub mod state;
 pub mod throttle;

@@ -1,0 +1,14 @@
+//! Against Celery, ephem and a walker that looks at every minute.
+
+mod celery;
+mod oracle;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn crontab(line: &str) -> Crontab {
+    Crontab::from_string(line).unwrap()
+}
