@@ -13,6 +13,7 @@
 //! assert_eq!(policy.next(3, 0), None);
 //! ```
 
+pub mod beat;
 pub mod clock;
 pub mod control;
 mod error;

@@ -477,6 +477,7 @@ impl Settings {
             dead_bytes_max: self.dead_bytes_max.value as u64,
             dead_expires: self.dead_expires.value,
             revoke_expires: self.revoke_expires.value,
+            ..StoreLimits::default()
         }
     }
 

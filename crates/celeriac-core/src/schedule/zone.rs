@@ -134,8 +134,10 @@ impl Zone {
         let instant = Timestamp::from_second(at).unwrap_or(Timestamp::MAX);
         // The change at `at` itself begins the span.
         let upto = Timestamp::from_second(at + 1).unwrap_or(Timestamp::MAX);
-        let start =
-            timezone.preceding(upto).next().map_or(-ALWAYS, |change| change.timestamp().as_second());
+        let start = timezone
+            .preceding(upto)
+            .next()
+            .map_or(-ALWAYS, |change| change.timestamp().as_second());
         let next = timezone.following(instant).next();
         let end = next.as_ref().map_or(ALWAYS, |change| change.timestamp().as_second());
         let after = next.map_or(offset, |change| i64::from(change.offset().seconds()));
@@ -143,8 +145,11 @@ impl Zone {
     }
 
     fn offset_at_second(&self, at: i64) -> i64 {
-        let instant = Timestamp::from_second(at)
-            .unwrap_or(if at < 0 { Timestamp::MIN } else { Timestamp::MAX });
+        let instant = Timestamp::from_second(at).unwrap_or(if at < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        });
         offset_at(&self.0.timezone, instant)
     }
 

@@ -44,21 +44,31 @@ fn explore() {
     let mut worst = BTreeMap::new();
     for row in rows(include_str!("../testdata/solar.tsv")) {
         let [event, lat, lon, after, next] = row[..] else { panic!("{row:?}") };
-        let solar = Solar::new(event.parse().unwrap(), lat.parse().unwrap(), lon.parse().unwrap()).unwrap();
+        let solar =
+            Solar::new(event.parse().unwrap(), lat.parse().unwrap(), lon.parse().unwrap()).unwrap();
         let found = solar.next(at(after)).unwrap();
         let off = found.as_second() - at(next).as_second();
         if off.abs() > 20 {
             println!("{row:?} {found} {off}");
         } else {
-        let e: &mut i64 = worst.entry(event).or_default();
-        *e = (*e).max(off.abs());
+            let e: &mut i64 = worst.entry(event).or_default();
+            *e = (*e).max(off.abs());
         }
     }
     println!("{worst:?}");
     for row in rows(include_str!("../testdata/crontab_errors.tsv")) {
         let [text, field, celery] = row[..] else { panic!("{row:?}") };
         let v = |name: &str| if field == name { text } else { "*" };
-        let found = Crontab::parse(v("minute"), v("hour"), v("day_of_week"), v("day_of_month"), v("month_of_year"));
-        println!("{text:?} {field} {celery} {}", found.map_or_else(|e| e.to_string(), |f| f.to_string()));
+        let found = Crontab::parse(
+            v("minute"),
+            v("hour"),
+            v("day_of_week"),
+            v("day_of_month"),
+            v("month_of_year"),
+        );
+        println!(
+            "{text:?} {field} {celery} {}",
+            found.map_or_else(|e| e.to_string(), |f| f.to_string())
+        );
     }
 }
