@@ -79,6 +79,12 @@ steps! {
     SettleCommitted = "settle-committed",
     /// The worker knows that a task is settled; no event says so.
     Settled = "settled",
+    /// Occurrences are about to be fired.
+    FireBegins = "fire-begins",
+    /// Their messages and lines are written and not committed.
+    FireWritten = "fire-written",
+    /// They are committed and not answered.
+    FireCommitted = "fire-committed",
     /// Events are about to be recorded.
     EventBegins = "event-begins",
     /// Events are recorded.
@@ -101,6 +107,7 @@ impl Step {
                 | Self::SettleReleased
                 | Self::SettleSetAside
                 | Self::SettleWritten
+                | Self::FireWritten
         )
     }
 }

@@ -57,5 +57,7 @@ pub const DETAIL_BYTES_MAX: usize = 4096;
 pub const STDERR_BYTES_MAX: usize = 64 << 10;
 /// The longest task id, in bytes; longer ones are refused at the publisher.
 pub const TASK_ID_BYTES_MAX: usize = 255;
+/// The longest name of an entry of a schedule, in bytes.
+pub const ENTRY_NAME_BYTES_MAX: usize = 200;
 /// The deepest nesting of chords that one settlement may complete.
 pub const CHORD_CASCADE_MAX: usize = 64;

@@ -72,6 +72,7 @@ pub trait Store:
     + Nodes
     + Events
     + Mailbox
+    + Schedules
     + Inspect
     + Maintain
 {

@@ -16,6 +16,8 @@ mod listing;
 mod redis;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod rules;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod schedules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "redis"))]

@@ -27,6 +27,7 @@ mod pack;
 mod packet;
 mod restore;
 mod results;
+mod schedules;
 mod script;
 mod server;
 mod stalled;

@@ -22,6 +22,7 @@ mod plan;
 mod results;
 mod rows;
 mod rules;
+mod schedules;
 mod settle;
 mod stalled;
 mod throttle;

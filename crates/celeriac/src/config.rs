@@ -145,6 +145,10 @@ pub struct Settings {
     pub events_max: Setting<u64>,
     /// How long a revocation is remembered.
     pub revoke_expires: Setting<Duration>,
+    /// The most occurrences kept of each entry of a schedule.
+    pub schedule_history: Setting<u64>,
+    /// How long an occurrence is kept at most.
+    pub schedule_history_expires: Setting<Duration>,
     /// The exchange of the default queue; empty for none.
     pub default_exchange: Setting<String>,
     /// How it chooses.
@@ -360,6 +364,8 @@ impl Settings {
             dead_spill: raw.parse("dead_spill", value::text_or_empty)?,
             events_max: raw.parse("events_max", value::count)?,
             revoke_expires: raw.parse("revoke_expires", value::duration)?,
+            schedule_history: raw.parse("schedule_history", value::count)?,
+            schedule_history_expires: raw.parse("schedule_history_expires", value::duration)?,
             default_exchange: raw.parse("default_exchange", value::text_or_empty)?,
             default_exchange_type: raw.parse("default_exchange_type", str::parse)?,
             default_routing_key: raw.parse("default_routing_key", value::text_or_empty)?,
@@ -477,7 +483,8 @@ impl Settings {
             dead_bytes_max: self.dead_bytes_max.value as u64,
             dead_expires: self.dead_expires.value,
             revoke_expires: self.revoke_expires.value,
-            ..StoreLimits::default()
+            occurrences_max: u32::try_from(self.schedule_history.value).unwrap_or(u32::MAX),
+            occurrence_expires: self.schedule_history_expires.value,
         }
     }
 

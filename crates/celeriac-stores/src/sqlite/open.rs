@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this program writes. Migrations are append-only; a shipped one never changes.
-pub(super) const FORMAT_VERSION: i64 = 4;
-const MIGRATIONS: [&str; 4] = [
+pub(super) const FORMAT_VERSION: i64 = 5;
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/001_initial.sql"),
     include_str!("migrations/002_lanes.sql"),
     include_str!("migrations/003_acknowledged.sql"),
     include_str!("migrations/004_once.sql"),
+    include_str!("migrations/005_schedules.sql"),
 ];
 const EVENTS_SCHEMA: &str = include_str!("migrations/events.sql");
 

@@ -50,6 +50,7 @@ pub(super) fn expire(
         .prepare_cached("DELETE FROM chord WHERE done = 1 AND created_at < ?1")
         .and_then(|mut statement| statement.execute([now.saturating_sub(chords_kept)]))
         .map_err(wrap("expire chords"))?;
+    super::schedules::expire(connection, context, count_max)?;
     connection
         .prepare_cached(
             "DELETE FROM result WHERE row IN \

@@ -12,15 +12,15 @@ use celeriac_core::lease::Lease;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
     Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
-    EventStream, Events, FetchRequest, Finding, Heartbeat, Inbox, Inspect, LimitView, Mailbox,
-    Maintain, Moves, NodeId, NodeInfo, NodeView, Nodes, Outgoing, Page, Pause, Plan, Published,
-    QueueView, Queues, Released, Replay, Requests, ResultRecord, Results, Revoke, Settled,
-    Settlement, StalledChord, StampedEvent, Store, Stored, Sweep, TaskFilter, TaskPage, TaskView,
-    Throttle,
+    EntryRecord, EventStream, Events, FetchRequest, Finding, Fire, Fired, Heartbeat, Inbox,
+    Inspect, Lead, LimitView, Mailbox, Maintain, Moves, NodeId, NodeInfo, NodeView, Nodes,
+    Occurrence, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
+    Requests, ResultRecord, Results, Revoke, Saved, Schedules, Settled, Settlement, StalledChord,
+    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskPage, TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{QueueName, StoreError};
-use celeriac_wire::{ControlReply, ControlRequest, Event, ReplyTo};
+use celeriac_wire::{ControlReply, ControlRequest, Event, ReplyTo, State};
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -403,6 +403,89 @@ impl Inspect for NodeStore {
 
     async fn queues(&self) -> Result<Vec<QueueView>, StoreError> {
         pass!(self.queues())
+    }
+}
+
+#[async_trait]
+impl Schedules for NodeStore {
+    async fn save_entries(&self, records: Vec<EntryRecord>) -> Result<Vec<Saved>, StoreError> {
+        let call = Call::NeedsRoom("save_entries");
+        self.link.before(call).await?;
+        let saved = self.inner.save_entries(records).await?;
+        self.link.after(call).await?;
+        Ok(saved)
+    }
+
+    async fn remove_entry(&self, name: &str, version: u64) -> Result<bool, StoreError> {
+        pass!(self.remove_entry(name, version))
+    }
+
+    async fn entry(&self, name: &str) -> Result<Option<EntryRecord>, StoreError> {
+        pass!(self.entry(name))
+    }
+
+    async fn entries(&self, after: &str, count_max: usize) -> Result<Vec<EntryRecord>, StoreError> {
+        pass!(self.entries(after, count_max))
+    }
+
+    async fn entry_count(&self) -> Result<u64, StoreError> {
+        pass!(self.entry_count())
+    }
+
+    async fn due_entries(
+        &self,
+        now: Timestamp,
+        count_max: usize,
+    ) -> Result<Vec<EntryRecord>, StoreError> {
+        pass!(self.due_entries(now, count_max))
+    }
+
+    async fn next_wake(&self) -> Result<Option<Timestamp>, StoreError> {
+        pass!(self.next_wake())
+    }
+
+    async fn lead(&self, holder: &str, lease: Duration) -> Result<Lead, StoreError> {
+        pass!(self.lead(holder, lease))
+    }
+
+    async fn resign(&self, holder: &str, epoch: u64) -> Result<(), StoreError> {
+        pass!(self.resign(holder, epoch))
+    }
+
+    async fn leader(&self) -> Result<Option<Lead>, StoreError> {
+        pass!(self.leader())
+    }
+
+    async fn fire(&self, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<Fired>, StoreError> {
+        let call = Call::NeedsRoom("fire");
+        self.link.before(call).await?;
+        let fired = self.inner.fire(epoch, fires).await?;
+        self.link.after(call).await?;
+        Ok(fired)
+    }
+
+    async fn occurrences(
+        &self,
+        name: &str,
+        before: Timestamp,
+        count_max: usize,
+    ) -> Result<Vec<Occurrence>, StoreError> {
+        pass!(self.occurrences(name, before, count_max))
+    }
+
+    async fn open_occurrences(
+        &self,
+        after: Timestamp,
+        count_max: usize,
+    ) -> Result<Vec<(String, Occurrence)>, StoreError> {
+        pass!(self.open_occurrences(after, count_max))
+    }
+
+    async fn end_occurrences(
+        &self,
+        ended: Vec<(String, Timestamp, State)>,
+    ) -> Result<(), StoreError> {
+        pass!(self.end_occurrences(ended))
     }
 }
 

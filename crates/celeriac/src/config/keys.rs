@@ -123,6 +123,10 @@ keys! {
         "events kept; the oldest go first"
     "revoke_expires" [] "30d";
         "how long a revocation is remembered"
+    "schedule_history" [] "100";
+        "occurrences kept of each entry of a schedule, 1 at least; the oldest go first"
+    "schedule_history_expires" [] "30d";
+        "how long an occurrence is kept at most"
     "http_bind" [] "127.0.0.1:8555";
         "where `celeriac serve` listens; `[http] bind`"
     "http_worker" [] "";
