@@ -2,6 +2,8 @@
 //!
 //! Every step is a store's; an interruption between two leaves a message twice rather than not at all.
 
+pub mod entries;
+
 use crate::QueueName;
 use crate::error::{ErrorKind, StoreError};
 use crate::store::{DeadFilter, Outgoing, Page, Phase, Plan, Replay, Store, TaskView};

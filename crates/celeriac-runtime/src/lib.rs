@@ -10,11 +10,13 @@ compile_error!("celeriac runs on Linux and macOS; on Windows use it inside WSL 2
 mod builtin;
 mod clock;
 
+pub mod beat;
 pub mod cancel;
 pub mod handler;
 pub mod pool;
 pub mod worker;
 
+pub use beat::{Beat, BeatOptions, BeatParts, BeatStatus, BeatStop, Dispatch, Prepared};
 pub use cancel::{CancelReason, Cancellation};
 pub use clock::{OsEntropy, SystemClock};
 pub use handler::{Handler, Registry, RunContext, SharedLimit, TaskPolicy};

@@ -1,0 +1,366 @@
+//! What operators and programs do to the entries of a schedule.
+//!
+//! Each reads the entry, changes it, and writes it only if nobody else has in between; a beat that
+//! fires at the same moment counts as somebody else, so it is tried again.
+
+use crate::beat::{Change, Entry, EntryState, Owner, Reason};
+use crate::error::{ErrorKind, StoreError};
+use crate::schedule::Zone;
+use crate::store::{
+    EntryRecord, Fire, Fired, Occurrence, OccurrenceKind, Plan, Saved, Schedules, Store,
+};
+use jiff::Timestamp;
+
+/// How often a change is tried again because the entry changed meanwhile.
+const TRIES_MAX: usize = 20;
+/// How many entries are read at a time.
+const PAGE: usize = 500;
+
+/// An entry with its state, as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Its version in the store.
+    pub version: u64,
+    /// What it is.
+    pub entry: Entry,
+    /// How far it has come.
+    pub state: EntryState,
+}
+
+impl Kept {
+    /// Reads what a store keeps.
+    ///
+    /// # Errors
+    /// `Corrupt`: the documents are not those of an entry.
+    pub fn read(record: &EntryRecord) -> Result<Self, StoreError> {
+        let corrupt = |text: String| {
+            let text = format!("the entry {:?} cannot be read: {text}", record.name);
+            StoreError::new(ErrorKind::Corrupt, text)
+                .hint("remove it with `celeriac schedule remove` and add it again")
+        };
+        let entry = Entry::from_value(&record.entry, &Zone::utc())
+            .map_err(|error| corrupt(error.to_string()))?;
+        let state =
+            EntryState::from_value(&record.state).ok_or_else(|| corrupt("its state".into()))?;
+        Ok(Self { version: record.version, entry, state })
+    }
+
+    /// What a store keeps of it.
+    pub fn record(&self) -> EntryRecord {
+        EntryRecord {
+            name: self.entry.name.clone(),
+            version: self.version,
+            wake: self.state.wake(&self.entry),
+            entry: self.entry.to_value(),
+            state: self.state.to_value(),
+        }
+    }
+}
+
+/// One entry.
+///
+/// # Errors
+/// `NotFound`, `Corrupt`, or the store's.
+pub async fn entry(store: &dyn Schedules, name: &str) -> Result<Kept, StoreError> {
+    match store.entry(name).await? {
+        Some(record) => Kept::read(&record),
+        None => Err(StoreError::new(ErrorKind::NotFound, format!("there is no entry {name:?}"))
+            .hint("`celeriac schedule list` shows what there is")),
+    }
+}
+
+/// All entries in the order of their names; one that cannot be read is an error among them.
+///
+/// # Errors
+/// The store's.
+pub async fn all_entries(
+    store: &dyn Schedules,
+) -> Result<Vec<Result<Kept, StoreError>>, StoreError> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = store.entries(&after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after.clone_from(&last.name);
+        all.extend(page.iter().map(Kept::read));
+    }
+}
+
+/// Adds an entry.
+///
+/// # Errors
+/// `Conflict` when there is one of its name, or the store's.
+pub async fn add_entry(
+    store: &dyn Schedules,
+    entry: Entry,
+    now: Timestamp,
+) -> Result<Kept, StoreError> {
+    let state = EntryState::new(&entry, now);
+    let mut kept = Kept { version: 0, entry, state };
+    match first(store.save_entries(vec![kept.record()]).await?)? {
+        Saved::Done(version) => {
+            kept.version = version;
+            Ok(kept)
+        }
+        Saved::Conflict => {
+            let text = format!("there is an entry {:?} already", kept.entry.name);
+            Err(StoreError::new(ErrorKind::Conflict, text)
+                .hint("change it with `celeriac schedule edit`, or remove it first"))
+        }
+    }
+}
+
+/// Changes an entry; returns it as it is then. `change` may be asked several times.
+///
+/// # Errors
+/// `NotFound`, what `change` says, `Conflict` when it changes all the time, or the store's.
+pub async fn change_entry(
+    store: &dyn Schedules,
+    name: &str,
+    now: Timestamp,
+    mut change: impl FnMut(&mut Kept) -> Result<(), StoreError> + Send,
+) -> Result<Kept, StoreError> {
+    for _ in 0..TRIES_MAX {
+        let old = entry(store, name).await?;
+        let mut new = old.clone();
+        change(&mut new)?;
+        new.entry.check().map_err(|error| StoreError::invalid(error.to_string()))?;
+        if new.entry == old.entry && new.state == old.state {
+            return Ok(old);
+        }
+        if new.state == old.state {
+            new.state = old.state.of_changed(&old.entry, &new.entry, now);
+        }
+        if let Saved::Done(version) = first(store.save_entries(vec![new.record()]).await?)? {
+            new.version = version;
+            return Ok(new);
+        }
+    }
+    let text = format!("the entry {name:?} changes all the time");
+    Err(StoreError::new(ErrorKind::Conflict, text))
+}
+
+/// Pauses an entry or lets it go on; `false` when it stood so already.
+///
+/// # Errors
+/// As [`change_entry`].
+pub async fn enable_entry(
+    store: &dyn Schedules,
+    name: &str,
+    enabled: bool,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let mut changed = false;
+    change_entry(store, name, now, |kept| {
+        changed = kept.entry.enabled != enabled;
+        kept.entry.enabled = enabled;
+        Ok(())
+    })
+    .await?;
+    Ok(changed)
+}
+
+/// Removes an entry.
+///
+/// # Errors
+/// `NotFound`, or the store's.
+pub async fn remove_entry(store: &dyn Schedules, name: &str) -> Result<(), StoreError> {
+    for _ in 0..TRIES_MAX {
+        let Some(record) = store.entry(name).await? else {
+            return Err(StoreError::new(
+                ErrorKind::NotFound,
+                format!("there is no entry {name:?}"),
+            )
+            .hint("`celeriac schedule list` shows what there is"));
+        };
+        if store.remove_entry(name, record.version).await? {
+            return Ok(());
+        }
+    }
+    let text = format!("the entry {name:?} changes all the time");
+    Err(StoreError::new(ErrorKind::Conflict, text))
+}
+
+/// Notes that an entry runs now because somebody wants it, and sends its message; the schedule goes on as
+/// it was.
+///
+/// # Errors
+/// The store's.
+pub async fn run_entry(
+    store: &dyn Store,
+    name: &str,
+    task_id: &str,
+    note: &str,
+    plan: Plan,
+    now: Timestamp,
+) -> Result<Occurrence, StoreError> {
+    let mut occurrence = Occurrence {
+        due: now,
+        fired: now,
+        kind: OccurrenceKind::Manual,
+        task_id: Some(task_id.to_owned()),
+        count: 1,
+        note: note.to_owned(),
+        outcome: None,
+    };
+    loop {
+        let fire = Fire {
+            name: name.to_owned(),
+            version: None,
+            wake: None,
+            state: celeriac_wire::Value::Null,
+            occurrence: occurrence.clone(),
+            plan: plan.clone(),
+        };
+        match first(store.fire(None, vec![fire]).await?)? {
+            Fired::Done(_) => return Ok(occurrence),
+            // Another one of the same microsecond.
+            _ => occurrence.due += jiff::SignedDuration::from_micros(1),
+        }
+    }
+}
+
+/// What another scheduler is told when it asks whether it may run an occurrence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// It may, and nobody else will.
+    Run,
+    /// It has been run, by whom the note says.
+    Already(String),
+    /// The entry is somebody else's, in this epoch.
+    NotOwner(Owner),
+    /// The entry is paused.
+    Paused,
+}
+
+/// Gives an occurrence of an entry to another scheduler, once (`rollout.md` 6.6).
+///
+/// # Errors
+/// `NotFound`, or the store's.
+pub async fn take_occurrence(
+    store: &dyn Schedules,
+    name: &str,
+    due: Timestamp,
+    owner: &Owner,
+    now: Timestamp,
+) -> Result<Token, StoreError> {
+    for _ in 0..TRIES_MAX {
+        let kept = entry(store, name).await?;
+        if kept.entry.owner != *owner {
+            return Ok(Token::NotOwner(kept.entry.owner));
+        }
+        if !kept.entry.enabled {
+            return Ok(Token::Paused);
+        }
+        let mut state = kept.state.clone();
+        state.last_due = Some(due);
+        state.last_fired = Some(now);
+        state.runs += 1;
+        // Where a beat of ours goes on, should the entry become its own.
+        state.due = kept.entry.next(due, state.anchor);
+        let occurrence = Occurrence {
+            due,
+            fired: now,
+            kind: OccurrenceKind::Elsewhere,
+            task_id: None,
+            count: 1,
+            note: format!("run by {}", owner.name),
+            outcome: None,
+        };
+        let fire = Fire {
+            name: name.to_owned(),
+            version: Some(kept.version),
+            wake: state.wake(&kept.entry),
+            state: state.to_value(),
+            occurrence,
+            plan: Plan::default(),
+        };
+        match first(store.fire(None, vec![fire]).await?)? {
+            Fired::Done(_) => return Ok(Token::Run),
+            Fired::Taken(_) => {
+                let after = due + jiff::SignedDuration::from_micros(1);
+                let line = store.occurrences(name, after, 1).await?;
+                let by = line.first().filter(|line| line.due == due).map(|line| {
+                    if line.note.is_empty() {
+                        line.kind.as_str().to_owned()
+                    } else {
+                        line.note.clone()
+                    }
+                });
+                return Ok(Token::Already(by.unwrap_or_default()));
+            }
+            Fired::Changed | Fired::Fenced => {}
+        }
+    }
+    let text = format!("the entry {name:?} changes all the time");
+    Err(StoreError::new(ErrorKind::Conflict, text))
+}
+
+/// Gives an entry to another scheduler, or back to beat; the epoch grows, so that the former owner is
+/// refused from now on. `next` is the first occurrence that the new owner runs.
+///
+/// # Errors
+/// As [`change_entry`].
+pub async fn give_entry(
+    store: &dyn Schedules,
+    name: &str,
+    owner: &str,
+    next: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Kept, StoreError> {
+    change_entry(store, name, now, |kept| {
+        if kept.entry.owner.name != owner {
+            kept.entry.owner.name = owner.to_owned();
+            kept.entry.owner.epoch += 1;
+        }
+        if let Some(next) = next {
+            kept.state.due = Some(next);
+            kept.state.anchor = next;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Makes the entries of a source part of the schedule; returns what was left as it is, with the reason.
+///
+/// # Errors
+/// The store's. Some of the changes may be written then; doing it again does the rest.
+pub async fn apply_changes(
+    store: &dyn Schedules,
+    changes: Vec<Change>,
+    now: Timestamp,
+) -> Result<Vec<(String, Reason)>, StoreError> {
+    let mut kept = Vec::new();
+    let mut new = Vec::new();
+    for change in changes {
+        match change {
+            Change::Add(entry) => {
+                let state = EntryState::new(&entry, now);
+                new.push(Kept { version: 0, entry: *entry, state }.record());
+            }
+            Change::Replace(entry) => {
+                let name = entry.name.clone();
+                let replaced = change_entry(store, &name, now, |kept| {
+                    kept.entry = (*entry).clone();
+                    Ok(())
+                });
+                replaced.await?;
+            }
+            Change::Remove(name) => match remove_entry(store, &name).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+            Change::Keep(name, reason) => kept.push((name, reason)),
+        }
+    }
+    for batch in new.chunks(PAGE) {
+        // Another beat that starts at the same time adds the same.
+        let _saved: Vec<Saved> = store.save_entries(batch.to_vec()).await?;
+    }
+    Ok(kept)
+}
+
+fn first<T>(answers: Vec<T>) -> Result<T, StoreError> {
+    let none = || StoreError::new(ErrorKind::Internal, "a store gave no answer for a write");
+    answers.into_iter().next().ok_or_else(none)
+}
