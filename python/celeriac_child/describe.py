@@ -19,7 +19,7 @@ from celery import signals
 from celery.app.defaults import _TO_NEW_KEY, DEFAULTS
 from celery.utils.imports import qualname
 
-from . import PROTOCOL, results
+from . import PROTOCOL, results, schedules
 from .coroutines import is_coroutine
 
 #: Signals that Celery sends from its main process.
@@ -67,6 +67,8 @@ def hello(app, worker, banner: list[str], changed_first: list[str]) -> dict:
         "receivers": [name for name in _MAIN_SIGNALS if getattr(signals, name).receivers],
         "steps": sorted(_dotted(step) for kind in ("worker", "consumer") for step in app.steps[kind]),
         "banner": banner,
+        "schedule": schedules.entries(app),
+        "zone": schedules.zone(app),
     }
 
 

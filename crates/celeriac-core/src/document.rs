@@ -1,5 +1,7 @@
 //! What programs are shown: one JSON document for each thing, the same from `--json` and from HTTP. Pure.
 
+pub mod entries;
+
 use crate::dead::{Attempt, DeadLetter};
 use crate::store::{LimitView, NodeView, Pause, Phase, QueueView, Stored, TaskView};
 use crate::throttle::Target;

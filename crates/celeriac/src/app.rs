@@ -1,11 +1,13 @@
 //! An application: its settings, its tasks and their shared states.
 
+use crate::beat::BeatBuilder;
 use crate::client::{Client, Shared, Teller};
 use crate::config::Settings;
 use crate::context::States;
 use crate::handler::{Surroundings, TaskDef};
 use crate::hooks::{Hooks, Intercept, Signal};
 use crate::remote::Remote;
+use crate::schedule::{Entry, Schedules};
 use crate::worker::WorkerBuilder;
 use crate::{Result, TaskError};
 use celeriac_core::exchange::{Binding, ExchangeKind};
@@ -30,6 +32,7 @@ pub struct App {
     )]
     program: Vec<(&'static str, String)>,
     tasks: Vec<TaskDef>,
+    entries: Vec<Entry>,
     states: States,
     hooks: Arc<Hooks>,
     seals: Arc<Seals>,
@@ -68,6 +71,7 @@ impl App {
             settings: Arc::new(settings),
             program: Vec::new(),
             tasks: Vec::new(),
+            entries: Vec::new(),
             states: States::default(),
             hooks: Arc::default(),
             seals: Arc::default(),
@@ -318,6 +322,31 @@ impl App {
     pub(crate) fn host(&self) -> &str {
         let name = self.settings.node_name.value.as_str();
         name.split_once('@').map_or(name, |(_, host)| host)
+    }
+
+    /// Makes an entry part of the application: its beats take it over when they start. What is changed in
+    /// the store later (paused, edited) stays as it is there.
+    pub fn schedule(mut self, entry: Entry) -> Self {
+        self.entries.push(entry);
+        self
+    }
+
+    /// The entries that are part of the application.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// A beat of this application, to be configured further and run.
+    pub fn beat(&self) -> BeatBuilder {
+        BeatBuilder::new(self.clone())
+    }
+
+    /// The schedule in the store.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub async fn schedules(&self) -> Result<Schedules> {
+        Ok(Schedules::new(self.client().await?))
     }
 
     /// A worker of this application, to be configured further and run.

@@ -1,5 +1,6 @@
 //! The command line, for the `celeriac` binary and for every application's own.
 
+mod beat;
 mod bench;
 mod call;
 mod completions;
@@ -21,6 +22,7 @@ mod purge;
 mod queue;
 mod remote;
 mod result;
+mod schedule;
 #[cfg(feature = "web")]
 mod serve;
 mod status;
@@ -34,6 +36,7 @@ mod worker;
 
 use crate::app::App;
 use crate::config::Settings;
+use crate::schedule::Zone;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use exit::Failed;
 use logging::Dress;
@@ -91,6 +94,8 @@ struct Cli {
 enum Command {
     /// Run tasks
     Worker(worker::WorkerArgs),
+    /// Send what is due; any number may run, one leads
+    Beat(beat::BeatArgs),
     /// Show a durable task queue at work: profile a CSV file
     Demo(crate::demo::DemoArgs),
     /// Send a task by name
@@ -108,6 +113,9 @@ enum Command {
     /// Look at dead letters, replay, edit and discard them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Look at what runs at its time; add, change, pause, import
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Limit how many tasks start and run, in all workers together
     #[command(subcommand)]
     Limit(limit::LimitCommand),
@@ -189,6 +197,7 @@ impl Command {
             | Self::Top(_)
             | Self::Purge(_)
             | Self::List(_) => true,
+            Self::Schedule(command) => command.only_looks(),
             Self::Queue(command) => !matches!(command, queue::QueueCommand::Load { .. }),
             _ => false,
         }
@@ -204,6 +213,15 @@ struct Session {
 }
 
 impl Session {
+    /// The zone of entries that name none: the Python application's, or UTC.
+    fn zone(&self) -> Result<Zone, Failed> {
+        #[cfg(target_os = "linux")]
+        if let Some(loaded) = &self.python {
+            return crate::python::zone(loaded.hello()).map_err(Failed::configuration);
+        }
+        Ok(Zone::utc())
+    }
+
     /// Refuses to make an empty store only to look into it.
     fn expect_store(&self) -> Result<(), Failed> {
         let url = &self.app.settings().broker_url.value;
@@ -265,6 +283,7 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     let quiet = match cli.command {
         // Celery's worker is silent unless it is asked to speak.
         Command::Worker(_) if !runs_app => LevelFilter::INFO,
+        Command::Beat(_) => LevelFilter::INFO,
         #[cfg(feature = "web")]
         Command::Serve(_) => LevelFilter::INFO,
         // The demo tells itself what happens; other commands speak up when something is wrong.
@@ -342,6 +361,8 @@ fn flags(cli: &Cli) -> Vec<(&'static str, String)> {
 async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed> {
     match command {
         Command::Worker(args) => worker::run(&session, args).await,
+        Command::Beat(args) => beat::run(&session, args).await,
+        Command::Schedule(command) => schedule::run(&session, command).await,
         Command::Demo(args) => crate::demo::run(&session.app, args).await.map_err(Failed::from),
         Command::Call(args) => call::run(&session, args).await,
         Command::Result(args) => result::run(&session, args).await,

@@ -11,6 +11,7 @@ use celeriac_core::trace::TraceContext;
 use celeriac_core::trail::{Trail, children_of};
 use celeriac_core::workflow::{self, Applied, Lineage, Sender};
 use celeriac_core::{Clock, Entropy, ErrorKind, Lamport, StoreError, clock};
+use celeriac_runtime::Prepared;
 use celeriac_wire::{EventBase, Headers, Signature};
 use jiff::tz::TimeZone;
 use std::fmt;
@@ -282,6 +283,33 @@ impl Client {
                 Err(SendError::Unknown(StoreError::new(ErrorKind::Unknown, text)))
             }
         }
+    }
+}
+
+impl Client {
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.shared.entropy
+    }
+
+    /// Makes the messages of a call, ready to be written by somebody else: routed, passed by the hooks,
+    /// sealed.
+    pub(crate) async fn prepare(&self, call: Signature) -> crate::Result<Prepared> {
+        let plan = self.apply(call, None)?.plan;
+        let hooks = &self.shared.hooks;
+        let plan = hooks.before_publish(plan).await?;
+        let sent = hooks.to_be_told(&plan);
+        let plan = self.shared.seals.seal_plan(plan, self.now()).map_err(SendError::Invalid)?;
+        let told = self.shared.teller.is_some().then(|| plan.publish.clone());
+        let client = self.clone();
+        let afterwards = async move {
+            client.tell(told.unwrap_or_default(), &Published::default()).await;
+            client.shared.hooks.after_publish(sent).await;
+        };
+        Ok(Prepared { plan, afterwards: Some(Box::pin(afterwards)) })
     }
 }
 

@@ -19,7 +19,7 @@ mod value;
 #[cfg(feature = "otel")]
 pub(crate) use env::foreign;
 pub(crate) use env::worker_of_this_child;
-pub(crate) use file::CeleryOverride;
+pub(crate) use file::{CeleryOverride, EntrySection};
 pub use http::HttpSettings;
 pub use keys::reference_page;
 pub use source::{ConfigError, Setting, Source};
@@ -169,6 +169,7 @@ pub struct Settings {
     pub http: HttpSettings,
     /// What is added to tasks.
     tasks: TaskTable,
+    schedule: Vec<EntrySection>,
     celery: Vec<CeleryOverride>,
     sources: Vec<(&'static str, Source)>,
     rows: Vec<SettingRow>,
@@ -299,13 +300,14 @@ impl Settings {
         for (key, value) in &inputs.flags {
             raw.set(key, value.clone(), Source::Flag { key });
         }
-        let (routes, task_queues, celery, tasks) = parsed
-            .map(|file| (file.routes, file.task_queues, file.celery, file.tasks))
+        let (routes, task_queues, celery, tasks, schedule) = parsed
+            .map(|file| (file.routes, file.task_queues, file.celery, file.tasks, file.schedule))
             .unwrap_or_default();
         let bodies = if of_app { celery::take_bodies(&mut raw) } else { Vec::new() };
         let tables = Tables { routes, task_queues, tasks: TaskTable::new(tasks)? };
         let mut settings = Self::typed(&raw, tables, warnings, of_app)?;
         settings.celery = bodies.into_iter().chain(celery).collect();
+        settings.schedule = schedule;
         Ok(settings)
     }
 
@@ -377,6 +379,7 @@ impl Settings {
             task_queues,
             tasks,
             celery: Vec::new(),
+            schedule: Vec::new(),
             sources: Vec::new(),
             rows: Vec::new(),
             warnings,
@@ -464,6 +467,12 @@ impl Settings {
     /// What is odd but not wrong: unknown environment variables, settings without effect here.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The entries of the settings file.
+    #[cfg(feature = "cli")]
+    pub(crate) fn schedule(&self) -> &[EntrySection] {
+        &self.schedule
     }
 
     /// What is added to tasks.

@@ -32,6 +32,7 @@ extern crate self as celeriac;
 
 mod app;
 mod arguments;
+mod beat;
 mod call;
 mod canvas;
 mod client;
@@ -52,6 +53,7 @@ mod pool;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod python;
 mod remote;
+pub mod schedule;
 pub mod seal;
 mod task;
 #[cfg(feature = "sqlite")]
@@ -73,6 +75,7 @@ pub mod demo;
 
 pub use app::App;
 pub use arguments::{Arguments, Param};
+pub use beat::{BeatBuilder, BeatStatus, BeatStop};
 pub use call::Call;
 pub use canvas::{Chain, Chord, Group, Header, Workflow, chain, chord, group};
 pub use celeriac_core::outcome::{Classifier, Condition};

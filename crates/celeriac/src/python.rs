@@ -3,11 +3,13 @@
 mod additions;
 mod broker;
 mod review;
+mod schedule;
 mod settings;
 mod shim;
 
 pub(crate) use additions::warnings as task_warnings;
 pub(crate) use review::{Refusal, connection_tries, refusals, rows, unknown, warnings};
+pub(crate) use schedule::{schedule, zone};
 pub(crate) use settings::app_settings;
 
 use crate::Result;

@@ -101,16 +101,19 @@ pub enum SourceKind {
     Config,
     /// A Rust application's `App::beat`.
     Program,
+    /// A file or database of record, by `celeriac schedule sync`.
+    Sync,
     /// RedBeat's keys.
     RedBeat,
 }
 
 impl SourceKind {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::Store, "store"),
         (Self::App, "app"),
         (Self::Config, "config"),
         (Self::Program, "program"),
+        (Self::Sync, "sync"),
         (Self::RedBeat, "redbeat"),
     ];
 

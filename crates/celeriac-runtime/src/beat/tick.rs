@@ -46,13 +46,15 @@ struct Due {
     state: EntryState,
 }
 
-/// An occurrence on its way, and what follows when it is written.
-struct Shot {
-    fire: Fire,
+/// What follows when an occurrence is written.
+struct After {
     task: String,
     revoke: Vec<String>,
-    terminate_after: Option<BoxFuture<'static, ()>>,
+    afterwards: Option<BoxFuture<'static, ()>>,
 }
+
+/// An occurrence on its way.
+type Shot = (Fire, After);
 
 /// Looks again and again.
 pub(super) struct Ticker {
@@ -160,13 +162,10 @@ impl Ticker {
         for (step, version) in look.steps.into_iter().zip(due.record.version..) {
             let Step { mut occurrence, mut state, wake, revoke } = step;
             let mut plan = Plan::default();
-            let mut terminate_after = None;
+            let mut afterwards = None;
             if let Some(task_id) = occurrence.task_id.clone() {
                 match self.parts.dispatch.prepare(due.entry.signature(&task_id)).await {
-                    Ok(Prepared { plan: ready, afterwards }) => {
-                        plan = ready;
-                        terminate_after = afterwards;
-                    }
+                    Ok(ready) => Prepared { plan, afterwards } = ready,
                     Err(error) => {
                         tracing::error!(entry = due.entry.name, "beat: {error}");
                         occurrence.kind = OccurrenceKind::Failed;
@@ -181,22 +180,22 @@ impl Ticker {
             let state = state.to_value();
             let fire = Fire { name, version: Some(version), wake, state, occurrence, plan };
             let task = due.entry.task.clone();
-            shots.push(Shot { fire, task, revoke, terminate_after });
+            shots.push((fire, After { task, revoke, afterwards }));
         }
     }
 
     /// Writes occurrences with their messages.
     async fn fire(&self, epoch: u64, batch: Vec<Shot>, tick: &mut Tick) -> Result<(), StoreError> {
-        let fires = batch.iter().map(|shot| shot.fire.clone()).collect();
-        let answers = match self.parts.store.fire(Some(epoch), fires).await {
+        let (fires, after): (Vec<Fire>, Vec<After>) = batch.into_iter().unzip();
+        let answers = match self.parts.store.fire(Some(epoch), fires.clone()).await {
             Ok(answers) => answers,
             Err(error) if error.is_retryable() => return Err(error),
             // One of them is refused: which one is found out by writing each on its own.
-            Err(_) => self.fire_each(epoch, &batch).await?,
+            Err(_) => self.fire_each(epoch, &fires).await?,
         };
         let mut revoked = Vec::new();
-        for (shot, answer) in batch.into_iter().zip(answers) {
-            let Shot { fire, task, revoke, terminate_after } = shot;
+        for ((fire, after), answer) in fires.into_iter().zip(after).zip(answers) {
+            let After { task, revoke, afterwards } = after;
             match answer {
                 Fired::Done(_) => {
                     revoked.extend(revoke);
@@ -209,7 +208,7 @@ impl Ticker {
                     tracing::info!("Scheduler: Sending due task {} ({task})", fire.name);
                     tick.sent += 1;
                     tick.lateness = occurrence.drift();
-                    if let Some(afterwards) = terminate_after {
+                    if let Some(afterwards) = afterwards {
                         afterwards.await;
                     }
                 }
@@ -225,11 +224,11 @@ impl Ticker {
     }
 
     /// Writes each on its own; what the store refuses is noted as failed, so that its entry goes on.
-    async fn fire_each(&self, epoch: u64, batch: &[Shot]) -> Result<Vec<Fired>, StoreError> {
+    async fn fire_each(&self, epoch: u64, fires: &[Fire]) -> Result<Vec<Fired>, StoreError> {
         let store = &self.parts.store;
-        let mut answers = Vec::with_capacity(batch.len());
-        for shot in batch {
-            let error = match store.fire(Some(epoch), vec![shot.fire.clone()]).await {
+        let mut answers = Vec::with_capacity(fires.len());
+        for fire in fires {
+            let error = match store.fire(Some(epoch), vec![fire.clone()]).await {
                 Ok(answer) => {
                     answers.extend(answer);
                     continue;
@@ -237,8 +236,8 @@ impl Ticker {
                 Err(error) if error.is_retryable() => return Err(error),
                 Err(error) => error,
             };
-            tracing::error!(entry = shot.fire.name, %error, "beat: an entry's message is refused");
-            let mut fire = shot.fire.clone();
+            tracing::error!(entry = fire.name, %error, "beat: an entry's message is refused");
+            let mut fire = fire.clone();
             fire.plan = Plan::default();
             fire.occurrence.kind = OccurrenceKind::Failed;
             fire.occurrence.note = error.to_string();

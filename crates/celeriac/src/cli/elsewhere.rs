@@ -4,16 +4,11 @@ use super::exit::Failed;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// The command, why it is not here, and what to do instead.
-const COMMANDS: [(&str, &str, &str); 10] = [
+const COMMANDS: [(&str, &str, &str); 8] = [
     (
         "amqp",
         "a shell for RabbitMQ's protocol is not celeriac's to be",
         "look at queues with `celeriac queue`; RabbitMQ has `rabbitmqadmin`, and `celery amqp` works as before",
-    ),
-    (
-        "beat",
-        "this version has no scheduler yet",
-        "go on with `celery beat` or RedBeat: celeriac's workers run what they send",
     ),
     (
         "graph",
@@ -37,19 +32,14 @@ const COMMANDS: [(&str, &str, &str); 10] = [
         "move a queue at a time: celeriac's and stock workers can share it, and it can go back at any time",
     ),
     (
-        "schedule",
-        "this version has no scheduler yet",
-        "go on with `celery beat` or RedBeat: celeriac's workers run what they send",
-    ),
-    (
         "shell",
         "a Python shell is Python's",
         "`celery -A APP shell` works as before; `celeriac call` sends a task, `celeriac result` reads it",
     ),
     (
         "up",
-        "this version has no scheduler and no dashboard to start beside a worker yet",
-        "start `celeriac worker`, with `--http ADDRESS` for the HTTP API, probes and metrics",
+        "this version has no dashboard to start beside a worker yet",
+        "start `celeriac worker -B` for a worker and a beat, with `--http ADDRESS` for the HTTP API, probes and metrics",
     ),
     (
         "upgrade",

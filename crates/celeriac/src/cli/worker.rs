@@ -1,6 +1,7 @@
 //! `celeriac worker`.
 
 use super::Session;
+use super::beat::Beside;
 use super::exit::Failed;
 use super::loaded::Loaded;
 use super::output::{Output, span};
@@ -106,6 +107,9 @@ pub(super) struct WorkerArgs {
     #[cfg(feature = "web")]
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
+    /// Run a beat as well; any number of workers may, one of their beats leads
+    #[arg(short = 'B', long)]
+    beat: bool,
     /// End when nothing was ready for this long
     #[arg(long, value_name = "TIME")]
     stop_when_idle: Option<humantime::Span>,
@@ -186,7 +190,17 @@ pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode,
     #[cfg(feature = "web")]
     let _served =
         super::serve::beside_worker(session, &session.app.settings().node_name.value).await?;
-    serve(worker, None).await
+    let beat = beside(session, args.beat).await?;
+    let code = serve(worker, None).await;
+    if let Some(beat) = beat {
+        beat.stop().await;
+    }
+    code
+}
+
+/// The beat beside this worker, if one is wanted.
+async fn beside(session: &Session, wanted: bool) -> Result<Option<Beside>, Failed> {
+    Ok(if wanted { Some(Beside::start(session).await?) } else { None })
 }
 
 fn builder(app: &App, args: &WorkerArgs) -> WorkerBuilder {
@@ -231,10 +245,14 @@ async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result
     wait_for_broker(session, python::connection_tries(loaded.0.hello())).await?;
     #[cfg(feature = "web")]
     let _served = super::serve::beside_worker(session, &loaded.0.hello().hostname).await?;
+    let beat = beside(session, args.beat).await?;
     tracing::info!("{} ready.", loaded.0.hello().hostname);
     let renewing =
         tokio::spawn(renew_on_signal(builder, loaded.clone(), args.pool, worker.renew_handle()));
     let code = serve(worker, Some(session.output)).await;
+    if let Some(beat) = beat {
+        beat.stop().await;
+    }
     renewing.abort();
     code
 }

@@ -1,6 +1,9 @@
 //! `celeriac.toml`.
 
+mod schedule;
 mod tasks;
+
+pub(crate) use schedule::EntrySection;
 
 use super::additions::TaskSection;
 use super::celery::{self, Role};
@@ -30,6 +33,8 @@ pub(super) struct Parsed {
     pub(super) task_queues: Setting<Vec<Binding>>,
     /// What is added to tasks, in the order of the file.
     pub(super) tasks: Vec<TaskSection>,
+    /// Entries of the schedule.
+    pub(super) schedule: Vec<EntrySection>,
 }
 
 /// Reads the file that was named, or `celeriac.toml` if there is one.
@@ -61,6 +66,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
         routes: Setting::default(),
         task_queues: Setting::default(),
         tasks: Vec::new(),
+        schedule: Vec::new(),
     };
     for Entry { key, value, at } in entries(table.get_ref()) {
         match (key, value) {
@@ -109,6 +115,13 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
                     parsed.tasks.push(document.task(&task, source)?);
                 }
             }
+            ("schedule", DeValue::Table(section)) => {
+                for entry in entries(section) {
+                    let source =
+                        Source::File { path: path.to_owned(), line: document.line(entry.at) };
+                    parsed.schedule.push(document.scheduled(&entry, source)?);
+                }
+            }
             ("http", DeValue::Table(section)) => {
                 for entry in entries(section) {
                     let line = document.line(entry.at);
@@ -128,7 +141,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
                     parsed.settings.push(document.setting(&entry, source)?);
                 }
             }
-            ("override" | "routes" | "task_queues" | "tasks" | "http", _) => {
+            ("override" | "routes" | "task_queues" | "tasks" | "schedule" | "http", _) => {
                 let text = format!("{key} is a section");
                 return Err(document.error(at, text).hint(format!("write it as [{key}]")));
             }
@@ -308,7 +321,7 @@ impl Document<'_> {
             // The operator may overrule an app in Celery's words.
             let overrides = matches!(source, Source::Override { .. });
             let theirs = celery::all().iter().map(|known| known.name).filter(|_| overrides);
-            let sections = ["routes", "task_queues", "tasks", "http", "override"];
+            let sections = ["routes", "task_queues", "tasks", "schedule", "http", "override"];
             let names = KEYS.iter().map(|key| key.name).chain(sections).chain(theirs);
             let error = self.error(at, format!("unknown key {key:?}"));
             return Err(match nearest(key, names) {

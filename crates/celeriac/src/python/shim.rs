@@ -34,6 +34,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "request.py",
     "results.py",
     "retries.py",
+    "schedules.py",
     "serving.py",
     "shared.py",
     "sources.py",

@@ -83,9 +83,29 @@ pub struct Hello {
     /// The version of redis-py, where it is installed.
     #[serde(default)]
     pub redis: Option<String>,
+    /// The entries of its `beat_schedule`.
+    #[serde(default)]
+    pub schedule: Vec<PythonEntry>,
+    /// The zone of its clock, by its IANA name, if it can be told.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// What was read in the app's files, where that was asked for.
     #[serde(default)]
     pub sources: Value,
+}
+
+/// An entry of an app's `beat_schedule`.
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct PythonEntry {
+    /// Its name.
+    pub name: String,
+    /// The document of the entry; null if it is refused.
+    #[serde(default)]
+    pub entry: Value,
+    /// Why only Python can send it.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// How an app keeps its results.

@@ -1,0 +1,134 @@
+//! Builds and runs a beat of an application.
+
+use crate::app::App;
+use crate::client::Client;
+use crate::{Result, TaskError};
+use celeriac_core::beat::{Change, Entry, Reason, SourceKind, reconcile};
+use celeriac_core::operate::entries;
+use celeriac_core::store::Store;
+use celeriac_core::{StoreError, clock};
+use celeriac_runtime::{Beat, BeatOptions, BeatParts, Dispatch, Prepared};
+use celeriac_wire::Signature;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use celeriac_runtime::{BeatStatus, BeatStop};
+
+/// A beat that is not started yet. Any number of them may run; one leads.
+#[derive(Clone, Debug)]
+#[must_use = "a beat does nothing until it runs"]
+pub struct BeatBuilder {
+    app: App,
+    name: Option<String>,
+    options: BeatOptions,
+    /// The entries of each source, which are made part of the schedule at the start.
+    sources: Vec<(SourceKind, Vec<Entry>)>,
+}
+
+impl BeatBuilder {
+    pub(crate) fn new(app: App) -> Self {
+        Self { app, name: None, options: BeatOptions::default(), sources: Vec::new() }
+    }
+
+    /// Its node name, `celerybeat@host` by default.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// How long a leader that is not heard of keeps the lead; 6 seconds by default, renewed three times as
+    /// often. A shorter one fails over sooner, and suffers less delay of the store.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.lease = lease;
+        self.options.renew_every = lease / 3;
+        self
+    }
+
+    /// Entries that a source gives.
+    #[cfg(feature = "cli")]
+    pub(crate) fn source(mut self, kind: SourceKind, entries: Vec<Entry>) -> Self {
+        self.sources.push((kind, entries));
+        self
+    }
+
+    /// Opens the store and makes the application's entries part of the schedule.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or an entry makes no sense.
+    pub async fn build(mut self) -> Result<Beat> {
+        let client = self.app.client().await?;
+        let store = Arc::clone(client.store());
+        let own = self.app.entries().iter().cloned().map(crate::schedule::Entry::into_entry);
+        let own: Vec<Entry> = own.collect::<Result<_>>()?;
+        if !own.is_empty() {
+            self.sources.push((SourceKind::Program, own));
+        }
+        for (kind, given) in std::mem::take(&mut self.sources) {
+            take_over(&*store, kind, given, client.now()).await?;
+        }
+        let id = clock::task_id(&**self.app.clock(), &**self.app.entropy());
+        let name = self.name.unwrap_or_else(|| format!("celerybeat@{}", self.app.host()));
+        let parts = BeatParts {
+            store,
+            clock: Arc::clone(self.app.clock()),
+            dispatch: Arc::new(client),
+            name: format!("{name} {id}"),
+        };
+        Ok(Beat::new(parts, self.options))
+    }
+
+    /// Runs until [`BeatStop::stop`]; see [`BeatBuilder::build`] for a handle.
+    ///
+    /// # Errors
+    /// As [`BeatBuilder::build`].
+    pub async fn run(self) -> Result<BeatStatus> {
+        Ok(self.build().await?.run().await)
+    }
+}
+
+/// Makes the entries of a source part of the schedule, and says what is left as it is.
+pub(crate) async fn take_over(
+    store: &dyn Store,
+    kind: SourceKind,
+    given: Vec<Entry>,
+    now: jiff::Timestamp,
+) -> Result<(), StoreError> {
+    let mut stored = Vec::new();
+    for kept in entries::all_entries(store).await? {
+        match kept {
+            Ok(kept) => stored.push(kept.entry),
+            Err(error) => tracing::warn!(%error, "schedule: an entry is left as it is"),
+        }
+    }
+    let changes = reconcile(&stored, given, kind);
+    let count = changes.iter().filter(|change| !matches!(change, Change::Keep(..))).count();
+    for (name, reason) in entries::apply_changes(store, changes, now).await? {
+        let source = kind.as_str();
+        match reason {
+            Reason::Edited => tracing::warn!(
+                "schedule: {name:?} was changed here, and differs from what {source} says now; \
+                 `celeriac schedule reset {name}` takes that"
+            ),
+            Reason::EditedAndGone => tracing::warn!(
+                "schedule: {name:?} was changed here, and {source} has it no more; \
+                 `celeriac schedule remove {name}` removes it"
+            ),
+            Reason::Taken(other) => tracing::warn!(
+                "schedule: {name:?} of {source} is not taken over: an entry of {} has its name",
+                other.as_str()
+            ),
+        }
+    }
+    if count > 0 {
+        tracing::info!("schedule: {count} entries of {} are new or changed", kind.as_str());
+    }
+    Ok(())
+}
+
+/// What a beat sends goes the way of every other call.
+#[async_trait::async_trait]
+impl Dispatch for Client {
+    async fn prepare(&self, call: Signature) -> Result<Prepared, String> {
+        Client::prepare(self, call).await.map_err(|error: TaskError| error.to_string())
+    }
+}

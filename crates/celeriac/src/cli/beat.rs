@@ -1,0 +1,168 @@
+//! `celeriac beat`, and the beat beside a worker.
+
+use super::Session;
+use super::exit::Failed;
+use crate::beat::BeatBuilder;
+use crate::python;
+use celeriac_core::beat::{Entry, SourceKind};
+use celeriac_runtime::{Beat, BeatStop};
+use clap::Args;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+const EXAMPLES: &str = "Examples:
+  celeriac beat
+  celeriac -A proj beat -l info
+  celeriac beat --lease 3s
+
+Any number of beats may run: one leads, and another takes over within the lease when it dies. Entries
+come from the application's beat_schedule, from [schedule] in celeriac.toml, and from
+`celeriac schedule add`; every change acts within a second. TERM or INT stops it.";
+
+/// Schedulers whose work this beat does: they only keep Celery's entries somewhere else.
+const KNOWN: [&str; 5] = [
+    "celery.beat:PersistentScheduler",
+    "celery.beat:Scheduler",
+    "celeriac",
+    "persistent",
+    "RedisBeatScheduler",
+];
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct BeatArgs {
+    /// Its node name; %h is the host [default: celerybeat@%h]
+    #[arg(short = 'n', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// How long a leader that is not heard of keeps the lead [default: 6s]
+    #[arg(long, value_name = "TIME")]
+    lease: Option<String>,
+    /// Celery's scheduler class; those that keep entries in a file or in Redis are this one
+    #[arg(short = 'S', long, value_name = "CLASS")]
+    scheduler: Option<String>,
+    /// Celery's file of entries; they are in the store here
+    #[arg(short = 's', long, value_name = "FILE", hide_short_help = true)]
+    schedule: Option<String>,
+    /// Celery's longest sleep; a beat of ours acts on changes within a second
+    #[arg(long, value_name = "SECONDS", hide_short_help = true)]
+    max_interval: Option<f64>,
+}
+
+pub(super) async fn run(session: &Session, args: BeatArgs) -> Result<ExitCode, Failed> {
+    if let Some(scheduler) = &args.scheduler {
+        accept(scheduler)?;
+    }
+    if let Some(file) = &args.schedule {
+        session.output.warn(format!(
+            "-s {file}: entries are in the store; what is in such a file is not read"
+        ));
+    }
+    let mut builder = builder(session)?;
+    if let Some(name) = &args.hostname {
+        builder = builder.name(&name.replace("%h", session.app.host()));
+    }
+    if let Some(text) = &args.lease {
+        let lease = crate::config::parse_duration(text)
+            .map_err(|wanted| Failed::usage(format!("--lease {text:?}: {wanted}")))?;
+        if !(1..=600).contains(&lease.as_secs()) {
+            return Err(Failed::usage(format!("--lease {text}: from 1s to 10m is possible")));
+        }
+        builder = builder.lease(lease);
+    }
+    let beat = builder.build().await?;
+    let url = celeriac_stores::redacted(&session.app.settings().broker_url.value);
+    // Celery's line (celery/apps/beat.py 5.7).
+    tracing::info!("beat: Starting...");
+    session.output.note(format!("celeriac beat {} · store {url}", env!("CARGO_PKG_VERSION")));
+    let signals = tokio::spawn(stop_on_signal(beat.stop_handle()));
+    let status = beat.run().await;
+    signals.abort();
+    tracing::info!(sent = status.sent, "beat stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a scheduler's work is done here, by the last part of its name.
+fn accept(scheduler: &str) -> Result<(), Failed> {
+    let plain = |name: &str| name.replace(':', ".");
+    let class = scheduler.rsplit(['.', ':']).next().unwrap_or(scheduler);
+    if KNOWN.iter().any(|known| plain(known) == plain(scheduler) || *known == class) {
+        return Ok(());
+    }
+    let (why, instead) = match class {
+        "RedBeatScheduler" => (
+            "this version does not read RedBeat's keys",
+            "go on with `celery beat -S redbeat.RedBeatScheduler`: celeriac's workers run what it sends",
+        ),
+        "DatabaseScheduler" | "django" => (
+            "its entries are in Django's database",
+            "go on with `celery beat` for these entries, or write them to a file of record and use \
+             `celeriac schedule sync`; celeriac's workers run what both send",
+        ),
+        _ => (
+            "it is a Python class that decides for itself when something is due",
+            "go on with `celery beat` for it: celeriac's workers run what it sends",
+        ),
+    };
+    Err(Failed::usage(format!("the scheduler {scheduler} does not run here: {why}")).hint(instead))
+}
+
+/// A beat with the entries of the application and of the settings.
+fn builder(session: &Session) -> Result<BeatBuilder, Failed> {
+    let mut builder = session.app.beat();
+    let zone = session.zone()?;
+    let sections = session.app.settings().schedule();
+    let entries = sections.iter().map(|section| section.entry(&zone));
+    let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
+    builder = builder.source(SourceKind::Config, entries);
+    #[cfg(target_os = "linux")]
+    if let Some(loaded) = &session.python {
+        let found = python::schedule(loaded.hello(), &zone);
+        for (name, why) in &found.refused {
+            tracing::error!("beat_schedule[{name:?}] is not sent by this beat: {why}");
+        }
+        builder = builder.source(SourceKind::App, found.entries);
+    }
+    Ok(builder)
+}
+
+async fn stop_on_signal(stop: BeatStop) {
+    let open =
+        |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
+    let (Ok(mut term), Ok(mut int)) =
+        (open(SignalKind::terminate()), open(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    stop.stop();
+}
+
+/// A beat that runs beside a worker, and ends with it.
+pub(super) struct Beside {
+    stop: BeatStop,
+    task: JoinHandle<()>,
+}
+
+impl Beside {
+    /// Starts it.
+    pub(super) async fn start(session: &Session) -> Result<Self, Failed> {
+        let beat: Beat = builder(session)?.build().await?;
+        let stop = beat.stop_handle();
+        let task = tokio::spawn(async move {
+            beat.run().await;
+        });
+        Ok(Self { stop, task })
+    }
+
+    /// Gives the lead back.
+    pub(super) async fn stop(self) {
+        self.stop.stop();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the beat ended by itself");
+        }
+    }
+}
