@@ -12,3 +12,7 @@ fn at(text: &str) -> Timestamp {
 fn crontab(line: &str) -> Crontab {
     Crontab::from_string(line).unwrap()
 }
+
+fn zone(name: &str) -> Zone {
+    Zone::named(name).unwrap()
+}
