@@ -2,6 +2,7 @@
 
 mod celery;
 mod oracle;
+mod random;
 
 use super::*;
 

@@ -13,6 +13,8 @@ pub const ZONE_NAME_BYTES_MAX: usize = 64;
 const TABLE_UNTIL: i64 = 4_102_444_800;
 /// How alike a name must be to be suggested for a wrong one.
 const ALIKE: f64 = 0.7;
+/// The shortest text that may be a city alone; `CEST` is not like `Australia/West`.
+const CITY_BYTES: usize = 5;
 /// Before and after all time, with room for an offset.
 const ALWAYS: i64 = i64::MAX / 4;
 
@@ -184,9 +186,9 @@ fn nearest(wrong: &str) -> Option<String> {
     let likeness = |name: &str| {
         let name = name.to_lowercase();
         // "Berlin" alone is near enough.
-        let city = name.rsplit('/').next().unwrap_or(&name);
+        let city = name.rsplit('/').next().filter(|_| wrong.len() >= CITY_BYTES);
         strsim::normalized_damerau_levenshtein(&name, &wrong)
-            .max(strsim::normalized_damerau_levenshtein(city, &wrong))
+            .max(strsim::normalized_damerau_levenshtein(city.unwrap_or(&name), &wrong))
     };
     let scored = Zone::names().map(|name| (likeness(&name), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(&a.1)))?;
