@@ -93,7 +93,12 @@ impl Interval {
     }
 
     /// How many occurrences lie in a span of time; `None` if they have to be visited.
-    pub(super) fn count(&self, after: Timestamp, until: Timestamp, anchor: Timestamp) -> Option<u32> {
+    pub(super) fn count(
+        &self,
+        after: Timestamp,
+        until: Timestamp,
+        anchor: Timestamp,
+    ) -> Option<u32> {
         if self.unit() != 0 {
             return None;
         }

@@ -88,9 +88,13 @@ impl SolarEvent {
 
     fn way(self) -> Way {
         match self {
-            Self::DawnAstronomical | Self::DawnNautical | Self::DawnCivil | Self::Sunrise => Way::Up,
+            Self::DawnAstronomical | Self::DawnNautical | Self::DawnCivil | Self::Sunrise => {
+                Way::Up
+            }
             Self::SolarNoon => Way::Top,
-            Self::Sunset | Self::DuskCivil | Self::DuskNautical | Self::DuskAstronomical => Way::Down,
+            Self::Sunset | Self::DuskCivil | Self::DuskNautical | Self::DuskAstronomical => {
+                Way::Down
+            }
         }
     }
 
@@ -142,7 +146,8 @@ impl Solar {
             if value.is_finite() && value.abs() <= max {
                 return Ok(());
             }
-            let text = format!("{name} {value} is out of range; write degrees from -{max} to {max}");
+            let text =
+                format!("{name} {value} is out of range; write degrees from -{max} to {max}");
             Err(ScheduleError::new(text))
         };
         check("lat", latitude, 90.0)?;
@@ -214,7 +219,8 @@ impl Solar {
         let mut at = guess;
         for _ in 0..3 {
             let sun = Sun::at(at);
-            let error = (sun.hour_angle(at, self.longitude) - angle + 540.0).rem_euclid(360.0) - 180.0;
+            let error =
+                (sun.hour_angle(at, self.longitude) - angle + 540.0).rem_euclid(360.0) - 180.0;
             at -= error / DEGREES_A_DAY * DAY;
         }
         at
@@ -259,11 +265,12 @@ impl Sun {
             / (1.0 + eccentricity * true_anomaly.cos());
         // Aberration and nutation.
         let node = (125.04 - 1934.136 * centuries).to_radians();
-        let longitude =
-            (mean_longitude + centre - 0.005_69 - 0.004_78 * node.sin()).to_radians();
+        let longitude = (mean_longitude + centre - 0.005_69 - 0.004_78 * node.sin()).to_radians();
         let obliquity = (23.439_291 - centuries * 0.013_004_2 + 0.002_56 * node.cos()).to_radians();
         Self {
-            right_ascension: (obliquity.cos() * longitude.sin()).atan2(longitude.cos()).to_degrees(),
+            right_ascension: (obliquity.cos() * longitude.sin())
+                .atan2(longitude.cos())
+                .to_degrees(),
             declination: (obliquity.sin() * longitude.sin()).asin().to_degrees(),
             distance,
         }

@@ -127,7 +127,9 @@ fn field(value: &Value, key: &str) -> Result<String, ScheduleError> {
     };
     let read = match found.as_array() {
         Some(items) if items.len() > LIST_MAX => None,
-        Some(items) => items.iter().map(single).collect::<Option<Vec<_>>>().map(|all| all.join(",")),
+        Some(items) => {
+            items.iter().map(single).collect::<Option<Vec<_>>>().map(|all| all.join(","))
+        }
         None => single(found),
     };
     read.ok_or_else(|| wrong(key, found, "text such as \"*/5\", a number, or a list of numbers"))

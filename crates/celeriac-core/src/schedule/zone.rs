@@ -136,8 +136,10 @@ impl Zone {
         let instant = Timestamp::from_second(at).unwrap_or(Timestamp::MAX);
         // The change at `at` itself begins the span.
         let upto = Timestamp::from_second(at + 1).unwrap_or(Timestamp::MAX);
-        let start =
-            timezone.preceding(upto).next().map_or(-ALWAYS, |change| change.timestamp().as_second());
+        let start = timezone
+            .preceding(upto)
+            .next()
+            .map_or(-ALWAYS, |change| change.timestamp().as_second());
         let next = timezone.following(instant).next();
         let end = next.as_ref().map_or(ALWAYS, |change| change.timestamp().as_second());
         let after = next.map_or(offset, |change| i64::from(change.offset().seconds()));
@@ -145,8 +147,11 @@ impl Zone {
     }
 
     fn offset_at_second(&self, at: i64) -> i64 {
-        let instant = Timestamp::from_second(at)
-            .unwrap_or(if at < 0 { Timestamp::MIN } else { Timestamp::MAX });
+        let instant = Timestamp::from_second(at).unwrap_or(if at < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        });
         offset_at(&self.0.timezone, instant)
     }
 
@@ -184,11 +189,19 @@ fn offset_at(timezone: &TimeZone, at: Timestamp) -> i64 {
 fn nearest(wrong: &str) -> Option<String> {
     let wrong = wrong.to_lowercase().replace(' ', "_");
     let likeness = |name: &str| {
+        let longer = name.len().max(wrong.len()) as f64;
+        // No text is more alike than its length allows; this spares most comparisons.
+        let shorter = name.len().min(wrong.len()) as f64;
+        if shorter < ALIKE * longer {
+            return 0.0;
+        }
+        strsim::normalized_damerau_levenshtein(name, &wrong)
+    };
+    let likeness = |name: &str| {
         let name = name.to_lowercase();
         // "Berlin" alone is near enough.
         let city = name.rsplit('/').next().filter(|_| wrong.len() >= CITY_BYTES);
-        strsim::normalized_damerau_levenshtein(&name, &wrong)
-            .max(strsim::normalized_damerau_levenshtein(city.unwrap_or(&name), &wrong))
+        likeness(&name).max(city.map_or(0.0, likeness))
     };
     let scored = Zone::names().map(|name| (likeness(&name), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(&a.1)))?;

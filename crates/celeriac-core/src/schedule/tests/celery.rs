@@ -81,8 +81,7 @@ fn fields_are_read_as_celery_reads_them() {
             Some(date) if field == "date" => date,
             _ => (given("day_of_month"), given("month_of_year")),
         };
-        let read =
-            Crontab::parse(given("minute"), given("hour"), given("day_of_week"), day, month);
+        let read = Crontab::parse(given("minute"), given("hour"), given("day_of_week"), day, month);
         match read {
             Err(error) if celery != "error" => stricter.push((text, field, error)),
             Err(error) => assert!(error.to_string().contains(';'), "no hint: {error}"),
@@ -131,7 +130,8 @@ fn changes_of_the_clock_are_celerys_but_for_the_repeated_hour() {
         let crontab = crontab(line);
         let mut last = at(from);
         let mut shown = Vec::new();
-        while let Some(next) = crontab.next(last, &zone, DstRule::default()).filter(|n| *n < at(until))
+        while let Some(next) =
+            crontab.next(last, &zone, DstRule::default()).filter(|n| *n < at(until))
         {
             shown.push(next.to_zoned(zone.timezone().clone()).strftime("%H:%M%:::z").to_string());
             last = next;
@@ -157,7 +157,8 @@ fn changes_of_the_clock_are_celerys_but_for_the_repeated_hour() {
 fn intervals_are_elapsed_time_whatever_the_clock_does() {
     let zone = zone("Europe/Berlin");
     let six = Interval::from_seconds(21_600.0, true).unwrap();
-    let next = |interval: &Interval, after: &str| interval.next(at(after), at(after), &zone).unwrap();
+    let next =
+        |interval: &Interval, after: &str| interval.next(at(after), at(after), &zone).unwrap();
     // 22:00, then 04:00 or 03:00 of a night that has five or seven hours until 04:00.
     assert_eq!(next(&six, "2026-03-28T21:00:00Z"), at("2026-03-29T03:00:00Z"));
     assert_eq!(next(&six, "2026-10-24T20:00:00Z"), at("2026-10-25T02:00:00Z"));

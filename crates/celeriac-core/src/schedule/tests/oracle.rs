@@ -106,7 +106,8 @@ fn crontabs() -> Vec<(&'static str, Fields<'static>)> {
         ("0 * * * *", Fields { minutes: &[0], ..ALL }),
         ("*/30 1-3 * * *", Fields { minutes: &[0, 30], hours: &[1, 2, 3], ..ALL }),
         ("15 3 * * sun", Fields { minutes: &[15], hours: &[3], weekdays: &[0], ..ALL }),
-        ("0 0 * * *", Fields { minutes: &[0], hours: &[0], ..ALL }),
+        ("0,29,59 2 * * *", Fields { minutes: &[0, 29, 59], hours: &[2], ..ALL }),
+        ("0,59 0 * * *", Fields { minutes: &[0, 59], hours: &[0], ..ALL }),
         ("45 23-1 * * *", Fields { minutes: &[45], hours: &[23, 0, 1], ..ALL }),
         ("*/20 */1 * * *", Fields { minutes: &[0, 20, 40], ..ALL }),
         ("7,37 */2 * 3,10 *", {

@@ -24,7 +24,8 @@ fn field(min: i8, max: i8, words: &'static [&'static str]) -> impl Strategy<Valu
     };
     let range = move |from: i8, until: i8| {
         let end = if until < from { until + (max - min + 1) } else { until };
-        let wrapped = move |number: i8| if number > max { number - (max - min + 1) } else { number };
+        let wrapped =
+            move |number: i8| if number > max { number - (max - min + 1) } else { number };
         (from..=end).map(wrapped).collect::<Vec<i8>>()
     };
     prop_oneof![
@@ -45,8 +46,9 @@ fn field(min: i8, max: i8, words: &'static [&'static str]) -> impl Strategy<Valu
 }
 
 const DAYS: &[&str] = &["sun", "Monday", "tue", "WED", "thursday", "fri", "sat"];
-const MONTHS: &[&str] =
-    &["jan", "february", "mar", "Apr", "may", "jun", "july", "aug", "SEP", "oct", "nov", "december"];
+const MONTHS: &[&str] = &[
+    "jan", "february", "mar", "Apr", "may", "jun", "july", "aug", "SEP", "oct", "nov", "december",
+];
 
 fn five() -> impl Strategy<Value = [Written; 5]> {
     let days = prop_oneof![2 => Just(("*".to_owned(), Vec::new())), 1 => field(1, 31, &[])];
