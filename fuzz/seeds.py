@@ -151,6 +151,15 @@ def by_hand():
     add("compression", "brotli-empty", b"\x03\x3b")
     for place, text in enumerate(["10", "10/s", "100/m burst", "0.5/s", "3/10s", "7/d", "0", "1e3/h"]):
         add("rate", f"rate-{place}", text)
+    for place, text in enumerate([
+        "*/5 * * * *\nEurope/Berlin\n1774749600", "30 2 * * *\nAustralia/Lord_Howe\n1775318400",
+        "0 0 29 2 mon\nAfrica/Cairo\n-9000000000", "50-10/5 22-2 25-5 nov-feb fri-mon\nUTC\n1", "@weekly\nMars\n1",
+        '{"type": "interval", "every": 5400.0, "relative": true}\nAsia/Kathmandu\n1',
+        '{"type": "crontab", "minute": [1, 2], "hour": 7}\nEurope/Dublin\n4200000000',
+        '{"type": "solar", "event": "dawn_civil", "lat": 69.65, "lon": 18.96}\nUTC\n1774749600',
+        '{"type": "once", "at": "2026-12-24T18:00:00Z"}\nUTC\n1',
+    ]):
+        add("schedule", f"schedule-{place}", text)
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     add("trace", "plain", parent)
     add("trace", "state", f"{parent}\nrojo=00f067aa0ba902b7,congo=t61rcWkgMzE")

@@ -7,11 +7,14 @@ mod fuzzed;
 use std::sync::Once;
 
 use celeriac_core::exchange::Binding;
+use celeriac_core::schedule::{Crontab, DstRule, Schedule, Zone};
 use celeriac_core::throttle::Rate;
 use celeriac_core::trace::TraceContext;
+use celeriac_wire::Value;
 
 /// Targets whose parsers stand in `celeriac-core`.
-const ABOVE_WIRE: [fuzzed::Target; 3] = [("binding", binding), ("rate", rate), ("trace", trace)];
+const ABOVE_WIRE: [fuzzed::Target; 4] =
+    [("binding", binding), ("rate", rate), ("schedule", schedule), ("trace", trace)];
 
 /// Runs one target on one input; a broken promise is a panic.
 pub fn run(target: &str, bytes: &[u8]) {
@@ -33,6 +36,34 @@ fn rate(bytes: &[u8]) {
     if rate.per.subsec_nanos() == 0 {
         assert_eq!(again, Ok(Some(rate)));
     }
+}
+
+/// A line of cron or a schedule in JSON, the name of a zone, and an instant in seconds, a line each.
+fn schedule(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (first, zone, at) = (line(), line(), line());
+    let zone = Zone::named(zone).unwrap_or_else(|_| Zone::utc());
+    let read = match Value::parse(first.as_bytes()) {
+        Ok(value) => Schedule::from_value(&value),
+        Err(_) => Crontab::from_string(first).map(Schedule::Crontab),
+    };
+    let Ok(schedule) = read else { return };
+    if let Schedule::Crontab(crontab) = &schedule {
+        assert_eq!(Crontab::from_string(&crontab.to_string()).as_ref(), Ok(crontab));
+    }
+    assert_eq!(Schedule::from_value(&schedule.to_value()).as_ref(), Ok(&schedule));
+    assert!(!schedule.sentence(&zone).is_empty());
+    let Ok(at) = at.parse().map_or(Ok(jiff::Timestamp::UNIX_EPOCH), jiff::Timestamp::from_second)
+    else {
+        return;
+    };
+    let dst = DstRule::default();
+    let Some(next) = schedule.next(at, at, &zone, dst) else { return };
+    assert!(next > at);
+    assert_eq!(schedule.previous(next, at, &zone, dst), Some(next));
+    assert_eq!(schedule.count(at, next, at, &zone, dst, 5), 1);
 }
 
 /// The two headers of W3C trace context, a line each.

@@ -102,8 +102,9 @@ fn crontab_sentence(crontab: &Crontab, zone: &Zone) -> String {
         return format!("{days} at {} {zone}", listed(&named_times(fields)));
     }
     let often = often(crontab);
-    let days = days.map(|days| match days.strip_prefix("every ") {
-        Some(_) => format!(" on {days}"),
+    let days = days.map(|days| match days.strip_prefix("every day ") {
+        Some(months) => format!(" {months}"),
+        None if days.starts_with("every ") => format!(" on {days}"),
         None => format!(" {days}"),
     });
     // The same everywhere: most zones differ by whole hours.
@@ -136,7 +137,7 @@ fn often(crontab: &Crontab) -> String {
         None if fields.minutes.count_ones() == 1 => {
             format!("every hour at minute {}", fields.minutes.trailing_zeros())
         }
-        None => format!("every hour at minutes {}", crontab.minute()),
+        None => format!("every hour at minutes {}", numbers(fields.minutes, crontab.minute())),
     };
     if hours == ALL_HOURS { minutes } else { format!("{minutes} in hours {}", crontab.hour()) }
 }
@@ -169,13 +170,24 @@ fn days(crontab: &Crontab) -> Option<String> {
     let single = fields.days.count_ones() == 1;
     let days = match single {
         true => format!("day {}", fields.days.trailing_zeros()),
-        false => format!("days {}", crontab.day_of_month().replace(',', ", ")),
+        false => format!("days {}", numbers(u64::from(fields.days), crontab.day_of_month())),
     };
     Some(match weekdays {
         None => format!("on {days} of {months}"),
         Some(weekdays) if single => format!("{weekdays} that is {days} of {months}"),
         Some(weekdays) => format!("{weekdays} that is one of {days} of {months}"),
     })
+}
+
+/// Few numbers one by one, more as they were written.
+fn numbers(set: u64, written: &str) -> String {
+    // `1-7` is shorter than its numbers.
+    if set.count_ones() > NAMED_MAX || written.contains(['-', '*']) {
+        return written.to_owned();
+    }
+    let numbers: Vec<String> =
+        (0..60).filter(|number| set >> number & 1 == 1).map(|number| number.to_string()).collect();
+    listed(&numbers)
 }
 
 fn weekdays(set: u8) -> Option<String> {

@@ -13,6 +13,8 @@ pub const ZONE_NAME_BYTES_MAX: usize = 64;
 const TABLE_UNTIL: i64 = 4_102_444_800;
 /// How alike a name must be to be suggested for a wrong one.
 const ALIKE: f64 = 0.7;
+/// The shortest text that may be a city alone; `CEST` is not like `Australia/West`.
+const CITY_BYTES: usize = 5;
 /// Before and after all time, with room for an offset.
 const ALWAYS: i64 = i64::MAX / 4;
 
@@ -187,11 +189,19 @@ fn offset_at(timezone: &TimeZone, at: Timestamp) -> i64 {
 fn nearest(wrong: &str) -> Option<String> {
     let wrong = wrong.to_lowercase().replace(' ', "_");
     let likeness = |name: &str| {
+        let longer = name.len().max(wrong.len()) as f64;
+        // No text is more alike than its length allows; this spares most comparisons.
+        let shorter = name.len().min(wrong.len()) as f64;
+        if shorter < ALIKE * longer {
+            return 0.0;
+        }
+        strsim::normalized_damerau_levenshtein(name, &wrong)
+    };
+    let likeness = |name: &str| {
         let name = name.to_lowercase();
         // "Berlin" alone is near enough.
-        let city = name.rsplit('/').next().unwrap_or(&name);
-        strsim::normalized_damerau_levenshtein(&name, &wrong)
-            .max(strsim::normalized_damerau_levenshtein(city, &wrong))
+        let city = name.rsplit('/').next().filter(|_| wrong.len() >= CITY_BYTES);
+        likeness(&name).max(city.map_or(0.0, likeness))
     };
     let scored = Zone::names().map(|name| (likeness(&name), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(&a.1)))?;
