@@ -265,6 +265,7 @@ macro_rules! conformance_suite {
             a_fire_of_a_changed_entry_writes_nothing
             fires_of_one_entry_follow_each_other
             a_fire_without_a_version_leaves_the_entry
+            a_fire_may_complete_a_chord
             fires_are_not_refused_for_depth
             one_beat_leads
             a_former_leader_is_fenced

@@ -4,9 +4,10 @@ use super::fixture::{Fixture, Harness, outgoing, queue, results};
 use celeriac_core::ErrorKind;
 use celeriac_core::limits::StoreLimits;
 use celeriac_core::store::{
-    EntryRecord, Fire, Fired, Lead, Occurrence, OccurrenceKind, Outgoing, Plan, Saved,
+    ChordPart, ChordStart, EntryRecord, Fire, Fired, Lead, Occurrence, OccurrenceKind, Outgoing,
+    Plan, Saved,
 };
-use celeriac_wire::{Map, State, Value};
+use celeriac_wire::{Map, Signature, State, Value};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -219,7 +220,18 @@ pub async fn entries_without_a_name_or_too_large_are_refused(harness: &Harness) 
     bad.plan.publish[0].message.body = vec![b'x'; 8000].into();
     let refused = fixture.store.fire(None, vec![good.clone(), bad]).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::TooLarge);
-    assert!(fixture.sent().await.is_empty() && fixture.dues("a").await.is_empty());
+    // However many come before it.
+    let mut fires: Vec<Fire> =
+        (0..500).map(|n| fire("many", None, fixture.at(n), &format!("m{n}"))).collect();
+    fires.push(fire("", None, fixture.now(), "nameless"));
+    let refused = fixture.store.fire(None, fires.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    fires[500].name = "named".to_owned();
+    fires[500].plan.publish[0].message.body = vec![b'x'; 8000].into();
+    let refused = fixture.store.fire(None, fires).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    assert!(fixture.sent().await.is_empty());
+    assert!(fixture.dues("a").await.is_empty() && fixture.dues("many").await.is_empty());
     assert_eq!(fixture.fired(None, vec![good]).await, [Fired::Done(version + 1)]);
 }
 
@@ -351,6 +363,32 @@ pub async fn a_fire_without_a_version_leaves_the_entry(harness: &Harness) {
     assert_eq!(fixture.dues("nobody").await, [fixture.at(2)]);
     assert_eq!(fixture.dues("a").await, [fixture.at(3), fixture.at(1)]);
     assert!(version > 0);
+}
+
+/// A chord that a plan completes holds up nothing that comes behind it.
+pub async fn a_fire_may_complete_a_chord(harness: &Harness) {
+    let fixture = harness.store();
+    let version = fixture.add("a", Some(fixture.now())).await;
+    let chord = |group: &str| {
+        let chords = vec![ChordStart { group: group.to_owned(), size: 1 }];
+        let part = ChordPart {
+            group: group.to_owned(),
+            index: 0,
+            task_id: format!("member of {group}"),
+            state: State::Success,
+            result: Value::from(1),
+            body: Signature::new("app.sum"),
+        };
+        Plan { chords, parts: vec![part], ..Plan::default() }
+    };
+    let mut fires: Vec<Fire> =
+        (0..4).map(|n| fire("a", Some(version + n), fixture.at(n), &n.to_string())).collect();
+    fires[1].plan.extend(chord("g"));
+    fires[2].plan.extend(chord("h"));
+    let expected: Vec<Fired> = (1..5).map(|n| Fired::Done(version + n)).collect();
+    assert_eq!(fixture.fired(None, fires).await, expected);
+    assert_eq!(fixture.sent().await, ["0", "1", "2", "3"]);
+    assert_eq!(fixture.dues("a").await.len(), 4);
 }
 
 /// A full queue does not hold up what is due.
