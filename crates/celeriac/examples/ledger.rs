@@ -13,9 +13,7 @@
 use celeriac::prelude::*;
 use celeriac_core::QueueName;
 use celeriac_core::failpoint::{self, Step};
-use celeriac_core::store::{
-    Fire, Fired, Occurrence, OccurrenceKind, Outgoing, Plan, Schedules as _,
-};
+use celeriac_core::store::{Fire, Fired, Occurrence, OccurrenceKind, Outgoing, Plan};
 use celeriac_wire::{Message, Value};
 use rustix::process::Signal;
 use std::fs::{File, OpenOptions};
@@ -88,7 +86,7 @@ async fn sends(cx: Context, ledger: State<Ledger>) -> Result<String> {
 
 /// Fires one occurrence, always the same: however often it runs, its message is sent once.
 #[task(name = "ledger.fires", max_retries = 0)]
-async fn fires(cx: Context, ledger: State<Ledger>) -> Result {
+async fn fires(cx: Context, ledger: State<Ledger>) -> Result<u32> {
     ledger.note("start", &cx)?;
     let due = jiff::Timestamp::UNIX_EPOCH;
     let message = Message::new("ledger.work", "fired", "[[1], {}, {}]");
@@ -110,7 +108,7 @@ async fn fires(cx: Context, ledger: State<Ledger>) -> Result {
         return Err(TaskError::fail(format!("{fired:?}")));
     }
     ledger.note("end", &cx)?;
-    Ok(())
+    Ok(std::process::id())
 }
 
 /// Gives its message back until somebody else had it.
