@@ -35,6 +35,7 @@ pub mod moves;
 pub mod nodes;
 pub mod publish;
 pub mod results;
+pub mod schedule;
 pub mod throttle;
 pub mod unique;
 pub mod view;
@@ -251,6 +252,28 @@ macro_rules! conformance_suite {
             chords_cascade
             too_deep_a_cascade_is_refused_whole
             a_panicking_finisher_writes_nothing_and_harms_nobody
+        });
+        $crate::conformance_theme!($harness, schedule {
+            an_entry_is_kept_as_it_was_saved
+            a_write_on_another_version_is_a_conflict
+            a_version_is_never_used_again
+            entries_are_paged_by_name
+            entries_without_a_name_or_too_large_are_refused
+            due_entries_come_in_the_order_of_their_times
+            a_fire_sends_notes_and_advances
+            a_time_is_fired_once
+            a_fire_of_a_changed_entry_writes_nothing
+            fires_of_one_entry_follow_each_other
+            a_fire_without_a_version_leaves_the_entry
+            a_fire_may_complete_a_chord
+            fires_are_not_refused_for_depth
+            one_beat_leads
+            a_former_leader_is_fenced
+            an_entrys_history_is_bounded_and_latest_first
+            occurrences_go_with_age
+            open_occurrences_are_found_until_they_end
+            a_page_of_open_occurrences_ends_between_times
+            changes_of_entries_wake_a_waiter
         });
         $crate::conformance_theme!($harness, wake {
             every_change_that_matters_wakes_a_waiter

@@ -11,8 +11,10 @@
 //! ```
 
 use celeriac::prelude::*;
+use celeriac_core::QueueName;
 use celeriac_core::failpoint::{self, Step};
-use celeriac_wire::Value;
+use celeriac_core::store::{Fire, Fired, Occurrence, OccurrenceKind, Outgoing, Plan};
+use celeriac_wire::{Message, Value};
 use rustix::process::Signal;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -80,6 +82,33 @@ async fn sends(cx: Context, ledger: State<Ledger>) -> Result<String> {
         return Err(TaskError::retry("it is the first time"));
     }
     Ok(cx.client().send(work::call(1)).await?.id().to_owned())
+}
+
+/// Fires one occurrence, always the same: however often it runs, its message is sent once.
+#[task(name = "ledger.fires", max_retries = 0)]
+async fn fires(cx: Context, ledger: State<Ledger>) -> Result<u32> {
+    ledger.note("start", &cx)?;
+    let due = jiff::Timestamp::UNIX_EPOCH;
+    let message = Message::new("ledger.work", "fired", "[[1], {}, {}]");
+    let occurrence = Occurrence {
+        due,
+        fired: cx.now(),
+        kind: OccurrenceKind::Sent,
+        task_id: Some("fired".to_owned()),
+        count: 1,
+        note: String::new(),
+        outcome: None,
+    };
+    let publish = vec![Outgoing::new(QueueName::celery(), message)];
+    let plan = Plan { publish, ..Plan::default() };
+    let (name, state) = ("ledger".to_owned(), Value::Null);
+    let fire = Fire { name, version: None, wake: None, state, occurrence, plan };
+    let fired = cx.client().store().fire(None, vec![fire]).await?;
+    if !matches!(fired[..], [Fired::Done(0) | Fired::Taken(0)]) {
+        return Err(TaskError::fail(format!("{fired:?}")));
+    }
+    ledger.note("end", &cx)?;
+    Ok(std::process::id())
 }
 
 /// Gives its message back until somebody else had it.
@@ -168,7 +197,7 @@ fn main() -> Result<ExitCode> {
     let ledger = Ledger::open(path.as_ref())?;
     Ok(App::from_env()?
         .tasks(tasks![work, follow, flaky, returns, fails, until_told, panics, aborts])
-        .tasks(tasks![sends, spins, prints])
+        .tasks(tasks![sends, fires, spins, prints])
         .state(ledger)
         .run())
 }

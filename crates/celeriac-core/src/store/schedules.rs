@@ -183,7 +183,9 @@ pub trait Schedules: fmt::Debug + Send + Sync {
     /// entry must still have, 0 for one that must not be there.
     ///
     /// # Errors
-    /// `TooLarge`: one of them is larger than a message may be; nothing was written.
+    /// `TooLarge`: one of them is larger than a message may be; `Invalid`: a name is empty or longer than
+    /// [`ENTRY_NAME_BYTES_MAX`](crate::limits::ENTRY_NAME_BYTES_MAX). Nothing was written. Every other text
+    /// is a name.
     async fn save_entries(&self, records: Vec<EntryRecord>) -> Result<Vec<Saved>, StoreError>;
 
     /// Removes an entry if it has this version; its occurrences stay until they are too old.
@@ -220,11 +222,13 @@ pub trait Schedules: fmt::Debug + Send + Sync {
 
     /// Writes occurrences with their messages, each in one atomic step, in order: two of one entry may
     /// follow each other, each with the version that the one before it gives, which is one more. With
-    /// an epoch all of them are refused unless it is the leader's. What the plans of a beat send is
-    /// never refused for depth.
+    /// an epoch all of them are refused unless it is that of a lead that stands. What the plans of a beat
+    /// send is never refused for depth, and a fanout to which nobody listens is no error.
     ///
     /// # Errors
-    /// As [`Broker::publish`](super::Broker::publish); then nothing of this call was written.
+    /// As [`Broker::publish`](super::Broker::publish), and `Invalid` for a name that no entry may have; then
+    /// nothing of this call was written. A store that cannot write a large call in one step answers
+    /// `Unknown` when it fails behind a part that is written; to call again is safe.
     async fn fire(&self, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<Fired>, StoreError>;
 
     /// What was fired of an entry before a time, latest first.
@@ -235,7 +239,9 @@ pub trait Schedules: fmt::Debug + Send + Sync {
         count_max: usize,
     ) -> Result<Vec<Occurrence>, StoreError>;
 
-    /// Occurrences whose end is not known, in the order in which they were fired, from behind a time.
+    /// Occurrences whose end is not known, in the order in which they were fired, from behind a time. A
+    /// page goes on past `count_max` to the end of those that were fired at the time of its last one, so
+    /// that the next page can begin there.
     async fn open_occurrences(
         &self,
         after: Timestamp,

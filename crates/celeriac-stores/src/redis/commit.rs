@@ -5,6 +5,7 @@ use super::exchanges::{self, Tables};
 use super::pack::Pack;
 use super::packet::{self, Packet, split};
 use super::results;
+use super::schedules::{self, Firing};
 use super::script::COMMIT;
 use celeriac_core::dead::{DeadReason, remember};
 use celeriac_core::failpoint::{Step, reach};
@@ -59,6 +60,8 @@ pub(super) enum Deed {
     Lane { record: Vec<u8> },
     /// It stays held, and counts in a lane from now on.
     CountInLane { record: Vec<u8> },
+    /// Nothing is held: an occurrence is noted, and its entry goes on.
+    Fire(Box<Firing>),
 }
 
 /// One atomic write.
@@ -77,6 +80,10 @@ pub(super) enum Written {
     Done(Vec<Duplicate>),
     /// Nobody listens to a fanout, and nothing else was to go with it: nothing was written.
     Unheard,
+    /// The entry has another version: nothing was written.
+    Changed,
+    /// The entry has a line for this time: it goes on, and nothing else was written.
+    Taken,
 }
 
 /// A complete chord for which a plan was made.
@@ -312,12 +319,16 @@ pub(super) async fn write(
         for ((index, mut attempt), reply) in open.into_iter().zip(replies) {
             match reply {
                 Answer::Int(0) => answers[index] = Some(Written::Fenced),
-                Answer::Int(2) if attempt.unit.held.is_none() => {
+                Answer::Int(3) => answers[index] = Some(Written::Changed),
+                Answer::Int(4) => answers[index] = Some(Written::Taken),
+                // It comes behind one whose chord needs a plan first.
+                Answer::Int(5) => again.push((index, attempt)),
+                Answer::Int(2) if attempt.unit.deed == Deed::Nothing => {
                     answers[index] = Some(Written::Unheard);
                 }
                 Answer::Int(2) => {
-                    // The task has ended all the same: what it sent is told, not undone.
-                    tracing::warn!("nobody listens to a fanout exchange that a task was to call");
+                    // The task has ended, or its time has come: what was sent is told, not undone.
+                    tracing::warn!("nobody listens to a fanout exchange that was to be called");
                     answers[index] = Some(Written::Done(Vec::new()));
                 }
                 Answer::Array(list) if !is_duplicates(&list) => {
@@ -527,9 +538,10 @@ fn pack(
         depth.clear();
     }
     let mut argument = Pack::default();
-    argument.map(13);
+    argument.map(14);
     core.pack_head(&mut argument);
     core.pack_results(&mut argument);
+    schedules::pack_bounds(core, &mut argument);
     argument.text("units").value(&units);
     argument.text("alone").truth(core.alone);
     let bound = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX).min(1 << 52);
@@ -554,6 +566,23 @@ fn pack(
     Ok(argument.into_bytes())
 }
 
+/// Refuses what one of these units may not be written with; nothing is written.
+pub(super) fn check_units<'a>(
+    core: &Core,
+    units: impl Iterator<Item = &'a Unit>,
+) -> Result<(), StoreError> {
+    for plan in units.map(|unit| &unit.plan) {
+        let routed = plan.routed.iter().map(|routed| &routed.message);
+        for message in plan.publish.iter().map(|outgoing| &outgoing.message).chain(routed) {
+            check(core, message, Limits::SizeOnly)?;
+        }
+        for record in &plan.results {
+            results::pack(core, &mut Pack::default(), record)?;
+        }
+    }
+    Ok(())
+}
+
 fn pack_unit(
     core: &Core,
     pack: &mut Pack,
@@ -563,7 +592,7 @@ fn pack_unit(
     let unit = &attempt.unit;
     let plans = || std::iter::once(&unit.plan).chain(attempt.finished.iter().map(|one| &one.plan));
     let (fate, record, due) = match &unit.deed {
-        Deed::Nothing => (0, &[][..], 0),
+        Deed::Nothing | Deed::Fire(_) => (0, &[][..], 0),
         Deed::Done => (1, &[][..], 0),
         Deed::Back { place: Place::Head, record } => (2, &record[..], 0),
         Deed::Back { place: Place::Tail, record } => (3, &record[..], 0),
@@ -574,7 +603,10 @@ fn pack_unit(
         Deed::DeadLost { record, .. } => (8, &record[..], 0),
     };
     let (key, row) = unit.held.as_ref().map_or(("", 0), |(key, row)| (key.as_str(), *row));
-    pack.map(13);
+    match &unit.deed {
+        Deed::Fire(firing) => pack.map(14).text("fire").value(&firing.pack()),
+        _ => pack.map(13),
+    };
     pack.text("held").text(key);
     pack.text("row").text(&row.to_string());
     pack.text("fate").number(fate);

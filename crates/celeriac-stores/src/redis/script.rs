@@ -66,6 +66,8 @@ scripts! {
     NODES = "nodes.lua";
     /// Rules, pauses and revocations.
     CONTROL = "control.lua";
+    /// Entries of schedules, who leads, and how occurrences ended.
+    SCHEDULE = "schedule.lua";
     /// Dead letters.
     DEAD = "dead.lua";
     /// Puts everything into the lists of stock workers.

@@ -9,6 +9,7 @@ mod limited;
 mod migrate;
 mod model;
 mod processes;
+mod schedules;
 mod servers;
 mod suite;
 

@@ -18,10 +18,15 @@
 --   parts  {key, score, task id, json, body}
 --   watch  {key, body} of chords that others count
 --   claims {key of a chord, parts before this unit}: the plan for these is part of this unit
+--   fire   nil, or {name, version ('' none), epoch ('' none), wake ('' never), state, due, fired, open, line}:
+--          the occurrence that the plan is for, texts all of them; nothing is held then
 --   take    numbers of dead letters that go with it; all of them have to be there
 --   forget  {result key, task id} whose failures and revocations are forgotten
+--   history  {lines of an entry, lines trimmed at once, seconds, microseconds that a line is kept}
 -- Returns for each unit: 0 fenced, 1 written, 2 nobody heard a fanout, {chord key ...} to be finished
 -- first (nothing written), or {'', index of a message left out, holder, ...}; or an error for all of them.
+-- For a fire also 3 the entry has another version, 4 there is a line for this time, 5 it has to come again,
+-- because one before it is to be finished first.
 for _, limit in ipairs(a.depth) do
   local queue, depth = limit[1], 0
   for _, step in ipairs({ '0', '3', '6', '9' }) do depth = depth + call('LLEN', list_key(queue, step)) end
@@ -152,6 +157,48 @@ local function write(unit, answer)
 end
 
 
+-- Whether a fire may be written: nil, or what to answer instead. An entry whose time was fired already
+-- goes on all the same.
+local lead, waits, noted = nil, false, 0
+local function advance(fire)
+  local e = fire.entry
+  if e then put_entry(fire.name, text(e.version + 1), fire.wake, e.entry, fire.state) end
+end
+local function judge(fire)
+  if fire.epoch ~= '' then
+    if lead == nil then lead = leader() or false end
+    if not lead or lead[2] ~= fire.epoch then return 0 end
+  end
+  if waits then return 5 end
+  if fire.version ~= '' then
+    fire.entry = entry_of(fire.name)
+    if not fire.entry or fire.entry.version ~= fire.version then return 3 end
+  end
+  if line_of(fire.name, fire.due) then
+    advance(fire)
+    return 4
+  end
+end
+
+-- Writes the line of a fire, and removes the oldest ones of an entry that has too many.
+local function note(fire)
+  local key, open = past_key(fire.name), K .. 'schedule:open'
+  call('ZADD', key, fire.due, fire.due .. '\n0\n' .. fire.line)
+  if fire.open then
+    call('ZADD', open, fire.fired, fire.due .. '\n' .. fire.name)
+    call('EXPIRE', open, a.history[3])
+  end
+  local over = call('ZCARD', key) - a.history[1]
+  if over > 0 then
+    for _, old in ipairs(call('ZRANGE', key, 0, math.min(over, a.history[2]) - 1)) do
+      call('ZREM', key, old)
+      call('ZREM', open, string.match(old, '^[^\n]*') .. '\n' .. fire.name)
+    end
+  end
+  call('EXPIRE', key, a.history[3])
+  noted = noted + 1
+end
+
 for _, number in ipairs(a.take) do exhume(number) end
 for _, one in ipairs(a.forget) do
   local stored = results('GET', one[1])
@@ -178,7 +225,11 @@ while index <= #a.units do
     if gone[unit.row] then record = false end
     local lost = unit.fate == 8 and (K .. 'lost:' .. fields(unit.rec)[1])
     if lost then record = call('LPOS', lost, unit.rec) and unit.rec end
-    if unit.fate ~= 0 and not record then
+    local fire = unit.fire
+    local verdict = fire and judge(fire)
+    if verdict then
+      answers[at] = verdict
+    elseif unit.fate ~= 0 and not record then
       answers[at] = 0
     else
       local chords = unfinished(unit)
@@ -192,7 +243,8 @@ while index <= #a.units do
       end
       if #chords > 0 then
         answers[at] = chords
-      elseif not heard and unit.fate == 0 then
+        waits = waits or fire ~= nil
+      elseif not heard and unit.fate == 0 and not fire then
         answers[at] = 2
       else
         local answer = {}
@@ -225,6 +277,10 @@ while index <= #a.units do
           end
         end
         write(unit, answer)
+        if fire then
+          advance(fire)
+          note(fire)
+        end
         answers[at] = answer[1] and answer or (heard and 1 or 2)
       end
     end
@@ -236,6 +292,12 @@ while index <= #a.units do
     call('HDEL', K .. (string.gsub(key, '^%a+', 'started')), unpack(done))
   end
   index = last + 1
+end
+if noted > 0 then
+  -- As much goes as comes, so that what is too old never piles up.
+  local old = call('ZRANGEBYSCORE', K .. 'schedule:open', '-inf', text(now - a.history[4]), 'LIMIT', 0, 2 * noted)
+  for _, member in ipairs(old) do call('ZREM', K .. 'schedule:open', member) end
+  ring()
 end
 if listed then call('LTRIM', K .. 'recent', 0, 9999) end
 return answers

@@ -286,3 +286,36 @@ local function unrevoke(id)
   call('ZREM', K .. 'revokes', id)
   return 1
 end
+
+-- An entry of a schedule is kept as its version, when it wakes and how long its document is, each ended by a
+-- line feed, then that document and its state.
+local function entry_of(name)
+  local record = call('HGET', K .. 'schedule:entries', name)
+  if not record then return nil end
+  local version, wake, bytes, from = string.match(record, '^(%d+)\n([^\n]*)\n(%d+)\n()')
+  return { version = version, wake = wake, entry = string.sub(record, from, from + bytes - 1) }
+end
+local function put_entry(name, version, wake, entry, state)
+  local record = version .. '\n' .. wake .. '\n' .. text(#entry) .. '\n' .. entry .. state
+  call('HSET', K .. 'schedule:entries', name, record)
+  if wake == '' then
+    call('ZREM', K .. 'schedule:due', name)
+  else
+    call('ZADD', K .. 'schedule:due', wake, name)
+  end
+end
+
+-- What was fired of an entry is kept as lines: when it was due and how long its outcome is, each ended by a
+-- line feed, then that outcome and its document.
+local function past_key(name) return K .. 'schedule:past:' .. name end
+local function line_of(name, due)
+  for _, line in ipairs(call('ZRANGEBYSCORE', past_key(name), due, due)) do
+    if string.sub(line, 1, #due + 1) == due .. '\n' then return line end
+  end
+end
+
+-- The beat that leads: {holder, epoch, until}, or nil.
+local function leader()
+  local lead = call('HMGET', K .. 'schedule:leader', 'holder', 'epoch', 'until')
+  if lead[3] and tonumber(lead[3]) > now then return lead end
+end

@@ -157,6 +157,7 @@ async fn send(client: &Client) -> BTreeMap<String, Expected> {
             named("ledger.flaky", "flaky"),
             named("ledger.returns", "returns"),
             named("ledger.fails", "fails"),
+            named("ledger.fires", "fires"),
         ])
         .await
         .unwrap();
@@ -170,6 +171,8 @@ async fn send(client: &Client) -> BTreeMap<String, Expected> {
         ("flaky", twice()),
         ("returns", twice()),
         ("fails", Expected::once(TaskState::Failure)),
+        ("fires", success()),
+        ("fired", success()),
         ("one", success()),
         ("two", after(&["one"])),
         ("three", after(&["two"])),
