@@ -90,7 +90,7 @@ def _schedule(when) -> dict:
         fields = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
         return {"type": "crontab", **{field: _field(getattr(when, f"_orig_{field}")) for field in fields}}
     if type(when) is solar:
-        return {"type": "solar", "event": when.event, "latitude": float(when.lat), "longitude": float(when.lon)}
+        return {"type": "solar", "event": when.event, "lat": float(when.lat), "lon": float(when.lon)}
     if when is None:
         raise Refused("it has no schedule")
     raise Refused(f"its schedule is a {type(when).__module__}.{type(when).__qualname__}, which decides in Python")

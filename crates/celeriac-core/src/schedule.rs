@@ -204,3 +204,27 @@ impl ScheduleError {
 fn second_of(at: Timestamp) -> i64 {
     at.as_second() - i64::from(at.subsec_nanosecond() < 0)
 }
+
+impl From<Interval> for Schedule {
+    fn from(interval: Interval) -> Self {
+        Self::Interval(interval)
+    }
+}
+
+impl From<Crontab> for Schedule {
+    fn from(crontab: Crontab) -> Self {
+        Self::Crontab(crontab)
+    }
+}
+
+impl From<Solar> for Schedule {
+    fn from(solar: Solar) -> Self {
+        Self::Solar(solar)
+    }
+}
+
+impl From<Timestamp> for Schedule {
+    fn from(at: Timestamp) -> Self {
+        Self::Once(at)
+    }
+}

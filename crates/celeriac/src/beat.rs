@@ -129,6 +129,6 @@ pub(crate) async fn take_over(
 #[async_trait::async_trait]
 impl Dispatch for Client {
     async fn prepare(&self, call: Signature) -> Result<Prepared, String> {
-        Client::prepare(self, call).await.map_err(|error: TaskError| error.to_string())
+        Self::prepare(self, call).await.map_err(|error: TaskError| error.to_string())
     }
 }

@@ -103,7 +103,7 @@ pub enum SourceKind {
     Program,
     /// A file or database of record, by `celeriac schedule sync`.
     Sync,
-    /// RedBeat's keys.
+    /// Keys of `RedBeat`.
     RedBeat,
 }
 
@@ -378,7 +378,7 @@ impl Entry {
             entry.enabled =
                 enabled.as_bool().ok_or_else(|| wrong("enabled", "true or false", enabled))?;
         }
-        entry.description = fields.text("description")?.unwrap_or_default().to_owned();
+        fields.text("description")?.unwrap_or_default().clone_into(&mut entry.description);
         entry.source.kind = fields.one_of("source", &SourceKind::ALL)?.unwrap_or(SourceKind::Store);
         entry.source.original = fields.given("original").map(|value| Box::new(value.clone()));
         if let Some(owner) = fields.text("owner")? {

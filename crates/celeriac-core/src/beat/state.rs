@@ -27,6 +27,8 @@ impl EntryState {
     /// The state of a new entry: it is due for the first time one interval from now, or at the next
     /// match of its crontab (celery/beat.py 5.7, `ScheduleEntry.last_run_at`).
     pub fn new(entry: &Entry, now: Timestamp) -> Self {
+        // As precise as it is kept.
+        let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
         let anchor = entry.start.map_or(now, |start| start.max(now));
         Self {
             anchor,

@@ -266,6 +266,13 @@ fn an_edit_of_the_times_counts_from_now() {
 }
 
 #[test]
+fn a_state_is_as_precise_as_it_is_kept() {
+    let now = at("12:00:00") + SignedDuration::from_nanos(123_456_789);
+    let state = EntryState::new(&entry(every(60)), now);
+    assert_eq!(EntryState::from_value(&state.to_value()), Some(state));
+}
+
+#[test]
 fn ids_are_those_of_the_entry_and_the_time() {
     let one = occurrence_id("a", at("12:00:00"));
     assert_eq!(one, occurrence_id("a", at("12:00:00")));

@@ -309,7 +309,7 @@ pub async fn give_entry(
 ) -> Result<Kept, StoreError> {
     change_entry(store, name, now, |kept| {
         if kept.entry.owner.name != owner {
-            kept.entry.owner.name = owner.to_owned();
+            owner.clone_into(&mut kept.entry.owner.name);
             kept.entry.owner.epoch += 1;
         }
         if let Some(next) = next {

@@ -19,10 +19,10 @@ const ENTRIES_MAX: usize = 500;
 /// The most occurrences of one write.
 const WRITE_MAX: usize = 200;
 /// When an entry that cannot be read or written is looked at again.
-const BAD_AGAIN: Duration = Duration::from_secs(60);
+const BAD_AGAIN: Duration = Duration::from_mins(1);
 /// How long an occurrence that a stock worker runs without storing anything counts as running, if its
 /// entry gives no time limit.
-const UNSEEN_MAX: Duration = Duration::from_secs(3600);
+const UNSEEN_MAX: Duration = Duration::from_hours(1);
 
 /// What a look came to.
 #[derive(Debug)]

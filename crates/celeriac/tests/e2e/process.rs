@@ -1,5 +1,6 @@
 //! Real worker processes: killed, stopped, frozen, and with tasks that misbehave.
 
+mod beats;
 mod children;
 mod disk;
 mod failpoints;

@@ -68,8 +68,8 @@ impl When {
             document_of([
                 ("type", "solar".into()),
                 ("event", event.into()),
-                ("latitude", lat.into()),
-                ("longitude", lon.into()),
+                ("lat", lat.into()),
+                ("lon", lon.into()),
             ])
         } else if let Some(text) = &self.at {
             return Ok(Some(Schedule::Once(instant("--at", text)?)));

@@ -113,7 +113,7 @@ fn level(key: &str, value: Value) -> Result<Value, String> {
     match (key, value.as_str()) {
         ("priority", Some(word)) => {
             let level: celeriac_core::priority::Level =
-                word.parse().map_err(|text| format!("{text}"))?;
+                word.parse().map_err(|text: String| text)?;
             Ok(Value::from(u64::from(level.ascending())))
         }
         _ => Ok(value),
@@ -153,8 +153,7 @@ fn times(given: &Map) -> Result<Schedule, String> {
         }
         _ => {
             let mut fields = value.as_object().cloned().ok_or_else(|| {
-                "solar: write it as { event = \"sunset\", latitude = 52.5, longitude = 13.4 }"
-                    .to_owned()
+                "solar: write it as { event = \"sunset\", lat = 52.5, lon = 13.4 }".to_owned()
             })?;
             fields.insert("type", "solar");
             Schedule::from_value(&Value::Object(fields))
