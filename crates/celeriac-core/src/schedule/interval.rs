@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The shortest interval.
 pub const EVERY_MIN: Duration = Duration::from_millis(1);
 /// The longest interval: a hundred years.
-pub const EVERY_MAX: Duration = Duration::from_secs(36_525 * 86_400);
+pub const EVERY_MAX: Duration = Duration::from_hours(36_525 * 24);
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;

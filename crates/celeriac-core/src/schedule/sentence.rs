@@ -134,7 +134,7 @@ fn often(crontab: &Crontab) -> String {
         },
         Some(1) => "every minute".to_owned(),
         Some(step) => format!("every {step} minutes"),
-        None if fields.minutes.count_ones() == 1 => {
+        None if fields.minutes.is_power_of_two() => {
             format!("every hour at minute {}", fields.minutes.trailing_zeros())
         }
         None => format!("every hour at minutes {}", numbers(fields.minutes, crontab.minute())),
@@ -167,10 +167,11 @@ fn days(crontab: &Crontab) -> Option<String> {
     }
     let months =
         if fields.months == ALL_MONTHS { "every month".to_owned() } else { listed(&months) };
-    let single = fields.days.count_ones() == 1;
-    let days = match single {
-        true => format!("day {}", fields.days.trailing_zeros()),
-        false => format!("days {}", numbers(u64::from(fields.days), crontab.day_of_month())),
+    let single = fields.days.is_power_of_two();
+    let days = if single {
+        format!("day {}", fields.days.trailing_zeros())
+    } else {
+        format!("days {}", numbers(u64::from(fields.days), crontab.day_of_month()))
     };
     Some(match weekdays {
         None => format!("on {days} of {months}"),

@@ -3,7 +3,7 @@
 //! Where the sun stands is computed as in Meeus, *Astronomical Algorithms*, 2nd edition, chapters 12, 13
 //! and 25 (the lower accuracy: 0.01 degrees). When it stands at a height is found by halving the time
 //! between its lowest and its highest point of one day. Compared with ephem, which Celery uses, in
-//! `tests/solar.rs`.
+//! `tests/celery.rs`.
 
 use super::{ScheduleError, second_of};
 use jiff::Timestamp;

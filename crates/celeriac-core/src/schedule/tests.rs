@@ -148,7 +148,7 @@ fn zones_are_those_of_the_program() {
     assert_eq!(error("CEST"), "\"CEST\" is no time zone; did you mean \"CET\"?");
     assert_eq!(error("Mars"), format!("\"Mars\" is no time zone; {usual}"));
     assert_eq!(error(""), format!("\"\" is no time zone; {usual}"));
-    assert_eq!(error(&"é".repeat(5000)).chars().count(), usual.len() + 2 + 64 + 20);
+    assert_eq!(error(&"é".repeat(5000)).chars().count(), usual.len() + 64 + 20);
 }
 
 #[test]

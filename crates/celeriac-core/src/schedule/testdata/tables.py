@@ -19,7 +19,8 @@ CRONTABS = [
     "15 3 * * *", "*/30 1-3 * * *", "15 3 * * sun", "0 9 * * mon-fri", "0 22-2 * * *", "50-10/5 * * * *",
     "0 0 * * fri-mon", "0 0 */10 * *", "0 0 31 * *", "0 0 29 2 *", "0 12 1 jan,jul *", "0 0 13 * fri",
     "0 0 1-7 * mon", "59 23 31 12 *", "5,35 */6 * * *", "0 0 25-5 * *", "1 1 30 * *", "20 4 * 2-11/3 tue,thu",
-    "0 0 * 11-2 *", "45 1 * * *", "30 0 * * *", "*/20 1,2 * * *", "0 1 * * sunday", "0 0 29 feb mon", "17 5 31 jan,mar *",
+    "0 0 * 11-2 *", "45 1 * * *", "30 0 * * *", "*/20 1,2 * * *", "0 1 * * sunday", "0 0 29 feb mon",
+    "17 5 31 jan,mar *",
 ]
 # A clock is changed by an hour, by half an hour, at midnight, by two hours, never; all have their rules until 2030.
 ZONES = [
