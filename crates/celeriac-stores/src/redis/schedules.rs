@@ -368,15 +368,15 @@ async fn fire(core: &Core, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<F
     }
     // What one of them is refused for has to be known before the first is written.
     commit::check_units(core, units.iter().map(|(_, unit)| unit))?;
-    let mut fired = Vec::with_capacity(units.len());
+    let mut answers = Vec::with_capacity(units.len());
     let bytes_of = |unit: &Unit| -> usize {
         unit.plan.publish.iter().map(|outgoing| outgoing.message.body.len()).sum()
     };
     for batch in batches(units, |(_, unit)| bytes_of(unit)) {
         let (versions, batch): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let written = commit::write(core, batch, Limits::SizeOnly).await;
-        let written = written.map_err(|error| partly(error, fired.len()))?;
-        fired.extend(versions.into_iter().zip(written).map(|(version, written)| {
+        let written = written.map_err(|error| partly(error, answers.len()))?;
+        answers.extend(versions.into_iter().zip(written).map(|(version, written)| {
             let version = version.map_or(0, |version| version + 1);
             match written {
                 Written::Done(_) | Written::Unheard => Fired::Done(version),
@@ -388,7 +388,7 @@ async fn fire(core: &Core, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<F
     }
     reach(Step::FireCommitted);
     core.bell.ring();
-    Ok(fired)
+    Ok(answers)
 }
 
 /// Occurrences whose end is not known, to the end of those that were fired at one time.
