@@ -226,7 +226,7 @@ pub async fn entries_without_a_name_or_too_large_are_refused(harness: &Harness) 
     fires.push(fire("", None, fixture.now(), "nameless"));
     let refused = fixture.store.fire(None, fires.clone()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
-    fires[500].name = "named".to_owned();
+    "named".clone_into(&mut fires[500].name);
     fires[500].plan.publish[0].message.body = vec![b'x'; 8000].into();
     let refused = fixture.store.fire(None, fires).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::TooLarge);
@@ -273,7 +273,7 @@ pub async fn a_fire_sends_notes_and_advances(harness: &Harness) {
     let next = fixture.at(60);
     let mut one = fire("a", Some(version), fixture.now(), "1");
     one.wake = Some(next);
-    one.occurrence.note = "as told é\n".to_owned();
+    "as told é\n".clone_into(&mut one.occurrence.note);
     one.occurrence.count = 3;
     one.plan.extend(results(vec![super::fixture::record("r", &State::Started, fixture.now())]));
     assert_eq!(fixture.fired(None, vec![one.clone()]).await, [Fired::Done(version + 1)]);
@@ -319,9 +319,9 @@ pub async fn a_fire_of_a_changed_entry_writes_nothing(harness: &Harness) {
         fire("a", Some(version), fixture.now(), "3"),
         fire("a", Some(version), fixture.at(1), "4"),
     ];
-    let fired = fixture.fired(None, fires).await;
+    let answers = fixture.fired(None, fires).await;
     let expected = [Fired::Changed, Fired::Changed, Fired::Done(version + 1), Fired::Changed];
-    assert_eq!(fired, expected);
+    assert_eq!(answers, expected);
     assert_eq!(fixture.sent().await, ["3"]);
     assert_eq!(fixture.dues("a").await, [fixture.now()]);
     assert!(fixture.dues("gone").await.is_empty());

@@ -368,15 +368,15 @@ async fn fire(core: &Core, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<F
     }
     // What one of them is refused for has to be known before the first is written.
     commit::check_units(core, units.iter().map(|(_, unit)| unit))?;
-    let mut fired = Vec::with_capacity(units.len());
+    let mut answers = Vec::with_capacity(units.len());
     let bytes_of = |unit: &Unit| -> usize {
         unit.plan.publish.iter().map(|outgoing| outgoing.message.body.len()).sum()
     };
     for batch in batches(units, |(_, unit)| bytes_of(unit)) {
         let (versions, batch): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let written = commit::write(core, batch, Limits::SizeOnly).await;
-        let written = written.map_err(|error| partly(error, fired.len()))?;
-        fired.extend(versions.into_iter().zip(written).map(|(version, written)| {
+        let written = written.map_err(|error| partly(error, answers.len()))?;
+        answers.extend(versions.into_iter().zip(written).map(|(version, written)| {
             let version = version.map_or(0, |version| version + 1);
             match written {
                 Written::Done(_) | Written::Unheard => Fired::Done(version),
@@ -388,48 +388,78 @@ async fn fire(core: &Core, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<F
     }
     reach(Step::FireCommitted);
     core.bell.ring();
-    Ok(fired)
+    Ok(answers)
 }
 
-/// Occurrences whose end is not known, to the end of those that were fired at one time.
+/// Occurrences whose end is not known, to the end of those that were fired at one time; less than asked for
+/// only where there are no more.
 async fn open(
     core: &Core,
     after: Timestamp,
     count_max: usize,
 ) -> Result<Vec<(String, Occurrence)>, StoreError> {
+    let after = after.max(too_old(core.now(), &core.limits)).as_microsecond();
+    let mut from = format!("({after}");
+    let mut found = Vec::new();
+    while found.len() < count_max {
+        let wanted = count_max - found.len();
+        let (members, last) = open_members(core, &from, wanted).await?;
+        let is_last = members.len() < wanted;
+        for batch in batches(members, |_| 0) {
+            found.extend(open_lines(core, &batch).await?);
+        }
+        match last {
+            Some(last) if !is_last => from = format!("({last}"),
+            _ => break,
+        }
+    }
+    Ok(found)
+}
+
+/// So many members of the set of open occurrences, and those fired at the time of the last of them; and
+/// that time.
+async fn open_members(
+    core: &Core,
+    from: &str,
+    count_max: usize,
+) -> Result<(Vec<String>, Option<String>), StoreError> {
     const WHAT: &str = "list open occurrences";
     let key = core.keys.own("schedule:open");
-    let after = after.max(too_old(core.now(), &core.limits)).as_microsecond();
     let mut page = redis::cmd("ZRANGEBYSCORE");
-    page.arg(&key).arg(format!("({after}")).arg("+inf").arg("WITHSCORES");
-    page.arg("LIMIT").arg(0).arg(count_max);
+    page.arg(&key).arg(from).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(count_max);
     let mut members = texts(core.link.call(WHAT, &page).await?);
     let last = members.pop();
     let mut members: Vec<String> = members.into_iter().step_by(2).collect();
-    if let Some(score) = last.filter(|_| members.len() == count_max) {
-        let mut rest = redis::cmd("ZRANGEBYSCORE");
-        rest.arg(&key).arg(&score).arg(&score).arg("LIMIT").arg(0).arg(SAME_TIME_MAX);
-        let rest = texts(core.link.call(WHAT, &rest).await?);
-        let from = members.last().and_then(|last| rest.iter().position(|one| one == last));
-        members.extend(rest.into_iter().skip(from.map_or(0, |from| from + 1)));
+    if let Some(time) = last.as_ref().filter(|_| members.len() == count_max) {
+        let mut same = redis::cmd("ZRANGEBYSCORE");
+        same.arg(&key).arg(time).arg(time).arg("LIMIT").arg(0).arg(SAME_TIME_MAX);
+        let same = texts(core.link.call(WHAT, &same).await?);
+        // They are in the order of their bytes; the last of the page may have gone since.
+        let behind = members.last().cloned().unwrap_or_default();
+        members.extend(same.into_iter().filter(|one| *one > behind));
     }
-    let mut found = Vec::with_capacity(members.len());
-    for batch in batches(members, |_| 0) {
-        let places: Vec<(&str, &str)> =
-            batch.iter().filter_map(|member| member.split_once('\n')).collect();
-        let mut pipeline = Pipeline::new();
-        for (due, name) in &places {
-            pipeline.cmd("ZRANGEBYSCORE").arg(past(core, name)).arg(*due).arg(*due);
-        }
-        let answers = core.link.pipeline(WHAT, &pipeline).await?;
-        for ((due, name), answer) in places.into_iter().zip(answers) {
-            let is_it = |line: &String| line.split('\n').next() == Some(due);
-            // It may have ended or gone since.
-            if let Some(line) = texts(answer).into_iter().find(is_it) {
-                let occurrence = occurrence_of(name, &line)?;
-                if occurrence.is_open() {
-                    found.push((name.to_owned(), occurrence));
-                }
+    Ok((members, last))
+}
+
+/// The occurrences of these members; what has ended or gone since is left out.
+async fn open_lines(
+    core: &Core,
+    members: &[String],
+) -> Result<Vec<(String, Occurrence)>, StoreError> {
+    let places: Vec<(&str, &str)> =
+        members.iter().filter_map(|member| member.split_once('\n')).collect();
+    let mut pipeline = Pipeline::new();
+    for (due, name) in &places {
+        pipeline.cmd("ZRANGEBYSCORE").arg(past(core, name)).arg(*due).arg(*due);
+    }
+    let answers = core.link.pipeline("read open occurrences", &pipeline).await?;
+    let mut found = Vec::with_capacity(places.len());
+    for ((due, name), answer) in places.into_iter().zip(answers) {
+        let is_it = |line: &String| line.split('\n').next() == Some(due);
+        if let Some(line) = texts(answer).into_iter().find(is_it) {
+            let occurrence = occurrence_of(name, &line)?;
+            if occurrence.is_open() {
+                found.push((name.to_owned(), occurrence));
             }
         }
     }

@@ -125,12 +125,10 @@ impl Schedules for SqliteStore {
 
     async fn fire(&self, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<Fired>, StoreError> {
         reach(Step::FireBegins);
-        let fired = self.write("fire", Synced, move |connection, context| {
-            let fired = fire_all(connection, context, epoch, fires)?;
-            reach(Step::FireWritten);
-            Ok(fired)
+        let written = self.write("fire", Synced, move |connection, context| {
+            fire_all(connection, context, epoch, fires).inspect(|_| reach(Step::FireWritten))
         });
-        fired.await.inspect(|_| reach(Step::FireCommitted))
+        written.await.inspect(|_| reach(Step::FireCommitted))
     }
 
     async fn occurrences(

@@ -459,9 +459,9 @@ impl Schedules for NodeStore {
     async fn fire(&self, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<Fired>, StoreError> {
         let call = Call::NeedsRoom("fire");
         self.link.before(call).await?;
-        let fired = self.inner.fire(epoch, fires).await?;
+        let answers = self.inner.fire(epoch, fires).await?;
         self.link.after(call).await?;
-        Ok(fired)
+        Ok(answers)
     }
 
     async fn occurrences(
