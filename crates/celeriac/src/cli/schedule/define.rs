@@ -340,19 +340,18 @@ pub(super) async fn next(
     schedules: &Schedules,
     args: NextArgs,
 ) -> Result<ExitCode, Failed> {
-    let kept = match &args.name {
-        Some(name) => schedules.status(name).await?.kept,
-        None => {
-            let schedule = args.when.schedule()?.ok_or_else(|| Failed::usage("when?"))?;
-            let own = match &args.zone {
-                Some(name) => zone("--zone", name)?,
-                None => session.zone()?,
-            };
-            let entry = Entry::new("next", "next", schedule, own)
-                .map_err(|error| Failed::usage(error.to_string()))?;
-            let state = EntryState::new(&entry, session.app.clock().wall());
-            Kept { version: 0, entry, state }
-        }
+    let kept = if let Some(name) = &args.name {
+        schedules.status(name).await?.kept
+    } else {
+        let schedule = args.when.schedule()?.ok_or_else(|| Failed::usage("when?"))?;
+        let own = match &args.zone {
+            Some(name) => zone("--zone", name)?,
+            None => session.zone()?,
+        };
+        let entry = Entry::new("next", "next", schedule, own)
+            .map_err(|error| Failed::usage(error.to_string()))?;
+        let state = EntryState::new(&entry, session.app.clock().wall());
+        Kept { version: 0, entry, state }
     };
     let shown = match &args.tz {
         Some(name) => zone("--tz", name)?,
