@@ -55,7 +55,7 @@ async fn look(parts: &BeatParts, after: Timestamp) -> Result<Timestamp, StoreErr
         parts.store.end_occurrences(ended).await?;
     }
     match open.last() {
-        Some((_, last)) if open.len() == LOOK_MAX => Ok(last.fired),
+        Some((_, last)) if open.len() >= LOOK_MAX => Ok(last.fired),
         _ => Ok(Timestamp::MIN),
     }
 }
