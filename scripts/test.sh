@@ -43,7 +43,7 @@ environments() {
     venvs="${CELERIAC_VENVS:-$PWD/target/venvs}"
     export CELERIAC_VENVS="$venvs"
     mkdir -p "$venvs" &&
-        environment celery-5.7 'celery[redis]==5.7.0' 'flower==2.2.0' gevent msgpack pyyaml brotli backports.zstd \
+        environment celery-5.7 'celery[redis]==5.7.0' 'flower==2.2.0' gevent msgpack pyyaml brotli backports.zstd ephem \
             'django==5.2.*' 'flask==3.*' &&
         environment celery-5.6 'celery[redis]==5.6.*' 'kombu<5.7' msgpack pyyaml brotli zstandard &&
         environment celery-5.5 'celery[redis]==5.5.*' 'kombu<5.6' 'redis<6' &&

@@ -5,7 +5,7 @@ mod files;
 
 use super::Session;
 use super::exit::Failed;
-use super::output::{cell, object, plural, span};
+use super::output::{cell, object, span};
 use crate::schedule::{Kept, Schedules, Zone, next_times};
 use celeriac_core::StoreError;
 use celeriac_core::clock::between;
@@ -388,7 +388,10 @@ fn summary(session: &Session, counts: &[(&str, usize)], dry: bool) {
     let some: Vec<String> = counts
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(what, count)| format!("{} {what}", plural(*count as u64, "entry")))
+        .map(|(what, count)| match count {
+            1 => format!("1 entry {what}"),
+            count => format!("{count} entries {what}"),
+        })
         .collect();
     let text = if some.is_empty() { "nothing to do".to_owned() } else { some.join(", ") };
     session.output.note(if dry { format!("would be: {text}") } else { text });

@@ -13,6 +13,7 @@ mod general;
 mod limits;
 mod queues;
 mod remote;
+mod schedule;
 mod stores;
 mod tasks;
 mod top;

@@ -45,8 +45,15 @@ struct When {
 
 impl When {
     fn schedule(&self) -> Result<Option<Schedule>, Failed> {
-        let wrong =
-            |error: celeriac_core::schedule::ScheduleError| Failed::usage(error.to_string());
+        let flags = [
+            ("--cron", self.cron.is_some()),
+            ("--every", self.every.is_some()),
+            ("--solar", self.solar.is_some()),
+        ];
+        let flag = flags.iter().find(|(_, given)| *given).map_or("--at", |(flag, _)| flag);
+        let wrong = |error: celeriac_core::schedule::ScheduleError| {
+            Failed::usage(format!("{flag}: {error}"))
+        };
         if let Some(line) = &self.cron {
             return Ok(Some(Schedule::Crontab(Crontab::from_string(line).map_err(wrong)?)));
         }

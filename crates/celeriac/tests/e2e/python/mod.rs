@@ -1,6 +1,7 @@
 //! Existing Celery apps, run by `celeriac -A proj worker`: real Celery sends and reads.
 
 mod additions;
+mod beats;
 mod chords;
 mod deaths;
 mod deploys;

@@ -1,0 +1,110 @@
+//! A Celery app's `beat_schedule`, sent by our beat and run by stock Celery.
+
+use super::Scene;
+use super::settings::celeriac;
+use crate::kit::{PATIENCE, command, until};
+use celeriac_testkit::process::Process;
+use celeriac_testkit::{celery_or_skip, redis_or_skip};
+use celeriac_wire::Value;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const SCHEDULE: &str = r#"
+from datetime import timedelta
+from celery.beat import BeatLazyFunc
+from celery.schedules import crontab, schedule, solar
+
+class Odd(schedule):
+    pass
+
+app.conf.timezone = "Europe/Berlin"
+app.conf.beat_schedule = {
+    "often": {"task": "proj.add", "schedule": 1.0, "args": (2, 3), "options": {"expires": 30.0}},
+    "delta": {"task": "proj.add", "schedule": timedelta(hours=6), "relative": True},
+    "cron": {"task": "proj.add", "schedule": crontab(minute="*/15", hour=[8, 12], day_of_week="mon-fri")},
+    "sun": {"task": "proj.add", "schedule": solar("sunset", 52.5, 13.4)},
+    "lazy": {"task": "proj.add", "schedule": 60, "args": [BeatLazyFunc(list)]},
+    "odd": {"task": "proj.add", "schedule": Odd(60)},
+    "nobody": {"schedule": 60},
+}
+
+@app.task(expires=99, queue="celery")
+def add(x, y):
+    return x + y
+
+@app.on_after_configure.connect
+def more(sender, **kwargs):
+    sender.add_periodic_task(3600.0, add.s(4, 5), name="handler")
+"#;
+
+/// Starts our beat of the app.
+fn beat(scene: &Scene) -> Process {
+    let mut command = command(Path::new(env!("CARGO_BIN_EXE_celeriac")), scene.app.folder());
+    command.args(["--python".as_ref(), scene.app.python.program().as_os_str()]);
+    command.args(["-A", "proj", "beat", "--lease", "2s"]);
+    Process::spawn(&mut command, scene.app.folder().join("beat.log"))
+}
+
+async fn listed(scene: &Scene) -> BTreeMap<String, Value> {
+    let ran = celeriac(&scene.app, &[], &["--json", "schedule", "list"]).await.exits(0);
+    let list = Value::parse(ran.stdout.trim().as_bytes()).unwrap();
+    let list = list.as_array().unwrap().iter();
+    list.map(|one| (one.get("name").unwrap().as_str().unwrap().to_owned(), one.clone())).collect()
+}
+
+async fn an_apps_entries_are_sent(version: &str) {
+    let python = celery_or_skip!(version);
+    // The library for the sun is only with the newest Celery.
+    let sun = version == "5.7";
+    let lines = SCHEDULE.lines().filter(|line| sun || !line.contains("solar("));
+    let scene = Scene::new(redis_or_skip!(), &python, &lines.collect::<Vec<_>>().join("\n"));
+    let mut beat = beat(&scene);
+    until("an entry is sent", PATIENCE, async || {
+        beat.log().contains("Scheduler: Sending due task often (proj.add)").then_some(())
+    })
+    .await;
+    let entries = listed(&scene).await;
+    let names: Vec<&str> = entries.keys().map(String::as_str).collect();
+    let all = ["cron", "delta", "handler", "often", "sun"];
+    assert_eq!(names, if sun { &all[..] } else { &all[..4] });
+    let field = |name: &str, field: &str| entries[name].get(field).unwrap().to_string();
+    assert_eq!(field("often", "args"), "[2, 3]");
+    // The task's own options, then those of the entry.
+    assert!(
+        field("often", "options").contains(r#""expires": 30.0"#),
+        "{}",
+        field("often", "options")
+    );
+    assert!(field("cron", "options").contains(r#""expires": 99"#), "{}", field("cron", "options"));
+    assert_eq!(field("cron", "zone"), r#""Europe/Berlin""#);
+    assert_eq!(field("handler", "args"), "[4, 5]");
+    assert!(field("delta", "schedule").contains(r#""relative": true"#));
+    assert!(!sun || field("sun", "sentence").contains("sunset"));
+    for (name, why) in [
+        ("lazy", "BeatLazyFunc"),
+        ("odd", "which decides in Python"),
+        ("nobody", "it names no task"),
+    ] {
+        let line =
+            beat.log().lines().find(|line| line.contains(&format!("{name:?}"))).map(str::to_owned);
+        assert!(line.as_ref().is_some_and(|line| line.contains(why)), "{name}: {line:?}");
+    }
+    // A stock worker runs what our beat has sent.
+    let mut stock = scene.app.worker("stock", &["-P", "solo"]).await;
+    stock.logs("succeeded in").await;
+    stock.terminate().await;
+    beat.signal(Signal::TERM);
+    assert!(beat.ended_within(PATIENCE).await.success(), "{}", beat.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_entries_of_an_app_are_sent_and_others_refused_with_the_reason() {
+    // covers: S5-19, S5-24
+    an_apps_entries_are_sent("5.7").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_of_an_older_celery_too() {
+    an_apps_entries_are_sent("5.3").await;
+}
