@@ -4,15 +4,19 @@ use crate::app::App;
 use crate::client::Client;
 use crate::{Result, TaskError};
 use celeriac_core::beat::{Change, Entry, Reason, SourceKind, reconcile};
-use celeriac_core::operate::entries;
+use celeriac_core::operate::entries::{self, Kept};
 use celeriac_core::store::Store;
 use celeriac_core::{StoreError, clock};
 use celeriac_runtime::{Beat, BeatOptions, BeatParts, Dispatch, Prepared};
-use celeriac_wire::Signature;
+use celeriac_wire::{Signature, Value};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use celeriac_runtime::{BeatStatus, BeatStop};
+
+/// How many entries are read at a time.
+const PAGE: usize = 1000;
 
 /// A beat that is not started yet. Any number of them may run; one leads.
 #[derive(Clone, Debug)]
@@ -93,13 +97,7 @@ pub(crate) async fn take_over(
     given: Vec<Entry>,
     now: jiff::Timestamp,
 ) -> Result<(), StoreError> {
-    let mut stored = Vec::new();
-    for kept in entries::all_entries(store).await? {
-        match kept {
-            Ok(kept) => stored.push(kept.entry),
-            Err(error) => tracing::warn!(%error, "schedule: an entry is left as it is"),
-        }
-    }
+    let stored = entries_of(store, kind, &given).await?;
     let changes = reconcile(&stored, given, kind);
     let count = changes.iter().filter(|change| !matches!(change, Change::Keep(..))).count();
     for (name, reason) in entries::apply_changes(store, changes, now).await? {
@@ -123,6 +121,32 @@ pub(crate) async fn take_over(
         tracing::info!("schedule: {count} entries of {} are new or changed", kind.as_str());
     }
     Ok(())
+}
+
+/// The stored entries of a source, and those that have the name of one that it gives: of a million others
+/// nothing is kept.
+async fn entries_of(
+    store: &dyn Store,
+    kind: SourceKind,
+    given: &[Entry],
+) -> Result<Vec<Entry>, StoreError> {
+    let names: BTreeSet<&str> = given.iter().map(|entry| entry.name.as_str()).collect();
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = store.entries(&after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(found) };
+        after.clone_from(&last.name);
+        for record in &page {
+            let source = record.entry.get("source").and_then(Value::as_str);
+            if source != Some(kind.as_str()) && !names.contains(record.name.as_str()) {
+                continue;
+            }
+            match Kept::read(record) {
+                Ok(kept) => found.push(kept.entry),
+                Err(error) => tracing::warn!(%error, "schedule: an entry is left as it is"),
+            }
+        }
+    }
 }
 
 /// What a beat sends goes the way of every other call.
