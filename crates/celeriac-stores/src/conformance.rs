@@ -267,6 +267,7 @@ macro_rules! conformance_suite {
             a_fire_without_a_version_leaves_the_entry
             a_fire_may_complete_a_chord
             fires_are_not_refused_for_depth
+            fires_keep_to_unique_keys
             one_beat_leads
             a_former_leader_is_fenced
             an_entrys_history_is_bounded_and_latest_first

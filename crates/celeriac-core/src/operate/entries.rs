@@ -9,6 +9,7 @@ use crate::schedule::Zone;
 use crate::store::{
     EntryRecord, Fire, Fired, Occurrence, OccurrenceKind, Plan, Saved, Schedules, Store,
 };
+use celeriac_wire::State;
 use jiff::Timestamp;
 
 /// How often a change is tried again because the entry changed meanwhile.
@@ -213,6 +214,13 @@ pub async fn run_entry(
         };
         match first(store.fire(None, vec![fire]).await?)? {
             Fired::Done(_) => return Ok(occurrence),
+            Fired::Held { holder, .. } => {
+                let ended = (name.to_owned(), occurrence.due, left_out());
+                store.end_occurrences(vec![ended]).await?;
+                let text = format!("it is not sent: task {holder} holds its unique key");
+                return Err(StoreError::new(ErrorKind::Conflict, text)
+                    .hint("it can run again when that task has ended"));
+            }
             // Another one of the same microsecond.
             _ => occurrence.due += jiff::SignedDuration::from_micros(1),
         }
@@ -275,7 +283,7 @@ pub async fn take_occurrence(
             plan: Plan::default(),
         };
         match first(store.fire(None, vec![fire]).await?)? {
-            Fired::Done(_) => return Ok(Token::Run),
+            Fired::Done(_) | Fired::Held { .. } => return Ok(Token::Run),
             Fired::Taken(_) => {
                 let after = due + jiff::SignedDuration::from_micros(1);
                 let line = store.occurrences(name, after, 1).await?;
@@ -358,6 +366,11 @@ pub async fn apply_changes(
         let _saved: Vec<Saved> = store.save_entries(batch.to_vec()).await?;
     }
     Ok(kept)
+}
+
+/// The outcome of an occurrence whose message was left out because another task holds its unique key.
+pub fn left_out() -> State {
+    State::parse("DUPLICATE")
 }
 
 fn first<T>(answers: Vec<T>) -> Result<T, StoreError> {

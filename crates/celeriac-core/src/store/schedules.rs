@@ -168,6 +168,13 @@ pub struct Fire {
 pub enum Fired {
     /// All of it is written. The version is that of the entry now, 0 where none was expected.
     Done(u64),
+    /// All of it is written but the message: another task holds its unique key.
+    Held {
+        /// The version of the entry now, 0 where none was expected.
+        version: u64,
+        /// The task that holds the key.
+        holder: String,
+    },
     /// The entry had a line for this time: it goes on, and nothing was sent.
     Taken(u64),
     /// The entry has another version or is gone: nothing was written.
@@ -223,7 +230,8 @@ pub trait Schedules: fmt::Debug + Send + Sync {
     /// Writes occurrences with their messages, each in one atomic step, in order: two of one entry may
     /// follow each other, each with the version that the one before it gives, which is one more. With
     /// an epoch all of them are refused unless it is that of a lead that stands. What the plans of a beat
-    /// send is never refused for depth, and a fanout to which nobody listens is no error.
+    /// send is never refused for depth, a unique message is left out as a client's is, and a fanout to which
+    /// nobody listens is no error.
     ///
     /// # Errors
     /// As [`Broker::publish`](super::Broker::publish), and `Invalid` for a name that no entry may have; then

@@ -4,6 +4,7 @@ use super::{BeatParts, Prepared};
 use celeriac_core::StoreError;
 use celeriac_core::beat::{Entry, EntryState, Look, Step, look};
 use celeriac_core::clock::{after, between};
+use celeriac_core::operate::entries::left_out;
 use celeriac_core::schedule::Zone;
 use celeriac_core::store::{
     EntryRecord, Fire, Fired, OccurrenceKind, Phase, Plan, ResultRecord, Saved,
@@ -193,7 +194,7 @@ impl Ticker {
             // One of them is refused: which one is found out by writing each on its own.
             Err(_) => self.fire_each(epoch, &fires).await?,
         };
-        let mut revoked = Vec::new();
+        let (mut revoked, mut held) = (Vec::new(), Vec::new());
         for ((fire, after), answer) in fires.into_iter().zip(after).zip(answers) {
             let After { task, revoke, afterwards } = after;
             match answer {
@@ -212,10 +213,17 @@ impl Ticker {
                         afterwards.await;
                     }
                 }
+                Fired::Held { holder, .. } => {
+                    tracing::info!(entry = fire.name, "beat: not sent: {holder} holds its key");
+                    held.push((fire.name, fire.occurrence.due, left_out()));
+                }
                 Fired::Taken(_) => tracing::debug!(entry = fire.name, "beat: it was sent already"),
                 Fired::Changed => tracing::debug!(entry = fire.name, "beat: it has changed"),
                 Fired::Fenced => tick.fenced = true,
             }
+        }
+        if !held.is_empty() {
+            self.parts.store.end_occurrences(held).await?;
         }
         if !revoked.is_empty() {
             self.parts.store.revoke(&revoked, true).await?;

@@ -7,6 +7,7 @@ use celeriac_core::store::{
     ChordPart, ChordStart, EntryRecord, Fire, Fired, Lead, Occurrence, OccurrenceKind, Outgoing,
     Plan, Saved,
 };
+use celeriac_core::unique::{UNIQUE_HEADER, Unique};
 use celeriac_wire::{Map, Signature, State, Value};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -399,6 +400,22 @@ pub async fn fires_are_not_refused_for_depth(harness: &Harness) {
     let fires = vec![fire("a", None, fixture.now(), "1"), fire("b", None, fixture.now(), "2")];
     assert_eq!(fixture.fired(None, fires).await, [Fired::Done(0), Fired::Done(0)]);
     assert_eq!(fixture.sent().await, ["first", "1", "2"]);
+}
+
+/// A unique message is left out while another holds its key; the occurrence is noted all the same.
+pub async fn fires_keep_to_unique_keys(harness: &Harness) {
+    let fixture = harness.store();
+    let unique = |name: &str, id: &str| {
+        let mut fire = fire(name, None, fixture.now(), id);
+        let wish = Unique::new("report").to_value();
+        fire.plan.publish[0].message.headers.insert(UNIQUE_HEADER, wish);
+        fire
+    };
+    let answers = fixture.fired(None, vec![unique("a", "1"), unique("b", "2")]).await;
+    assert_eq!(answers, [Fired::Done(0), Fired::Held { version: 0, holder: "1".to_owned() }]);
+    assert_eq!(fixture.sent().await, ["1"]);
+    let lines = fixture.store.occurrences("b", Timestamp::MAX, 9).await.unwrap();
+    assert_eq!(lines.len(), 1);
 }
 
 /// One beat leads until its lease ends or it gives the lead back.

@@ -37,6 +37,8 @@ pub(super) enum Limits {
     Enforced,
     /// An operator who puts something back: it must not vanish as a duplicate.
     NotUnique,
+    /// A beat: size and uniqueness.
+    NoDepth,
     /// A worker: what was accepted is never refused for depth.
     SizeOnly,
 }
@@ -534,7 +536,7 @@ fn pack(
         }
         pack_unit(core, &mut units, attempt, limits)?;
     }
-    if limits == Limits::SizeOnly {
+    if matches!(limits, Limits::SizeOnly | Limits::NoDepth) {
         depth.clear();
     }
     let mut argument = Pack::default();
@@ -673,7 +675,8 @@ fn pack_message(
 ) -> Result<(), StoreError> {
     check(core, &outgoing.message, limits)?;
     let now = core.now();
-    let new = limits == Limits::Enforced && outgoing.enqueued_at.is_none();
+    let new =
+        matches!(limits, Limits::Enforced | Limits::NoDepth) && outgoing.enqueued_at.is_none();
     let wish = packet::wish(&outgoing.message.headers, new, core.entropy.next_u64());
     // An unreadable eta is found by the worker, which sets the message aside with its bytes.
     let due = outgoing.message.headers.eta().ok().flatten().filter(|eta| *eta > now);

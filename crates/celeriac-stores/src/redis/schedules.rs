@@ -374,12 +374,16 @@ async fn fire(core: &Core, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<F
     };
     for batch in batches(units, |(_, unit)| bytes_of(unit)) {
         let (versions, batch): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let written = commit::write(core, batch, Limits::SizeOnly).await;
+        let written = commit::write(core, batch, Limits::NoDepth).await;
         let written = written.map_err(|error| partly(error, answers.len()))?;
         answers.extend(versions.into_iter().zip(written).map(|(version, written)| {
             let version = version.map_or(0, |version| version + 1);
             match written {
-                Written::Done(_) | Written::Unheard => Fired::Done(version),
+                Written::Done(duplicates) => match duplicates.into_iter().next() {
+                    Some(other) => Fired::Held { version, holder: other.task_id },
+                    None => Fired::Done(version),
+                },
+                Written::Unheard => Fired::Done(version),
                 Written::Taken => Fired::Taken(version),
                 Written::Changed => Fired::Changed,
                 Written::Fenced => Fired::Fenced,

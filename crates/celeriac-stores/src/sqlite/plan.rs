@@ -80,6 +80,8 @@ pub(super) enum Limits {
     Enforced,
     /// An operator who puts something back: it must not vanish as a duplicate.
     NotUnique,
+    /// A beat: size and uniqueness.
+    NoDepth,
     /// A worker.
     SizeOnly,
 }
@@ -97,7 +99,7 @@ fn publish(
     for outgoing in batch {
         *per_queue.entry(outgoing.queue.as_str()).or_default() += 1;
     }
-    if limits != Limits::SizeOnly {
+    if !matches!(limits, Limits::SizeOnly | Limits::NoDepth) {
         check_depth(connection, context, &per_queue)?;
     }
     let rules = rules::load(connection)?;
@@ -185,7 +187,8 @@ fn insert(
     let key = key_of(&message.headers)?;
     let in_lane = !key.is_empty() || rules.restricts(outgoing.queue.as_str(), task);
     // What had a life before is put back: it must not vanish as a duplicate.
-    let new = limits == Limits::Enforced && outgoing.enqueued_at.is_none();
+    let new =
+        matches!(limits, Limits::Enforced | Limits::NoDepth) && outgoing.enqueued_at.is_none();
     let locks = match Unique::of(&message.headers) {
         None => 0,
         Some(wish) => match unique::lock(connection, context, &wish, (id, row), new)? {

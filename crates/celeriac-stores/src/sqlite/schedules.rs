@@ -370,8 +370,11 @@ fn fire(
         return Ok(Fired::Taken(version));
     }
     trim(connection, context, &fire.name)?;
-    plan::write(connection, context, fire.plan, None, Limits::SizeOnly)?;
-    Ok(Fired::Done(version))
+    let published = plan::write(connection, context, fire.plan, None, Limits::NoDepth)?;
+    Ok(match published.duplicates.into_iter().next() {
+        Some(other) => Fired::Held { version, holder: other.task_id },
+        None => Fired::Done(version),
+    })
 }
 
 /// Removes the oldest lines of an entry that has too many.
