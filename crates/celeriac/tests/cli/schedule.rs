@@ -17,6 +17,7 @@ const NIGHTLY: [&str; 9] = [
 
 #[tokio::test]
 async fn an_entry_lives_and_goes() {
+    // covers: S4-06
     let place = store().await;
     celeriac(&place, &["schedule", "list"]).await.exits(0).says(&["no entries"]);
     let more =
@@ -123,6 +124,7 @@ async fn what_is_wrong_is_said_and_nothing_is_added() {
 
 #[tokio::test]
 async fn a_file_of_record_adds_changes_and_removes() {
+    // covers: S4-07
     let place = store().await;
     let file = place.path("jobs.json");
     let write = |jobs: &str| std::fs::write(&file, jobs).unwrap();

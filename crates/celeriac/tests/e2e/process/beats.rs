@@ -66,6 +66,7 @@ fn entry(name: &str, every: Duration) -> Entry {
 /// `CELERIAC_BEAT_ROUNDS` says how often.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_occurrence_is_sent_once_whoever_leads() {
+    // covers: S4-03
     let rounds = std::env::var_os("CELERIAC_BEAT_ROUNDS");
     let rounds = rounds.map_or(4, |text| text.to_str().unwrap().parse().unwrap());
     let place = Place::shared();
@@ -122,6 +123,7 @@ async fn each_occurrence_is_sent_once_whoever_leads() {
 /// A change acts in the leader within a second, without a restart; nobody leads after the last has gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_beat_acts_on_changes_and_signs_off() {
+    // covers: S4-02, S4-05, S4-08, S4-15
     let place = Place::shared();
     let client = place.app().client().await.unwrap();
     let schedules = place.app().schedules().await.unwrap();
@@ -138,6 +140,9 @@ async fn a_beat_acts_on_changes_and_signs_off() {
     assert_eq!(still, paused.kept.state.runs, "nothing is sent while it is paused");
     assert!(schedules.resume("late").await.unwrap());
     goes_on(&schedules, "late").await;
+    let names: Vec<String> =
+        schedules.list().await.unwrap().into_iter().map(|kept| kept.entry.name).collect();
+    assert_eq!(names, ["late", "other"]);
     schedules.remove("late").await.unwrap();
     assert!(schedules.status("late").await.is_err());
     beat.signal(Signal::TERM);

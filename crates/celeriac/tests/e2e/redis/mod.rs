@@ -1,5 +1,6 @@
 //! What is special about Redis: a server that goes away, networks that fail, and stock Celery beside.
 
+mod beats;
 mod canvas;
 mod compressed;
 mod control;
