@@ -55,15 +55,12 @@ async fn every_command_of_celery_has_its_place() {
     let place = store().await;
     let here = [
         "purge", "call", "list", "result", "migrate", "status", "worker", "events", "inspect",
-        "control", "report",
+        "control", "report", "beat", "schedule",
     ];
     for command in here {
         celeriac(&place, &[command, "--help"]).await.exits(0).says(&["Usage:"]);
     }
-    let elsewhere = [
-        "amqp", "beat", "graph", "logtool", "multi", "rollout", "schedule", "shell", "up",
-        "upgrade",
-    ];
+    let elsewhere = ["amqp", "graph", "logtool", "multi", "rollout", "shell", "up", "upgrade"];
     for command in elsewhere {
         let said = format!("there is no `celeriac {command}`: ");
         celeriac(&place, &[command, "-A", "proj"]).await.exits(2).warns(&[&said, "hint: "]);
