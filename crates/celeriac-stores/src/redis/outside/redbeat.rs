@@ -29,8 +29,7 @@ pub struct RedBeatEntry {
 /// `Invalid` for a URL that is none of Redis; `NotFound` if there is no schedule; that Redis does not answer.
 pub async fn read(url: &str, prefix: &str) -> Result<Vec<RedBeatEntry>, StoreError> {
     let address = Address::parse(url)?;
-    let mut questions =
-        Questions { connection: address.connect(None).await?, address: &address };
+    let mut questions = Questions { connection: address.connect(None).await?, address: &address };
     let due = due_times(&mut questions, prefix).await?;
     let mut entries = Vec::with_capacity(due.len());
     for page in due.into_iter().collect::<Vec<_>>().chunks(PAGE) {
