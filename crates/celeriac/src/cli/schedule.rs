@@ -6,7 +6,7 @@ mod foreign;
 
 use super::Session;
 use super::exit::Failed;
-use super::output::{cell, object, plural, span};
+use super::output::{cell, object, span};
 use crate::schedule::{Kept, Schedules, Zone, next_times};
 use celeriac_core::StoreError;
 use celeriac_core::clock::between;
@@ -389,7 +389,9 @@ fn summary(session: &Session, counts: &[(&str, usize)], dry: bool) {
     let some: Vec<String> = counts
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(what, count)| format!("{} {what}", plural(*count as u64, "entry")))
+        .map(|(what, count)| {
+            format!("{count} {} {what}", if *count == 1 { "entry" } else { "entries" })
+        })
         .collect();
     let text = if some.is_empty() { "nothing to do".to_owned() } else { some.join(", ") };
     session.output.note(if dry { format!("would be: {text}") } else { text });
