@@ -345,6 +345,14 @@ fn sunday(field: &str) -> String {
 async fn gathered(session: &Session, args: &ImportArgs) -> Result<foreign::Taken, Failed> {
     let zone = zone_of(session, args.zone.as_deref())?;
     let task = args.task.as_deref();
+    if !matches!(args.format, Format::Cron | Format::Apscheduler) && task.is_some() {
+        return Err(Failed::usage("--task: entries of this format name their tasks")
+            .hint("it goes with --format cron and apscheduler"));
+    }
+    if args.format != Format::Apscheduler && args.foreign.tasks.is_some() {
+        return Err(Failed::usage("--tasks: only jobs of APScheduler name functions")
+            .hint("it goes with --format apscheduler"));
+    }
     let url = || {
         let text = args.file.to_str().filter(|text| text.contains("://"));
         text.ok_or_else(|| {

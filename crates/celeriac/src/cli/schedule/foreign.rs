@@ -27,8 +27,9 @@ pub(super) type Taken = (Vec<Found>, Vec<String>);
 #[derive(Debug, Args)]
 pub(super) struct ForeignArgs {
     /// With --format apscheduler: which task a function is, a TOML or JSON file of "module:function" = "task"
+    /// [default: the function as module.function]
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
-    tasks: Option<PathBuf>,
+    pub(super) tasks: Option<PathBuf>,
     /// With --format apscheduler: the table, perhaps schema.table
     #[arg(long, value_name = "NAME", default_value = "apscheduler_jobs")]
     table: String,

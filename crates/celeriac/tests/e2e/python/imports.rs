@@ -167,7 +167,7 @@ async fn the_keys_of_redbeat() {
     // One more is Celery's own, `celery.backend_cleanup`.
     assert!(stderr.contains("4 entries added"), "{stderr}");
     let nightly = entry(&app, &place, "nightly").await;
-    assert_eq!(text(&nightly, "kwargs"), r#"{"a":"b"}"#);
+    assert_eq!(text(&nightly, "kwargs"), r#"{"a": "b"}"#);
     assert_eq!(text(&nightly, "zone"), "Europe/Berlin");
     assert!(text(&nightly, "options").contains("slow"), "{nightly}");
     let next = text(&nightly, "next");
@@ -176,6 +176,9 @@ async fn the_keys_of_redbeat() {
     let fixed = entry(&app, &place, "static").await;
     assert!(runs(&fixed) > 0, "{fixed}");
 
+    let unused = ["schedule", "import", "--format", "redbeat", &url, "--tasks", "names.toml"];
+    let (code, _, stderr) = celeriac(&app, &place, &unused).await;
+    assert!(code == 2 && stderr.contains("--tasks"), "{stderr}");
     let other = ["schedule", "import", "--format", "redbeat", &url, "--prefix", "other:"];
     let (code, _, stderr) = celeriac(&app, &place, &other).await;
     assert_eq!(code, 5);
