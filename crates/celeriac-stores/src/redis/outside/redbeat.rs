@@ -19,9 +19,12 @@ pub struct RedBeatEntry {
     pub definition: Option<Vec<u8>>,
     /// When it ran last, and how often.
     pub meta: Option<Vec<u8>>,
-    /// When it is due, in seconds since 1970; negative for never again.
+    /// When `RedBeat` looks at it, in seconds since 1970; negative for never again.
     pub due: f64,
 }
+
+/// The fields `definition` and `meta` of a key.
+type Fields = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// The entries below a prefix (`redbeat_key_prefix`), by their names.
 ///
@@ -37,8 +40,7 @@ pub async fn read(url: &str, prefix: &str) -> Result<Vec<RedBeatEntry>, StoreErr
         for (key, _) in page {
             fetch.cmd("HMGET").arg(key).arg("definition").arg("meta");
         }
-        let found: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> =
-            questions.all("read RedBeat's entries", &fetch).await?;
+        let found: Vec<Fields> = questions.all("read RedBeat's entries", &fetch).await?;
         entries.extend(page.iter().zip(found).map(|((key, due), (definition, meta))| {
             let name = key.strip_prefix(prefix).unwrap_or(key).to_owned();
             RedBeatEntry { name, definition, meta, due: *due }

@@ -27,15 +27,17 @@ pub(super) fn entry(kept: &RedBeatEntry, zone: &Zone) -> Result<Found, String> {
     if kept.due < 0.0 {
         return Err("it is never due again".to_owned());
     }
-    let due = Timestamp::from_microsecond((kept.due * 1e6) as i64)
+    let score = Timestamp::from_microsecond((kept.due * 1e6) as i64)
         .map_err(|_| format!("its score {} is no instant", kept.due))?;
     let meta = kept.meta.as_deref().map_or(Ok(Value::Null), Value::parse);
     let meta = meta.map_err(|error| format!("its meta: {error}"))?;
     let last = meta.get("last_run_at").filter(|value| !value.is_null());
     let last = last.map(instant).transpose()?;
     let runs = meta.get("total_run_count").and_then(Value::as_u64).unwrap_or_default();
-    // An interval counts on from there, in whole seconds as RedBeat's scores are.
-    let past = Past { due: Some(due), anchor: None, last: last.filter(|_| runs > 0), runs };
+    // A score is when RedBeat looks at it, up to a second too early or more: what decides is the latest run
+    // (redbeat/schedulers.py 2.4, `due_at` and `is_due`). One that never ran is due at once.
+    let due = last.map_or(Some(score), |last| entry.next(last, last));
+    let past = Past { due, anchor: last, last: last.filter(|_| runs > 0), runs };
     Ok(Found { entry, past })
 }
 
@@ -119,7 +121,10 @@ mod tests {
         let found = entry(&kept(definition, Some(meta), 1_795_000_000.0), &zone).unwrap();
         assert_eq!(found.past.last, Some("2026-11-21T02:00:37.051045Z".parse().unwrap()));
         assert_eq!(found.past.runs, 3);
-        assert_eq!(found.past.due, Timestamp::from_second(1_795_000_000).ok());
+        // Not its score: the next match after the latest run.
+        assert_eq!(found.past.due, Some("2026-11-23T00:00:00Z".parse().unwrap()));
+        let never = entry(&kept(definition, None, 1_795_000_000.0), &zone).unwrap();
+        assert_eq!(never.past.due, Timestamp::from_second(1_795_000_000).ok());
         assert!(!found.entry.enabled);
         assert_eq!(found.entry.options.get("queue").and_then(Value::as_str), Some("slow"));
     }
