@@ -1,4 +1,4 @@
-//! The entries of `RedBeat` 2.4 (wire specification 8.8), read and left as they are.
+//! The entries of RedBeat 2.4 (wire specification 8.8), read and left as they are.
 
 use super::Questions;
 use crate::redis::address::Address;
@@ -10,16 +10,16 @@ const PAGE: usize = 500;
 /// The most entries that are read.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// An entry, in `RedBeat`'s own JSON.
+/// An entry, in RedBeat's own JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedBeatEntry {
     /// Its key without the prefix.
     pub name: String,
-    /// What it is; `None` if it has no definition, and `RedBeat` would forget it.
+    /// What it is; `None` if it has no definition, and RedBeat would forget it.
     pub definition: Option<Vec<u8>>,
     /// When it ran last, and how often.
     pub meta: Option<Vec<u8>>,
-    /// When `RedBeat` looks at it, in seconds since 1970; negative for never again.
+    /// When RedBeat looks at it, in seconds since 1970; negative for never again.
     pub due: f64,
 }
 

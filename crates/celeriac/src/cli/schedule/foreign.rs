@@ -1,4 +1,4 @@
-//! What other schedulers have kept, as entries: Celery's beat, `APScheduler` and `RedBeat`.
+//! What other schedulers have kept, as entries: Celery's beat, APScheduler and RedBeat.
 
 mod apscheduler;
 #[cfg(target_os = "linux")]
@@ -9,6 +9,8 @@ mod redbeat;
 use super::files::{Found, Past};
 use crate::cli::Session;
 use crate::cli::exit::Failed;
+#[cfg(target_os = "linux")]
+use crate::cli::loaded::Loaded;
 use crate::schedule::Zone;
 use celeriac_core::beat::{Entry, SourceKind};
 use celeriac_wire::{Map, Value};
@@ -57,7 +59,7 @@ pub(super) async fn celerybeat(
     Ok(sorted(&lines, |line| entry_of_beat(line, zone, &own)))
 }
 
-/// The jobs in a store of `APScheduler`.
+/// The jobs in a store of APScheduler.
 pub(super) async fn apscheduler(
     session: &Session,
     url: &str,
@@ -77,13 +79,13 @@ pub(super) async fn apscheduler(
     ]);
     let lines = read(session, asked).await?;
     let task_of = |function: &str| {
-        let named = task.or_else(|| names.get(function).map(String::as_str));
-        named.map_or_else(|| function.replace(':', "."), str::to_owned)
+        let given = task.or_else(|| names.get(function).map(String::as_str));
+        given.map_or_else(|| function.replace(':', "."), str::to_owned)
     };
     Ok(sorted(&lines, |line| apscheduler::entry(line, &task_of, zone)))
 }
 
-/// The entries of `RedBeat`.
+/// The entries of RedBeat.
 #[cfg(feature = "redis")]
 pub(super) async fn redbeat(
     session: &Session,
@@ -187,7 +189,7 @@ fn own_entries(session: &Session) -> Result<BTreeMap<String, Entry>, Failed> {
 
 #[cfg(target_os = "linux")]
 fn application(session: &Session) -> Option<&str> {
-    session.python.as_ref().map(|loaded| loaded.name())
+    session.python.as_ref().map(Loaded::name)
 }
 
 #[cfg(target_os = "linux")]
@@ -245,7 +247,7 @@ fn names_in(text: &str) -> Result<BTreeMap<String, String>, String> {
         Some(task) => Ok((function.to_owned(), task.to_owned())),
         None => Err(format!("{function}: a task's name is a text, not {}", task.describe())),
     };
-    fields.iter().map(|(function, task)| name((function.as_ref(), task))).collect()
+    fields.iter().map(|(function, task)| name((function, task))).collect()
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ async fn the_keys_of_redbeat() {
     assert_eq!(text(&nightly, "zone"), "Europe/Berlin");
     assert!(text(&nightly, "options").contains("slow"), "{nightly}");
     let next = text(&nightly, "next");
-    assert!(["T01:30:00Z", "T00:30:00Z"].iter().any(|at| next.ends_with(at)), "{nightly}");
+    assert!(["T01:30:00+", "T00:30:00+"].iter().any(|at| next.contains(at)), "{nightly}");
     assert_eq!(text(&entry(&app, &place, "off").await, "enabled"), "false");
     let fixed = entry(&app, &place, "static").await;
     assert!(runs(&fixed) > 0, "{fixed}");

@@ -1,4 +1,4 @@
-//! A job of `APScheduler` 3 in our words (apscheduler/triggers, 3.10 and 3.11).
+//! A job of APScheduler 3 in our words (apscheduler/triggers, 3.10 and 3.11).
 
 use super::instant;
 use crate::cli::schedule::files::{Found, Past};
@@ -6,7 +6,7 @@ use crate::schedule::Zone;
 use celeriac_core::beat::Entry;
 use celeriac_wire::{Map, Value};
 
-/// Days of the week as `APScheduler` counts them, from 0 on; Celery's 0 is Sunday.
+/// Days of the week as APScheduler counts them, from 0 on; Celery's 0 is Sunday.
 const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// A time of grace from here on is none: ten years.
 const GRACE_MAX: f64 = 3660.0 * 86_400.0;

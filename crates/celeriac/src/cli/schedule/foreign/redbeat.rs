@@ -1,4 +1,4 @@
-//! An entry of `RedBeat` 2.4 in our words (wire specification 8.8).
+//! An entry of RedBeat 2.4 in our words (wire specification 8.8).
 
 use crate::cli::schedule::files::{Found, Past};
 use crate::schedule::Zone;
