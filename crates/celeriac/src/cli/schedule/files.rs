@@ -44,9 +44,9 @@ const IMPORT_HELP: &str = "Examples:
   celeriac schedule import --format apscheduler sqlite:///jobs.db --tasks names.toml
   celeriac -A proj schedule import --format redbeat redis://localhost/0
 
-What has no equivalent is named, and everything else is imported; entries that are there stay as they are. \
-Stop the other scheduler first, or both send. Celery's file and APScheduler's jobs are pickles: only read those \
-that you trust.";
+What has no equivalent is named, and everything else is imported; entries that are there stay as they \
+are. Stop the other scheduler first, or both send. Celery's file and APScheduler's jobs are pickles: only \
+read those that you trust.";
 
 #[derive(Debug, Args)]
 #[command(after_help = IMPORT_HELP)]

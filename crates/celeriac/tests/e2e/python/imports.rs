@@ -69,6 +69,7 @@ async fn scheduler(app: &App, arguments: &[&str], done: &str, at: impl Fn(&str) 
 }
 
 const BEAT: &str = "
+from datetime import date
 from celery import Celery
 from celery.schedules import crontab, solar
 app = Celery('proj', broker='memory://')
@@ -78,7 +79,7 @@ app.conf.beat_schedule = {
     'nightly': {'task': 'jobs.nightly', 'schedule': crontab(minute=30, hour='2', day_of_week='mon-fri'),
                 'options': {'queue': 'slow', 'expires': 60}},
     'dusk': {'task': 'jobs.dusk', 'schedule': solar('sunset', 52.5, 13.4)},
-    'dated': {'task': 'jobs.dated', 'schedule': 60.0, 'kwargs': {'since': __import__('datetime').date(2026, 1, 2)}},
+    'dated': {'task': 'jobs.dated', 'schedule': 60.0, 'kwargs': {'since': date(2026, 1, 2)}},
 }
 ";
 
@@ -205,7 +206,8 @@ for store in stores:
         misfire_grace_time=30, jitter=3, start_date=datetime(2030, 1, 1, tzinfo=timezone.utc))
 add(jobs.report, 'cron', day_of_week='0-4', hour=9, minute='*/15', id='weekdays', coalesce=True,
     misfire_grace_time=None, kwargs={'to': 'all'}, name='the report')
-add(jobs.report, 'cron', day_of_week='mon', day='1-7', id='first-monday', coalesce=False, misfire_grace_time=None)
+add(jobs.report, 'cron', day_of_week='mon', day='1-7', id='first-monday', coalesce=False,
+    misfire_grace_time=None)
 add(jobs.report, 'date', run_date=datetime(2031, 5, 1, 12, tzinfo=timezone.utc), id='once')
 add(jobs.report, 'interval', hours=1, id='held')
 scheduler.pause_job('held')
