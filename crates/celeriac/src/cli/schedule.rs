@@ -389,8 +389,9 @@ fn summary(session: &Session, counts: &[(&str, usize)], dry: bool) {
     let some: Vec<String> = counts
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(what, count)| {
-            format!("{count} {} {what}", if *count == 1 { "entry" } else { "entries" })
+        .map(|(what, count)| match count {
+            1 => format!("1 entry {what}"),
+            count => format!("{count} entries {what}"),
         })
         .collect();
     let text = if some.is_empty() { "nothing to do".to_owned() } else { some.join(", ") };
