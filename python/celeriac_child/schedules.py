@@ -69,7 +69,12 @@ def _entry(app, name: str, given: dict) -> dict:
     if not isinstance(task, str):
         raise Refused("it names no task")
     when = maybe_schedule(given.get("schedule"), given.get("relative", False), app=app)
-    entry = {
+    return document(app, name, task, when, given)
+
+
+def document(app, name: str, task: str, when, given: Mapping) -> dict:
+    """An entry with the arguments and options that are given; raises `Refused`."""
+    return {
         "name": name,
         "task": task,
         "schedule": _schedule(when),
@@ -77,7 +82,6 @@ def _entry(app, name: str, given: dict) -> dict:
         "kwargs": _plain("kwargs", dict(given.get("kwargs") or {})),
         "options": _plain("options", _options(app, task, dict(given.get("options") or {}))),
     }
-    return entry
 
 
 def _schedule(when) -> dict:

@@ -60,6 +60,7 @@ use jiff::Timestamp;
 use keys::Keys;
 use link::Link;
 pub(crate) use outside::Outside;
+pub use outside::redbeat;
 use pack::Pack;
 use redis::Value as Answer;
 use std::collections::BTreeMap;

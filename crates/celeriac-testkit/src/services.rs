@@ -73,3 +73,14 @@ macro_rules! libraries_or_skip {
         }
     };
 }
+
+/// A Python environment by its name (`"redbeat-5.7"`), or the end of the test.
+#[macro_export]
+macro_rules! environment_or_skip {
+    ($name:expr) => {
+        match $crate::services::python::Python::in_environment($name) {
+            Some(python) => python,
+            None => return,
+        }
+    };
+}

@@ -11,6 +11,8 @@ pub(crate) use additions::warnings as task_warnings;
 pub(crate) use review::{Refusal, connection_tries, refusals, rows, unknown, warnings};
 pub(crate) use schedule::{schedule, zone};
 pub(crate) use settings::app_settings;
+#[cfg(feature = "cli")]
+pub(crate) use shim::{BOOT_IMPORT, FILES};
 
 use crate::Result;
 use crate::TaskError;

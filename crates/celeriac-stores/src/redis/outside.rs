@@ -2,6 +2,7 @@
 //! read, and no promise that the server can be used.
 
 mod facts;
+pub mod redbeat;
 mod way;
 
 use super::address::Address;

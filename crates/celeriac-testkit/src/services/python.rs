@@ -45,6 +45,15 @@ impl Python {
         Self::of_environment(&format!("libraries-{version}"), version)
     }
 
+    /// An environment of another name, as `redbeat-5.7`; says so when there is none.
+    ///
+    /// # Panics
+    /// When there is none and `CI` is set.
+    pub fn in_environment(name: &str) -> Option<Self> {
+        let version = name.rsplit_once('-').map_or("", |(_, version)| version);
+        Self::of_environment(name, version)
+    }
+
     fn of_environment(name: &str, version: &str) -> Option<Self> {
         let folder = environments().join(name);
         let program = folder.join("bin/python");

@@ -92,7 +92,8 @@ fn accept(scheduler: &str) -> Result<(), Failed> {
     let (why, instead) = match class {
         "RedBeatScheduler" => (
             "this version does not read RedBeat's keys",
-            "go on with `celery beat -S redbeat.RedBeatScheduler`: celeriac's workers run what it sends",
+            "take its entries over with `celeriac schedule import --format redbeat`, or go on with \
+             `celery beat -S redbeat.RedBeatScheduler`: celeriac's workers run what it sends",
         ),
         "DatabaseScheduler" | "django" => (
             "its entries are in Django's database",

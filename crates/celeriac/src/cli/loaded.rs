@@ -68,6 +68,11 @@ mod on_linux {
             self.0.hello()
         }
 
+        /// What `-A` calls it.
+        pub(in crate::cli) fn name(&self) -> &str {
+            &self.1
+        }
+
         /// The same application, imported once more.
         pub(in crate::cli) async fn again(&self, settings: &Settings) -> Result<PythonApp, String> {
             import(&self.1, settings, Purpose::Run).await.map_err(|error| told(&error))

@@ -2,6 +2,7 @@
 
 mod define;
 mod files;
+mod foreign;
 
 use super::Session;
 use super::exit::Failed;
@@ -96,8 +97,8 @@ pub(super) enum ScheduleCommand {
         /// Where to [default: standard output]
         file: Option<PathBuf>,
     },
-    /// Add the entries of a file: of `export`, or of cron
-    Import(ImportArgs),
+    /// Add the entries of a file, of cron, Celery's beat, APScheduler or RedBeat
+    Import(Box<ImportArgs>),
     /// Make the schedule what a file of record says: adds, changes, removes
     Sync(SyncArgs),
 }
@@ -162,7 +163,7 @@ pub(super) async fn run(session: &Session, command: ScheduleCommand) -> Result<E
             Ok(ExitCode::SUCCESS)
         }
         ScheduleCommand::Export { file } => files::export(session, file).await,
-        ScheduleCommand::Import(args) => files::import(session, args).await,
+        ScheduleCommand::Import(args) => files::import(session, *args).await,
         ScheduleCommand::Sync(args) => files::sync(session, args).await,
     }
 }

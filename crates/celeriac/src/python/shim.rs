@@ -2,6 +2,9 @@
 
 /// What Python is started with.
 pub(super) const BOOT: &str = include_str!("../../python/boot.py");
+/// What Python is started with to read what another scheduler has kept.
+#[cfg(feature = "cli")]
+pub(crate) const BOOT_IMPORT: &str = include_str!("../../python/boot_import.py");
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
@@ -10,7 +13,7 @@ macro_rules! files {
 }
 
 /// The modules of the package.
-pub(super) const FILES: &[(&str, &str)] = files![
+pub(crate) const FILES: &[(&str, &str)] = files![
     "__init__.py",
     "additions.py",
     "app.py",
@@ -26,6 +29,9 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "exits.py",
     "failures.py",
     "frames.py",
+    "imports.py",
+    "imports_apscheduler.py",
+    "imports_celerybeat.py",
     "limits.py",
     "logs.py",
     "outcomes.py",
@@ -53,7 +59,7 @@ mod tests {
         let mut there: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != "boot.py" && name != "__pycache__")
+            .filter(|name| !name.starts_with("boot") && name != "__pycache__")
             .map(|name| format!("celeriac_child/{name}"))
             .collect();
         there.sort();

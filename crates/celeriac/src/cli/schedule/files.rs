@@ -1,11 +1,12 @@
 //! `schedule export`, `import` and `sync`: entries in files.
 
+use super::foreign::{self, ForeignArgs};
 use super::summary;
 use crate::cli::Session;
 use crate::cli::exit::Failed;
 use crate::cli::output::object;
 use crate::schedule::{Kept, Zone};
-use celeriac_core::beat::{Change, Entry, EntryState, Reason, SourceKind, reconcile};
+use celeriac_core::beat::{Change, Entry, EntryState, Reason, Source, SourceKind, reconcile};
 use celeriac_core::operate::entries;
 use celeriac_core::schedule::{Crontab, Schedule};
 use celeriac_core::store::Saved;
@@ -28,21 +29,39 @@ enum Format {
     Json,
     /// A crontab of cron: each line sends a task with the command as its argument
     Cron,
+    /// The file of Celery's beat, a shelve: reading it runs what its pickles name
+    Celerybeat,
+    /// A job store of APScheduler 3, by its SQLAlchemy or Redis URL: its jobs are pickles too
+    Apscheduler,
+    /// The keys of RedBeat in Redis, by its URL
+    Redbeat,
 }
 
+const IMPORT_HELP: &str = "Examples:
+  celeriac schedule import entries.jsonl
+  celeriac schedule import --format cron --task shell.run --zone Europe/Berlin /etc/crontab --dry-run
+  celeriac -A proj schedule import --format celerybeat celerybeat-schedule
+  celeriac schedule import --format apscheduler sqlite:///jobs.db --tasks names.toml
+  celeriac -A proj schedule import --format redbeat redis://localhost/0
+
+What has no equivalent is named, and everything else is imported; entries that are there stay as they \
+are. Stop the other scheduler first, or both send. Celery's file and APScheduler's jobs are pickles: only \
+read those that you trust.";
+
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  celeriac schedule import entries.jsonl\n  celeriac schedule import --format cron --task shell.run --zone Europe/Berlin /etc/crontab --dry-run\n\nWhat has no equivalent is named, and everything else is imported; entries that are there stay as they are."
-)]
+#[command(after_help = IMPORT_HELP)]
 pub(in crate::cli) struct ImportArgs {
-    /// The file, or - for standard input
+    /// The file, or - for standard input; with --format apscheduler and redbeat a URL
+    #[arg(value_name = "FILE|URL")]
     file: PathBuf,
     /// What it is
     #[arg(long, value_enum, default_value = "json")]
     format: Format,
-    /// With --format cron: the task that runs a command
+    /// With --format cron: the task that runs a command; with --format apscheduler: the task of all jobs
     #[arg(long, value_name = "NAME", required_if_eq("format", "cron"))]
     task: Option<String>,
+    #[command(flatten)]
+    foreign: ForeignArgs,
     /// The time zone of entries that name none [default: the application's, or UTC]
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
@@ -69,10 +88,42 @@ pub(in crate::cli) struct SyncArgs {
     dry_run: bool,
 }
 
-/// An entry of a file, and the time at which it is to go on.
-struct Found {
-    entry: Entry,
-    next: Option<Timestamp>,
+/// An entry, and how far it has come elsewhere.
+pub(super) struct Found {
+    pub(super) entry: Entry,
+    pub(super) past: Past,
+}
+
+/// How far an entry has come elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// The next occurrence, which may have passed; `None`: the next one from now.
+    pub(super) due: Option<Timestamp>,
+    /// Where an interval counts from [default: `due`, or now].
+    pub(super) anchor: Option<Timestamp>,
+    /// When it was sent last.
+    pub(super) last: Option<Timestamp>,
+    /// How often it was sent.
+    pub(super) runs: u64,
+}
+
+impl Found {
+    /// An entry that begins now.
+    pub(super) fn new(entry: Entry) -> Self {
+        Self { entry, past: Past::default() }
+    }
+
+    /// As a store keeps it.
+    fn kept(self, now: Timestamp) -> Kept {
+        let Self { entry, past } = self;
+        let mut state = EntryState::new(&entry, now);
+        if let Some(anchor) = past.anchor.or(past.due) {
+            state.anchor = anchor;
+            state.due = past.due.or_else(|| entry.next(now, anchor));
+        }
+        (state.last_due, state.last_fired, state.runs) = (past.last, past.last, past.runs);
+        Kept { version: 0, entry, state }
+    }
 }
 
 fn zone_of(session: &Session, name: Option<&str>) -> Result<Zone, Failed> {
@@ -159,9 +210,10 @@ fn of_json(text: &str, zone: &Zone) -> Result<Vec<Found>, Failed> {
             Some(Ok(next)) => Some(next),
             Some(Err(_)) => return Err(wrong(format!("next: {next} is no instant"))),
         };
-        let entry = Entry::from_value(&Value::Object(fields), zone)
+        let mut entry = Entry::from_value(&Value::Object(fields), zone)
             .map_err(|error| wrong(error.to_string()))?;
-        found.push(Found { entry, next });
+        entry.source = Source::default();
+        found.push(Found { entry, past: Past { due: next, ..Past::default() } });
     }
     Ok(found)
 }
@@ -190,7 +242,7 @@ fn of_cron(text: &str, task: &str, zone: &Zone, system: bool) -> (Vec<Found>, Ve
                 let entries = cron_entries(&times, &command, task, &zone, number);
                 match entries {
                     Ok((entries, note)) => {
-                        found.extend(entries.into_iter().map(|entry| Found { entry, next: None }));
+                        found.extend(entries.into_iter().map(Found::new));
                         left.extend(note.map(|note| format!("line {number}: {note}")));
                     }
                     Err(text) => left.push(format!("line {number}: {text}")),
@@ -289,28 +341,47 @@ fn sunday(field: &str) -> String {
     field.split(',').map(item).collect::<Vec<_>>().join(",")
 }
 
-pub(super) async fn import(session: &Session, args: ImportArgs) -> Result<ExitCode, Failed> {
+/// What is to be imported, and what has no equivalent.
+async fn gathered(session: &Session, args: &ImportArgs) -> Result<foreign::Taken, Failed> {
     let zone = zone_of(session, args.zone.as_deref())?;
-    let text = read(&args.file)?;
-    let (found, left) = match args.format {
-        Format::Json => (of_json(&text, &zone)?, Vec::new()),
-        Format::Cron => {
-            of_cron(&text, args.task.as_deref().unwrap_or_default(), &zone, args.system)
-        }
+    let task = args.task.as_deref();
+    if !matches!(args.format, Format::Cron | Format::Apscheduler) && task.is_some() {
+        return Err(Failed::usage("--task: entries of this format name their tasks")
+            .hint("it goes with --format cron and apscheduler"));
+    }
+    if args.format != Format::Apscheduler && args.foreign.tasks.is_some() {
+        return Err(Failed::usage("--tasks: only jobs of APScheduler name functions")
+            .hint("it goes with --format apscheduler"));
+    }
+    let url = || {
+        let text = args.file.to_str().filter(|text| text.contains("://"));
+        text.ok_or_else(|| {
+            Failed::usage(format!("{} is no URL", args.file.display()))
+                .hint("write sqlite:///jobs.db or redis://localhost:6379/0")
+        })
     };
+    match args.format {
+        Format::Json => Ok((of_json(&read(&args.file)?, &zone)?, Vec::new())),
+        Format::Cron => {
+            let text = read(&args.file)?;
+            Ok(of_cron(&text, task.unwrap_or_default(), &zone, args.system))
+        }
+        Format::Celerybeat => {
+            let is_given = args.zone.is_some() || session.python.is_some();
+            foreign::celerybeat(session, &args.file, is_given.then_some(&zone)).await
+        }
+        Format::Apscheduler => {
+            foreign::apscheduler(session, url()?, task, &args.foreign, &zone).await
+        }
+        Format::Redbeat => foreign::redbeat(session, url()?, &args.foreign, &zone).await,
+    }
+}
+
+pub(super) async fn import(session: &Session, args: ImportArgs) -> Result<ExitCode, Failed> {
+    let (found, left) = gathered(session, &args).await?;
     let store = session.app.store().await?;
     let now = session.app.clock().wall();
-    let records = found.into_iter().map(|Found { mut entry, next }| {
-        entry.source.kind = SourceKind::Store;
-        entry.source.original = None;
-        let mut state = EntryState::new(&entry, now);
-        if let Some(next) = next {
-            state.due = Some(next);
-            state.anchor = next;
-        }
-        Kept { version: 0, entry, state }.record()
-    });
-    let records: Vec<_> = records.collect();
+    let records: Vec<_> = found.into_iter().map(|one| one.kept(now).record()).collect();
     let (mut added, mut there) = (0, 0);
     let progress = crate::cli::progress::bar(session.output, records.len() as u64);
     for batch in records.chunks(BATCH) {
@@ -336,6 +407,8 @@ pub(super) async fn import(session: &Session, args: ImportArgs) -> Result<ExitCo
     progress.finish_and_clear();
     for text in &left {
         session.output.warn(format!("not imported: {text}"));
+        let fields = [("did", Value::from("not imported")), ("why", Value::from(text.as_str()))];
+        session.output.value(&object(fields));
     }
     let counts = [("added", added), ("there already", there), ("not imported", left.len())];
     summary(session, &counts, args.dry_run);

@@ -6,6 +6,7 @@ mod chords;
 mod deaths;
 mod deploys;
 mod first;
+mod imports;
 mod kills;
 mod libraries;
 mod loading;
