@@ -5,7 +5,7 @@ use crate::cli::Session;
 use crate::cli::exit::Failed;
 use crate::cli::output::object;
 use crate::schedule::{Kept, Zone};
-use celeriac_core::beat::{Change, Entry, EntryState, Reason, SourceKind, reconcile};
+use celeriac_core::beat::{Change, Entry, Reason, SourceKind, reconcile};
 use celeriac_core::operate::entries;
 use celeriac_core::schedule::{Crontab, Schedule};
 use celeriac_core::store::Saved;
@@ -303,12 +303,7 @@ pub(super) async fn import(session: &Session, args: ImportArgs) -> Result<ExitCo
     let records = found.into_iter().map(|Found { mut entry, next }| {
         entry.source.kind = SourceKind::Store;
         entry.source.original = None;
-        let mut state = EntryState::new(&entry, now);
-        if let Some(next) = next {
-            state.due = Some(next);
-            state.anchor = next;
-        }
-        Kept { version: 0, entry, state }.record()
+        Kept::new(entry, next, now).record()
     });
     let records: Vec<_> = records.collect();
     let (mut added, mut there) = (0, 0);
