@@ -52,6 +52,8 @@ environments() {
         environment libraries-5.7 'celery[redis]==5.7.0' 'django==5.2.*' django-celery-results django-celery-beat sentry-sdk \
             opentelemetry-sdk opentelemetry-instrumentation-celery celery-singleton celery-once six 'flask==3.*' cryptography &&
         environment libraries-5.6 'celery[redis]==5.6.*' celery-batches &&
+        environment apscheduler-3.10 'apscheduler==3.10.4' 'sqlalchemy<2.1' 'redis<6' setuptools &&
+        environment apscheduler-3.11 'apscheduler==3.11.*' 'sqlalchemy<2.1' 'redis<6' setuptools &&
         environment wheel 'maturin==1.*'
 }
 

@@ -104,7 +104,8 @@ pub(crate) async fn fire(
 
 /// Give an entry to another scheduler, or to beat
 ///
-/// The former owner is refused from now on: no occurrence is run by both, and none by neither.
+/// The former owner is refused from now on. What is due at that moment is run by beat if it is given to beat;
+/// given by beat to another scheduler that was refused just before, it is run by nobody.
 #[utoipa::path(
     post, path = "/api/v1/schedules/{name}/give", tag = "schedules", security(("token" = ["operator"])),
     params(("name" = String, Path, description = "The entry's name")),

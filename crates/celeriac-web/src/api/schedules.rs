@@ -26,10 +26,11 @@ const TIMES: usize = 10;
 /// The fields of an entry that only celeriac writes.
 const OURS: [&str; 3] = ["source", "original", "owner_epoch"];
 
-/// An ISO 8601 instant of a request.
+/// An ISO 8601 instant of a request, as precise as it is kept.
 pub(super) fn instant(field: &str, text: &str) -> Result<Timestamp, String> {
-    let wrong = |_| format!("{field}: {text:?} is no instant; write it as 2026-12-31T23:00:00Z");
-    parse_iso(text).map_err(wrong)
+    let wrong = || format!("{field}: {text:?} is no instant; write it as 2026-12-31T23:00:00Z");
+    let instant = parse_iso(text).map_err(|_| wrong())?;
+    Timestamp::from_microsecond(instant.as_microsecond()).map_err(|_| wrong())
 }
 
 /// The entry as it stands now.

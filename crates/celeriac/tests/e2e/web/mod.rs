@@ -2,9 +2,11 @@
 
 mod access;
 mod api;
+mod apscheduler;
 mod metrics;
 mod programs;
 mod redis;
+mod schedules;
 #[cfg(feature = "otel")]
 mod spans;
 mod trace;
