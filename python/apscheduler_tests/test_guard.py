@@ -122,6 +122,13 @@ class GuardTest(unittest.TestCase):
         with self.assertLogs("celeriac.apscheduler", "WARNING"):
             self.assertFalse(guard.allows(Job(), now()))
 
+    def test_what_was_given_away_is_not_run_because_nobody_answers(self):
+        gone, broken = (410, problem("not-owner")), (503, problem("unavailable"))
+        guard = Guard(Celeriac(self, gone, broken, (201, b"{}"), broken).url)
+        with self.assertLogs("celeriac.apscheduler", "INFO"):
+            allowed = [guard.allows(Job(), now()) for _ in range(4)]
+        self.assertEqual(allowed, [False, False, True, True])
+
     def test_what_makes_no_sense_is_refused_at_once(self):
         for url, options in [("127.0.0.1:8555", {}), ("http://x", {"when_unreachable": "wait"})]:
             with self.assertRaises(ValueError):

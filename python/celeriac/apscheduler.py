@@ -51,8 +51,9 @@ class Guard:
     somewhere stays quiet.
 
     `when_unreachable` says what happens without an answer within `deadline` seconds, or with one that
-    makes no sense: `"run"`, this scheduler goes on alone, or `"skip"`. A job without an entry of its name
-    is not moved yet, and runs.
+    makes no sense: `"run"`, this scheduler goes on alone, or `"skip"`. A job whose entry was last said to
+    belong to another one is skipped in any case. A job without an entry of its name is not moved yet, and
+    runs.
 
     `name` makes the entry's name of a job; it is the job's id if nothing is given.
     """
@@ -78,6 +79,8 @@ class Guard:
         self._runs_alone = when_unreachable == "run"
         self._deadline = deadline
         self._name = name
+        #: Entries that were another one's when they were asked for last.
+        self._given_away: set[str] = set()
 
     def allows(self, job: Any, run_time: datetime) -> bool:
         """Whether a job may run for this time; never longer than the deadline, never an exception."""
@@ -86,6 +89,10 @@ class Guard:
             status, detail = self._ask(name, run_time)
         except (OSError, ValueError, queue.Empty) as error:
             status, detail = 0, f"no answer: {str(error) or type(error).__name__}"
+        if status == 410:
+            self._given_away.add(name)
+        elif status:
+            self._given_away.discard(name)
         if status == 201:
             return True
         if status in (409, 410, 423):
@@ -94,9 +101,9 @@ class Guard:
         if status == 404:
             _logger.info("job %s of %s runs: %s", name, run_time, detail)
             return True
-        action = "runs" if self._runs_alone else "is skipped"
-        _logger.warning("job %s of %s %s: %s %s", name, run_time, action, status or "", detail)
-        return self._runs_alone
+        runs = self._runs_alone and name not in self._given_away
+        _logger.warning("job %s of %s %s: %s", name, run_time, "runs" if runs else "is skipped", detail)
+        return runs
 
     def _ask(self, name: str, run_time: datetime) -> tuple[int, str]:
         """The status and the text of the answer. A thread asks: names of hosts have no deadline."""
@@ -130,7 +137,8 @@ class Guard:
         request = urllib.request.Request(self._url + path, data, headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=self._deadline) as response:
-                return response.status, ""
+                status = response.status
+                return (status, "") if status == 201 else (0, f"status {status}")
         except urllib.error.HTTPError as refused:
             with refused:
                 return _problem(refused.code, refused.read(_ANSWER_BYTES_MAX))
@@ -146,8 +154,8 @@ def _problem(status: int, body: bytes) -> tuple[int, str]:
     if not kind.startswith("urn:celeriac:problem:"):
         return 0, f"status {status}, and not from celeriac"
     # An entry that changes all the time is a conflict as well.
-    if status == 409 and not kind.endswith(":already-run"):
-        return 0, detail
+    if status not in (404, 409, 410, 423) or kind.endswith(":conflict"):
+        return 0, f"status {status}, {detail}"
     return status, detail
 
 

@@ -45,7 +45,7 @@ impl Python {
         Self::of_environment(&format!("libraries-{version}"), version)
     }
 
-    /// The environment with this version of APScheduler, and without Celery; says so when there is none.
+    /// The environment with this version of `APScheduler`, and without Celery; says so when there is none.
     ///
     /// # Panics
     /// When there is none and `CI` is set.

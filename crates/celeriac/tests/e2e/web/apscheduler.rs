@@ -1,11 +1,13 @@
-//! A real APScheduler 3 beside a beat: each occurrence is run once, by the owner of its entry.
+//! A real `APScheduler` 3 beside a beat: each occurrence is run once, by the owner of its entry.
 
 use super::{Place, Ran, Site, ask, until};
 use crate::kit::{PATIENCE, command};
 use celeriac::schedule::{Occurrence, OccurrenceKind, Schedules};
+use celeriac_core::Clock as _;
 use celeriac_core::QueueName;
 use celeriac_core::document::object;
 use celeriac_core::store::Page;
+use celeriac_runtime::SystemClock;
 use celeriac_testkit::process::Process;
 use celeriac_testkit::services::python::Python;
 use celeriac_web::schema::ScheduleEntry;
@@ -40,7 +42,7 @@ struct Job {
 
 impl Job {
     fn all() -> Vec<Self> {
-        let now = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap();
+        let now = Timestamp::from_millisecond(SystemClock.wall().as_millisecond()).unwrap();
         let job = |number: i64| Self {
             name: format!("job/{number}"),
             every: 1 + number % 2,
@@ -88,7 +90,7 @@ impl Job {
     }
 }
 
-/// Twenty jobs of 1 or 2 s begin as APScheduler's, beside a beat, and become beat's one by one.
+/// Twenty jobs of 1 or 2 s begin as those of `APScheduler`, beside a beat, and become beat's one by one.
 async fn move_to_beat(version: &str, kind: &str) {
     let place = Place::shared();
     let Some(mut program) = python(version, &place) else { return };

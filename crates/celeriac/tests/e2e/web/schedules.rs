@@ -3,6 +3,8 @@
 use super::{Answer, Place, Site, ask, until};
 use crate::kit::PATIENCE;
 use crate::running::{add, start};
+use celeriac_core::Clock as _;
+use celeriac_runtime::SystemClock;
 use celeriac_web::schema::{
     Fired, NextTimes, OccurrenceList, RunSent, ScheduleEntry, ScheduleList,
 };
@@ -18,7 +20,7 @@ const NIGHTLY: &str = r#"{"name": "reports/night ü", "task": "t.add", "args": [
 
 /// As precise as it is kept.
 fn now() -> Timestamp {
-    Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap()
+    Timestamp::from_microsecond(SystemClock.wall().as_microsecond()).unwrap()
 }
 
 impl Site {
