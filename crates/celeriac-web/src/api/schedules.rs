@@ -102,7 +102,7 @@ pub(crate) async fn list(
 
 /// Add an entry
 ///
-/// A beat acts on it within a second. With another scheduler as its `owner` it is that scheduler that runs it.
+/// A beat acts on it within a second. With another scheduler as its `owner` it is that one that runs it.
 #[utoipa::path(
     post, path = "/api/v1/schedules", tag = "schedules", security(("token" = ["operator"])),
     request_body = EntryRequest,
