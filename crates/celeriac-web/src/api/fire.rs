@@ -47,7 +47,7 @@ pub(crate) async fn run(
 /// Ask for an occurrence, as another scheduler
 ///
 /// 201: run it, nobody else will. `already-run` (409): it was run, the detail says by whom. `not-owner`
-/// (410): the entry belongs to the one that the detail names, with its epoch. `paused` (423): nobody runs it now.
+/// (410): the entry belongs to the one that the detail names, with its epoch. `paused` (423): nobody runs it.
 /// 404: there is no such entry. One whose answer was lost is `already-run` when it is asked for again.
 #[utoipa::path(
     post, path = "/api/v1/schedules/{name}/fire", tag = "schedules", security(("token" = ["operator"])),
