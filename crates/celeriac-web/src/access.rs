@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub enum Role {
     /// Look.
     Viewer,
-    /// Send, cancel, retry, pause, replay.
+    /// Send, cancel, retry, pause, replay, change schedules.
     Operator,
     /// Delete, and control workers.
     Admin,

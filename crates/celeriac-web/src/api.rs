@@ -2,8 +2,10 @@
 //! wants, and stands in the group of that role; a test compares the two.
 
 mod dead;
+mod fire;
 mod limits;
 mod queues;
+mod schedules;
 mod send;
 mod tasks;
 mod workers;
@@ -36,7 +38,7 @@ type Part = OpenApiRouter<Arc<Shared>>;
 #[openapi(
     info(
         title = "celeriac",
-        description = "Send, look at, cancel and retry tasks; queues, limits, dead letters, workers.",
+        description = "Send, look at, cancel and retry tasks; queues, limits, schedules, dead letters, workers.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     components(schemas(ProblemDocument)),
@@ -45,6 +47,7 @@ type Part = OpenApiRouter<Arc<Shared>>;
         (name = "tasks", description = "Tasks"),
         (name = "queues", description = "Queues"),
         (name = "limits", description = "Limits and pauses"),
+        (name = "schedules", description = "Entries of the schedule, which a beat or another scheduler runs"),
         (name = "dead", description = "Dead letters"),
         (name = "workers", description = "Workers, Celery's included"),
         (name = "observe", description = "Numbers")
@@ -77,6 +80,10 @@ fn groups() -> [(Role, Part); 3] {
         .routes(routes!(queues::messages))
         .routes(routes!(limits::pauses))
         .routes(routes!(limits::list))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show))
+        .routes(routes!(schedules::next))
+        .routes(routes!(schedules::history))
         .routes(routes!(dead::list))
         .routes(routes!(dead::show))
         .routes(routes!(workers::list))
@@ -91,6 +98,13 @@ fn groups() -> [(Role, Part); 3] {
         .routes(routes!(limits::resume))
         .routes(routes!(limits::set))
         .routes(routes!(limits::remove))
+        .routes(routes!(schedules::add))
+        .routes(routes!(schedules::replace, schedules::change, schedules::remove))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(fire::run))
+        .routes(routes!(fire::fire))
+        .routes(routes!(fire::give))
         .routes(routes!(dead::edit))
         .routes(routes!(dead::replay));
     let admin = OpenApiRouter::new()
@@ -131,7 +145,8 @@ pub(crate) fn document(version: &str) -> OpenApi {
 fn complete(mut api: OpenApi, version: &str) -> OpenApi {
     version.clone_into(&mut api.info.version);
     for item in api.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        let operations =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             // Handlers of different things have the same name; ids are for the whole document.
             let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();

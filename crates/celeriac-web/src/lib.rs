@@ -21,7 +21,9 @@ mod token;
 mod watch;
 
 pub use access::Role;
-pub use options::{Auth, Canary, PublishError, Publisher, Sent, Surface, WebOptions, WebParts};
+pub use options::{
+    Auth, Canary, Prepared, PublishError, Publisher, Sent, Surface, WebOptions, WebParts,
+};
 pub use problem::Problem;
 pub use reference::reference_page;
 pub use server::{Refusal, Web, check_bind};

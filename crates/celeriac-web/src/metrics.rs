@@ -14,8 +14,9 @@ use crate::watch::Watch;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use celeriac_core::StoreError;
 use celeriac_core::clock::between;
-use celeriac_core::store::{NodeView, QueueView};
+use celeriac_core::store::{Lead, NodeView, QueueView, Store};
 use names::{Name, OTHER, QUEUES_MAX, describe};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
@@ -60,6 +61,9 @@ struct Gauges {
     workers: Count,
     slots: Gauge,
     active: Gauge,
+    leader: Gauge,
+    entries: Gauge,
+    overdue: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -79,6 +83,9 @@ impl Metrics {
         describe(&mut registry, Name::StoreUp, gauges.store_up.clone());
         describe(&mut registry, Name::WorkerSlots, gauges.slots.clone());
         describe(&mut registry, Name::WorkerActive, gauges.active.clone());
+        describe(&mut registry, Name::BeatLeader, gauges.leader.clone());
+        describe(&mut registry, Name::ScheduleEntries, gauges.entries.clone());
+        describe(&mut registry, Name::ScheduleNext, gauges.overdue.clone());
         watch.heard().tally.register(&mut registry);
         Self { registry, gauges, watch, scraped: Mutex::default() }
     }
@@ -92,15 +99,33 @@ impl Metrics {
         let store = &shared.parts.store;
         let (queues, nodes) = (store.queues().await, store.nodes().await);
         let gauges = &self.gauges;
-        gauges.store_up.set(i64::from(queues.is_ok() && nodes.is_ok()));
+        let (schedule, now) = (Schedule::of(&**store).await, shared.parts.clock.wall());
+        gauges.store_up.set(i64::from(queues.is_ok() && nodes.is_ok() && schedule.is_ok()));
         gauges.clear();
         if let Ok(queues) = queues {
-            gauges.queues(queues, shared.parts.clock.wall());
+            gauges.queues(queues, now);
+        }
+        if let Ok(schedule) = schedule {
+            gauges.schedule(&schedule, now);
         }
         if let Ok(nodes) = nodes {
             gauges.nodes(&nodes);
         }
         *scraped = Some(Instant::now());
+    }
+}
+
+/// What a scrape says of the schedule.
+struct Schedule {
+    leader: Option<Lead>,
+    count: u64,
+    next: Option<jiff::Timestamp>,
+}
+
+impl Schedule {
+    async fn of(store: &dyn Store) -> Result<Self, StoreError> {
+        let (leader, count) = (store.leader().await?, store.entry_count().await?);
+        Ok(Self { leader, count, next: store.next_wake().await? })
     }
 }
 
@@ -143,6 +168,13 @@ impl Gauges {
             let oldest = self.oldest.get_or_create(&labels);
             oldest.set(oldest.get().max(age));
         }
+    }
+
+    fn schedule(&self, schedule: &Schedule, now: jiff::Timestamp) {
+        self.leader.set(schedule.leader.as_ref().map_or(0, |lead| lead.epoch as i64));
+        self.entries.set(schedule.count as i64);
+        let overdue = schedule.next.map_or(0.0, |next| between(next, now).as_secs_f64());
+        self.overdue.set(overdue);
     }
 
     fn nodes(&self, nodes: &[NodeView]) {

@@ -2,10 +2,12 @@
 
 use crate::token::TokenSource;
 use async_trait::async_trait;
-use celeriac_core::store::Store;
+use celeriac_core::schedule::Zone;
+use celeriac_core::store::{Plan, Store};
 use celeriac_core::{Clock, Entropy, StoreError};
 use celeriac_wire::Signature;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +58,8 @@ pub struct WebOptions {
     pub canary: Canary,
     /// Whether events are heard from the start; otherwise from the first request for metrics or workers.
     pub watch_from_start: bool,
+    /// The zone of entries that name none.
+    pub zone: Zone,
     /// How long requests may finish when the server stops.
     pub grace: Duration,
     /// The program's version, for people.
@@ -101,9 +105,26 @@ pub enum PublishError {
     Store(StoreError),
 }
 
+/// A call as messages that are ready to be written.
+pub struct Prepared {
+    /// What is written.
+    pub plan: Plan,
+    /// What is done once it is written: events and hooks. Dropped if it is not.
+    pub afterwards: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Prepared").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
 /// Sends calls along the application's routes.
 #[async_trait]
 pub trait Publisher: fmt::Debug + Send + Sync {
     /// Sends one call. Has a deadline.
     async fn publish(&self, call: Signature) -> Result<Sent, PublishError>;
+
+    /// Makes the messages of a call, for who writes them together with something else.
+    async fn prepare(&self, call: Signature) -> Result<Prepared, PublishError>;
 }

@@ -1,5 +1,6 @@
 //! Problems as RFC 9457 has them: what went wrong, whose fault it is, what to do.
 
+use crate::options::PublishError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use celeriac_core::document::{object, strict};
@@ -18,11 +19,18 @@ pub(crate) const TYPES: &[(&str, u16, &str)] = &[
     ("not-found", 404, "there is no such route, task, queue, dead letter or command"),
     ("method-not-allowed", 405, "the route has other methods"),
     ("conflict", 409, "it is not as the request expects: a task that has ended, another count"),
+    (
+        "already-run",
+        409,
+        "an occurrence that another scheduler asks for was run, and is not run again",
+    ),
+    ("not-owner", 410, "the entry belongs to another scheduler, or to this one in a later epoch"),
     ("too-large", 413, "the body, the message or the result is too large"),
     ("unsupported-media-type", 415, "the body is not `application/json`"),
     ("misdirected", 421, "the header `Host` names none of the server's hosts"),
     ("invalid", 422, "the request can be read and makes no sense: a field, a call, a name"),
     ("idempotency-key-reused", 422, "the key was used for another call"),
+    ("paused", 423, "the entry is paused, so nobody runs it"),
     ("internal", 500, "a fault of celeriac: please report it"),
     ("unavailable", 503, "the store does not answer or is full; nothing was written; try again"),
     ("timeout", 504, "there was no answer in time; what was to be written may have been written"),
@@ -102,6 +110,15 @@ impl From<StoreError> for Problem {
         match error.hint_text() {
             Some(hint) => problem.hint(hint),
             None => problem,
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Invalid(text) => Self::invalid(text),
+            PublishError::Store(error) => Self::from(error),
         }
     }
 }

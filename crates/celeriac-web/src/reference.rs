@@ -17,7 +17,14 @@ fn routes() -> String {
     let document = api::document(env!("CARGO_PKG_VERSION"));
     let mut page = String::from("| route | role | what |\n|---|---|---|\n");
     for (path, item) in &document.paths.paths {
-        for (method, operation) in [("GET", &item.get), ("POST", &item.post)] {
+        let operations = [
+            ("GET", &item.get),
+            ("POST", &item.post),
+            ("PUT", &item.put),
+            ("PATCH", &item.patch),
+            ("DELETE", &item.delete),
+        ];
+        for (method, operation) in operations {
             if let Some(operation) = operation {
                 // Writing to a String cannot fail.
                 let _infallible = writeln!(page, "{}", row(method, path, operation));

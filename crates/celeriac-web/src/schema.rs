@@ -1,6 +1,14 @@
 //! What goes over the wire, as types: the document of the API is made from them, and tests read real
 //! answers into them. A Rust client may do the same.
 
+mod schedules;
+
+pub use schedules::{
+    EntryChange, EntryRequest, FireRequest, Fired, GiveRequest, HistoryQuery, Leader, NextQuery,
+    NextTime, NextTimes, Occurrence, OccurrenceList, RunSent, ScheduleEntry, ScheduleList,
+    ScheduleQuery, Unreadable,
+};
+
 use celeriac_wire::{Map, Value};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

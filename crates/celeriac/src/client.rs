@@ -332,4 +332,15 @@ impl celeriac_web::Publisher for Client {
         let holder = published.duplicates.into_iter().next().map(|one| one.task_id);
         Ok(celeriac_web::Sent { task_id, holder })
     }
+
+    async fn prepare(
+        &self,
+        call: Signature,
+    ) -> Result<celeriac_web::Prepared, celeriac_web::PublishError> {
+        // Nothing is written here, so whatever is wrong is wrong with the call.
+        let refused =
+            |error: crate::TaskError| celeriac_web::PublishError::Invalid(error.to_string());
+        let Prepared { plan, afterwards } = Self::prepare(self, call).await.map_err(refused)?;
+        Ok(celeriac_web::Prepared { plan, afterwards })
+    }
 }

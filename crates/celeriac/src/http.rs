@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::config::HttpSettings;
 use crate::tokens::{TokenFile, WatchedTokens};
 use crate::{Result, TaskError};
+use celeriac_core::schedule::Zone;
 use celeriac_web::{
     Auth, Canary, Role, Surface, TokenSource, Tokens, Web, WebOptions, WebParts, new_token,
 };
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) canary: Canary,
     /// Whether the fleet's events are heard from the start.
     pub(crate) watches: bool,
+    /// The zone of entries that name none.
+    pub(crate) zone: Zone,
 }
 
 impl Plan {
@@ -38,6 +41,7 @@ impl Plan {
             body_bytes_max: settings.message_bytes_max.value + BODY_EXTRA,
             canary: self.canary.clone(),
             watch_from_start: self.watches,
+            zone: self.zone.clone(),
             grace: GRACE,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -196,7 +196,7 @@ impl Schedules {
     /// What is wrong with the entry; there is one of its name; the store does not answer.
     pub async fn add(&self, entry: Entry) -> Result<Kept> {
         let entry = entry.into_entry()?;
-        Ok(entries::add_entry(&**self.client.store(), entry, self.now()).await?)
+        Ok(entries::add_entry(&**self.client.store(), entry, None, self.now()).await?)
     }
 
     /// Adds an entry, or puts it in place of the one of its name, whose history and owner stay.
@@ -207,7 +207,7 @@ impl Schedules {
         let entry = entry.into_entry()?;
         let store = &**self.client.store();
         if store.entry(&entry.name).await?.is_none()
-            && let Ok(kept) = entries::add_entry(store, entry.clone(), self.now()).await
+            && let Ok(kept) = entries::add_entry(store, entry.clone(), None, self.now()).await
         {
             return Ok(kept);
         }
@@ -318,7 +318,7 @@ impl Schedules {
     /// As [`Schedules::remove`].
     pub async fn next(&self, name: &str, count: usize) -> Result<Vec<Timestamp>> {
         let kept = entries::entry(&**self.client.store(), name).await?;
-        Ok(next_times(&kept, self.now()).take(count).collect())
+        Ok(kept.next_times(self.now()).take(count).collect())
     }
 
     /// Asks, as another scheduler that owns an entry, whether it may run an occurrence: each is given to
@@ -339,13 +339,6 @@ impl Schedules {
         let store = &**self.client.store();
         Ok(entries::give_entry(store, name, owner, next, self.now()).await?)
     }
-}
-
-/// The times at which an entry is due from now on.
-pub(crate) fn next_times(kept: &Kept, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-    let (entry, anchor) = (kept.entry.clone(), kept.state.anchor);
-    let first = kept.state.due.filter(|due| *due > now).or_else(|| entry.next(now, anchor));
-    std::iter::successors(first, move |last| entry.next(*last, anchor))
 }
 
 impl Client {

@@ -382,7 +382,6 @@ impl Entry {
         entry.source.kind = fields.one_of("source", &SourceKind::ALL)?.unwrap_or(SourceKind::Store);
         entry.source.original = fields.given("original").map(|value| Box::new(value.clone()));
         if let Some(owner) = fields.text("owner")? {
-            check_name("an owner's name", owner)?;
             owner.clone_into(&mut entry.owner.name);
         }
         if let Some(epoch) = fields.given("owner_epoch") {
@@ -400,6 +399,7 @@ impl Entry {
     pub fn check(&self) -> Result<(), EntryError> {
         check_name("an entry's name", &self.name)?;
         check_name("a task's name", &self.task)?;
+        check_name("an owner's name", &self.owner.name)?;
         if let (Some(start), Some(end)) = (self.start, self.end)
             && end < start
         {

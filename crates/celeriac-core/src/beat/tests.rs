@@ -187,7 +187,7 @@ fn so_many_may_run_at_a_time() {
 #[test]
 fn jitter_is_the_same_on_every_beat_and_within_its_bound() {
     let mut entry = entry(every(600));
-    entry.jitter = Duration::from_secs(120);
+    entry.jitter = Duration::from_mins(2);
     let state = EntryState::new(&entry, at("12:00:00"));
     let wake = state.wake(&entry).unwrap();
     assert_eq!(state.wake(&entry), Some(wake));

@@ -9,7 +9,7 @@ use crate::schedule::Zone;
 use crate::store::{
     EntryRecord, Fire, Fired, Occurrence, OccurrenceKind, Plan, Saved, Schedules, Store,
 };
-use celeriac_wire::State;
+use celeriac_wire::{State, Value};
 use jiff::Timestamp;
 
 /// How often a change is tried again because the entry changed meanwhile.
@@ -29,6 +29,16 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// A new entry; `next` is its first occurrence, if that is known.
+    pub fn new(entry: Entry, next: Option<Timestamp>, now: Timestamp) -> Self {
+        let mut state = EntryState::new(&entry, now);
+        if let Some(next) = next {
+            state.due = Some(next);
+            state.anchor = next;
+        }
+        Self { version: 0, entry, state }
+    }
+
     /// Reads what a store keeps.
     ///
     /// # Errors
@@ -55,6 +65,19 @@ impl Kept {
             entry: self.entry.to_value(),
             state: self.state.to_value(),
         }
+    }
+
+    /// The times at which it is due from now on, as if it were not paused.
+    pub fn next_times(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> + use<> {
+        let (entry, anchor) = (self.entry.clone(), self.state.anchor);
+        let first = self.state.due.filter(|due| *due > now).or_else(|| entry.next(now, anchor));
+        std::iter::successors(first, move |last| entry.next(*last, anchor))
+    }
+
+    /// Whether an entry that a source gave was changed here.
+    pub fn is_edited(&self) -> bool {
+        let now = Value::Object(self.entry.definition());
+        self.entry.source.original.as_deref().is_some_and(|original| *original != now)
     }
 }
 
@@ -86,17 +109,17 @@ pub async fn all_entries(
     }
 }
 
-/// Adds an entry.
+/// Adds an entry; `next` is its first occurrence, if it goes on from another scheduler.
 ///
 /// # Errors
 /// `Conflict` when there is one of its name, or the store's.
 pub async fn add_entry(
     store: &dyn Schedules,
     entry: Entry,
+    next: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Kept, StoreError> {
-    let state = EntryState::new(&entry, now);
-    let mut kept = Kept { version: 0, entry, state };
+    let mut kept = Kept::new(entry, next, now);
     match first(store.save_entries(vec![kept.record()]).await?)? {
         Saved::Done(version) => {
             kept.version = version;
@@ -208,7 +231,7 @@ pub async fn run_entry(
             name: name.to_owned(),
             version: None,
             wake: None,
-            state: celeriac_wire::Value::Null,
+            state: Value::Null,
             occurrence: occurrence.clone(),
             plan: plan.clone(),
         };
@@ -260,11 +283,13 @@ pub async fn take_occurrence(
             return Ok(Token::Paused);
         }
         let mut state = kept.state.clone();
-        state.last_due = Some(due);
+        // One that was late may be asked for behind its successor.
+        let last = state.last_due.map_or(due, |last| last.max(due));
+        state.last_due = Some(last);
         state.last_fired = Some(now);
         state.runs += 1;
         // Where a beat of ours goes on, should the entry become its own.
-        state.due = kept.entry.next(due, state.anchor);
+        state.due = kept.entry.next(last, state.anchor);
         let occurrence = Occurrence {
             due,
             fired: now,
@@ -343,8 +368,7 @@ pub async fn apply_changes(
     for change in changes {
         match change {
             Change::Add(entry) => {
-                let state = EntryState::new(&entry, now);
-                new.push(Kept { version: 0, entry: *entry, state }.record());
+                new.push(Kept::new(*entry, None, now).record());
             }
             Change::Replace(entry) => {
                 let name = entry.name.clone();

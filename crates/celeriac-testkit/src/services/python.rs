@@ -54,6 +54,14 @@ impl Python {
         Self::of_environment(name, version)
     }
 
+    /// The environment with this version of `APScheduler`, and without Celery; says so when there is none.
+    ///
+    /// # Panics
+    /// When there is none and `CI` is set.
+    pub fn with_apscheduler(version: &str) -> Option<Self> {
+        Self::of_environment(&format!("apscheduler-{version}"), "")
+    }
+
     fn of_environment(name: &str, version: &str) -> Option<Self> {
         let folder = environments().join(name);
         let program = folder.join("bin/python");

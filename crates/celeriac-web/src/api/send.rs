@@ -2,7 +2,6 @@
 
 use crate::access::Principal;
 use crate::extract::{Document, Json, text};
-use crate::options::PublishError;
 use crate::problem::Problem;
 use crate::schema::{SendRequest, SentTask};
 use crate::server::Shared;
@@ -81,10 +80,7 @@ pub(crate) async fn send(
     if !custom.is_empty() {
         call = call.with_option("headers", Value::Object(custom));
     }
-    let sent = shared.parts.publisher.publish(call).await.map_err(|error| match error {
-        PublishError::Invalid(text) => Problem::invalid(text),
-        PublishError::Store(error) => Problem::from(error),
-    })?;
+    let sent = shared.parts.publisher.publish(call).await?;
     if let (Some(holder), Some(key)) = (&sent.holder, key)
         && !is_marked(holder, mark(&principal, key, &bytes))
     {

@@ -43,6 +43,12 @@ names! {
         "Whether it is paused"
     DeadLetters "celeriac_dead_letters" "gauge" ["queue"]
         "Dead letters that came from it"
+    BeatLeader "celeriac_beat_leader" "gauge" []
+        "Epoch of the beat that leads, which grows with every change of the leader; 0 when none leads"
+    ScheduleEntries "celeriac_schedule_entries" "gauge" []
+        "Entries of the schedule"
+    ScheduleNext "celeriac_schedule_next_seconds" "gauge" []
+        "How long the earliest entry that a beat should send is overdue; 0 when none is"
     Workers "celeriac_workers" "gauge" ["state"]
         "Workers of celeriac of the last day, alive or gone"
     WorkerSlots "celeriac_worker_slots" "gauge" []

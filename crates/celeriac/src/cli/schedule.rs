@@ -7,7 +7,7 @@ mod foreign;
 use super::Session;
 use super::exit::Failed;
 use super::output::{cell, object, span};
-use crate::schedule::{Kept, Schedules, Zone, next_times};
+use crate::schedule::{Kept, Schedules, Zone};
 use celeriac_core::StoreError;
 use celeriac_core::clock::between;
 use celeriac_core::document::entries as document;
@@ -234,7 +234,7 @@ async fn show(session: &Session, schedules: &Schedules, name: &str) -> Result<Ex
         let latest = latest.map(|one| document::occurrence(one, status.phase.as_ref()));
         fields.insert("latest", latest.unwrap_or(Value::Null));
         fields.insert("leader", document::leader(lead.as_ref()));
-        fields.insert("edited", edited(kept));
+        fields.insert("edited", kept.is_edited());
     }
     let (entry, state) = (&kept.entry, &kept.state);
     let at = |time: Option<Timestamp>| time.map_or("-".to_owned(), |time| local(time, &entry.zone));
@@ -289,15 +289,9 @@ fn arguments(args: &[Value], kwargs: &Map) -> String {
     format!("({})", placed.chain(named).collect::<Vec<_>>().join(", "))
 }
 
-/// Whether a static entry was changed here.
-fn edited(kept: &Kept) -> bool {
-    let now = Value::Object(kept.entry.definition());
-    kept.entry.source.original.as_deref().is_some_and(|original| *original != now)
-}
-
 fn from(kept: &Kept) -> String {
     let source = kept.entry.source.kind.as_str();
-    if edited(kept) { format!("{source}, changed here") } else { source.to_owned() }
+    if kept.is_edited() { format!("{source}, changed here") } else { source.to_owned() }
 }
 
 /// An instant on the clock of a zone.
@@ -366,7 +360,7 @@ async fn reset(session: &Session, name: &str) -> Result<ExitCode, Failed> {
 /// Shows the next times of an entry.
 fn show_next(session: &Session, kept: &Kept, zone: &Zone, count: usize) -> ExitCode {
     let now = session.app.clock().wall();
-    let times: Vec<Timestamp> = next_times(kept, now).take(count).collect();
+    let times: Vec<Timestamp> = kept.next_times(now).take(count).collect();
     let row = |time: &Timestamp| {
         let utc = local(*time, &Zone::utc());
         let mut fields = Map::new();

@@ -5,6 +5,7 @@ use super::exit::Failed;
 use super::output::object;
 use crate::http::{Plan, tokens};
 use crate::tokens::TokenFile;
+use celeriac_core::schedule::Zone;
 use celeriac_web::{Canary, Surface, Tokens, Web, check_bind};
 use celeriac_wire::Value;
 use clap::Args;
@@ -49,7 +50,8 @@ pub(super) fn no_dashboard() -> Failed {
 
 pub(super) async fn run(session: &Session) -> Result<ExitCode, Failed> {
     let address = session.app.settings().http.bind.value;
-    let plan = Plan { address, surface: Surface::Full, canary: Canary::Echo, watches: true };
+    let (surface, canary) = (Surface::Full, Canary::Echo);
+    let plan = Plan { address, surface, canary, watches: true, zone: session.zone()? };
     let (web, listener) = open(session, plan).await?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
@@ -103,12 +105,14 @@ pub(super) async fn beside_worker(
     let opened = match (settings.http.worker.value, settings.http.probes_port.value) {
         (Some(address), _) => {
             // Every worker would hear every event: only one that is asked for them listens.
-            let plan = Plan { address, surface: Surface::Full, canary, watches: false };
+            let (surface, zone) = (Surface::Full, session.zone()?);
+            let plan = Plan { address, surface, canary, watches: false, zone };
             open(session, plan).await?
         }
         (None, Some(port)) => {
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-            let plan = Plan { address, surface: Surface::Probes, canary, watches: false };
+            let (surface, zone) = (Surface::Probes, Zone::utc());
+            let plan = Plan { address, surface, canary, watches: false, zone };
             match open(session, plan).await {
                 Ok(opened) => opened,
                 // The variable may be meant for somebody else: the tasks go before it.

@@ -6,7 +6,7 @@ use crate::cli::exit::Failed;
 use crate::config::parse_duration;
 use crate::schedule::{Kept, Schedules, Zone};
 use celeriac_core::StoreError;
-use celeriac_core::beat::{Entry, EntryState};
+use celeriac_core::beat::Entry;
 use celeriac_core::operate::entries;
 use celeriac_core::schedule::{Crontab, Schedule};
 use celeriac_wire::{Map, Value};
@@ -302,7 +302,7 @@ pub(super) async fn add(session: &Session, args: AddArgs) -> Result<ExitCode, Fa
     let entry = Entry::from_value(&Value::Object(fields), &session.zone()?)
         .map_err(|error| Failed::usage(error.to_string()))?;
     let store = session.app.store().await?;
-    let kept = entries::add_entry(&*store, entry, session.app.clock().wall()).await?;
+    let kept = entries::add_entry(&*store, entry, None, session.app.clock().wall()).await?;
     told(session, &kept, "added");
     Ok(ExitCode::SUCCESS)
 }
@@ -357,8 +357,7 @@ pub(super) async fn next(
         };
         let entry = Entry::new("next", "next", schedule, own)
             .map_err(|error| Failed::usage(error.to_string()))?;
-        let state = EntryState::new(&entry, session.app.clock().wall());
-        Kept { version: 0, entry, state }
+        Kept::new(entry, None, session.app.clock().wall())
     };
     let shown = match &args.tz {
         Some(name) => zone("--tz", name)?,

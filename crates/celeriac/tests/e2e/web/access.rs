@@ -12,7 +12,7 @@ fn routes(document: &Value) -> Vec<(String, Role)> {
             let security = operation.get("security").unwrap().as_array().unwrap();
             let role = security[0].get("token").unwrap().as_array().unwrap()[0].as_str().unwrap();
             let path = path.replace("{number}", "1").replace("{command}", "ping");
-            let path = path.replace("{id}", "x").replace("{queue}", "x");
+            let path = path.replace("{id}", "x").replace("{queue}", "x").replace("{name}", "x");
             routes.push((format!("{} {path}", method.to_uppercase()), role.parse().unwrap()));
         }
     }

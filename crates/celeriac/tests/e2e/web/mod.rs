@@ -2,9 +2,11 @@
 
 mod access;
 mod api;
+mod apscheduler;
 mod metrics;
 mod programs;
 mod redis;
+mod schedules;
 #[cfg(feature = "otel")]
 mod spans;
 mod trace;
@@ -12,6 +14,7 @@ mod trace;
 use crate::kit::{PATIENCE, Place, Ran, until};
 use celeriac::App;
 use celeriac_core::Clock as _;
+use celeriac_core::schedule::Zone;
 use celeriac_core::testing::Seeded;
 use celeriac_runtime::{OsEntropy, SystemClock};
 use celeriac_web::{Auth, Canary, Role, Surface, Tokens, Web, WebOptions, WebParts, new_token};
@@ -109,6 +112,7 @@ fn options() -> WebOptions {
         body_bytes_max: 64 << 10,
         canary: Canary::Echo,
         watch_from_start: true,
+        zone: Zone::utc(),
         grace: Duration::from_secs(1),
         version: "test".to_owned(),
     }
