@@ -42,12 +42,14 @@ def more(sender, **kwargs):
 fn beat(scene: &Scene) -> Process {
     let mut command = command(Path::new(env!("CARGO_BIN_EXE_celeriac")), scene.app.folder());
     command.args(["--python".as_ref(), scene.app.python.program().as_os_str()]);
-    command.args(["-A", "proj", "beat", "--lease", "2s"]);
+    command.env("URL", scene.redis.url()).args(["-A", "proj", "beat", "--lease", "2s"]);
     Process::spawn(&mut command, scene.app.folder().join("beat.log"))
 }
 
 async fn listed(scene: &Scene) -> BTreeMap<String, Value> {
-    let ran = celeriac(&scene.app, &[], &["--json", "schedule", "list"]).await.exits(0);
+    let url = scene.redis.url();
+    let list = ["--json", "schedule", "list"];
+    let ran = celeriac(&scene.app, &[("URL", &url)], &list).await.exits(0);
     let list = Value::parse(ran.stdout.trim().as_bytes()).unwrap();
     let list = list.as_array().unwrap().iter();
     list.map(|one| (one.get("name").unwrap().as_str().unwrap().to_owned(), one.clone())).collect()
