@@ -159,7 +159,7 @@ class WheelTest(unittest.TestCase):
             self.assertIn(line, lines)
         self.assertEqual([line for line in lines if line.startswith("Requires-Dist")], [])
         ours = sorted(name for name in names if name.startswith("celeriac/"))
-        package = ("__init__.py", "__main__.py", "_program.py", "py.typed")
+        package = ("__init__.py", "__main__.py", "_program.py", "apscheduler.py", "py.typed")
         self.assertEqual(ours, [f"celeriac/{name}" for name in package])
         for licence in ("LICENSE-APACHE", "LICENSE-MIT"):
             self.assertTrue(any(name.endswith(f"/licenses/{licence}") for name in names), names)
