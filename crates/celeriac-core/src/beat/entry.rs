@@ -103,18 +103,15 @@ pub enum SourceKind {
     Program,
     /// A file or database of record, by `celeriac schedule sync`.
     Sync,
-    /// Keys of `RedBeat`.
-    RedBeat,
 }
 
 impl SourceKind {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 5] = [
         (Self::Store, "store"),
         (Self::App, "app"),
         (Self::Config, "config"),
         (Self::Program, "program"),
         (Self::Sync, "sync"),
-        (Self::RedBeat, "redbeat"),
     ];
 
     /// Its name in documents.
