@@ -25,6 +25,7 @@ mod result;
 mod schedule;
 #[cfg(feature = "web")]
 mod serve;
+mod signals;
 mod status;
 mod store;
 mod task;

@@ -2,13 +2,14 @@
 
 use super::Session;
 use super::exit::Failed;
+use super::signals::told_to_stop;
 use crate::beat::BeatBuilder;
+#[cfg(target_os = "linux")]
 use crate::python;
 use celeriac_core::beat::{Entry, SourceKind};
 use celeriac_runtime::{Beat, BeatStop};
 use clap::Args;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 const EXAMPLES: &str = "Examples:
@@ -18,7 +19,7 @@ const EXAMPLES: &str = "Examples:
 
 Any number of beats may run: one leads, and another takes over within the lease when it dies. Entries
 come from the application's beat_schedule, from [schedule] in celeriac.toml, and from
-`celeriac schedule add`; every change acts within a second. TERM or INT stops it.";
+`celeriac schedule add`; every change acts within a second. TERM, INT or QUIT stops it.";
 
 /// Schedulers whose work this beat does: they only keep Celery's entries somewhere else.
 const KNOWN: [&str; 5] = [
@@ -128,17 +129,7 @@ fn builder(session: &Session) -> Result<BeatBuilder, Failed> {
 }
 
 async fn stop_on_signal(stop: BeatStop) {
-    let open =
-        |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
-    let (Ok(mut term), Ok(mut int)) =
-        (open(SignalKind::terminate()), open(SignalKind::interrupt()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
+    told_to_stop().await;
     stop.stop();
 }
 

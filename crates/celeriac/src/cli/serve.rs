@@ -3,6 +3,7 @@
 use super::Session;
 use super::exit::Failed;
 use super::output::object;
+use super::signals::told_to_stop;
 use crate::http::{Plan, tokens};
 use crate::tokens::TokenFile;
 use celeriac_core::schedule::Zone;
@@ -13,7 +14,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const EXAMPLES: &str = "Examples:
@@ -135,20 +135,9 @@ pub(super) async fn beside_worker(
     Ok(Some(guard))
 }
 
-/// TERM, INT and QUIT: running requests may finish.
+/// Running requests may finish.
 async fn stop_on_signal(stop: CancellationToken) {
-    let open =
-        |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
-    let (Ok(mut term), Ok(mut int), Ok(mut quit)) =
-        (open(SignalKind::terminate()), open(SignalKind::interrupt()), open(SignalKind::quit()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        _ = quit.recv() => {}
-    }
+    told_to_stop().await;
     tracing::info!("stopping: running requests may finish");
     stop.cancel();
 }

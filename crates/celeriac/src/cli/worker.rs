@@ -8,6 +8,7 @@ use super::output::{Output, span};
 use crate::app::App;
 #[cfg(target_os = "linux")]
 use crate::pool::PythonPool;
+#[cfg(target_os = "linux")]
 use crate::python;
 use crate::worker::WorkerBuilder;
 #[cfg(target_os = "linux")]
