@@ -1,7 +1,7 @@
 //! Sends calls and gives handles on what was sent.
 
 use crate::canvas::{Group, Workflow};
-use crate::hooks::Hooks;
+use crate::hooks::{Hooks, TaskInfo};
 use crate::job::{GroupJob, Job, Reader};
 use celeriac_core::event::{hours_west, task_sent};
 use celeriac_core::route::Router;
@@ -66,6 +66,14 @@ pub(crate) struct Shared {
     pub(crate) origin: String,
     /// Tells monitors what is sent.
     pub(crate) teller: Option<Teller>,
+}
+
+/// What is told once a plan is written.
+struct News {
+    /// To monitors.
+    messages: Vec<Outgoing>,
+    /// To hooks.
+    tasks: Vec<TaskInfo>,
 }
 
 /// The task that sends through a client.
@@ -256,16 +264,28 @@ impl Client {
         self.publish_now(plan).await
     }
 
+    /// Passes a plan by the hooks, and seals it.
+    async fn make_ready(&self, plan: Plan) -> Result<(Plan, News), SendError> {
+        let hooks = &self.shared.hooks;
+        let plan = hooks.before_publish(plan).await;
+        let plan = plan.map_err(|error| SendError::Invalid(error.to_string()))?;
+        let tasks = hooks.to_be_told(&plan);
+        let plan = self.shared.seals.seal_plan(plan, self.now()).map_err(SendError::Invalid)?;
+        let messages = self.shared.teller.as_ref().map_or_else(Vec::new, |_| plan.publish.clone());
+        Ok((plan, News { messages, tasks }))
+    }
+
+    /// Tells monitors and hooks of what is sent.
+    async fn tell_all(&self, news: News, published: &Published) {
+        self.tell(news.messages, published).await;
+        self.shared.hooks.after_publish(news.tasks).await;
+    }
+
     async fn publish_now(&self, plan: Plan) -> Result<Published, SendError> {
         if plan.is_empty() {
             return Ok(Published::default());
         }
-        let hooks = &self.shared.hooks;
-        let plan = hooks.before_publish(plan).await;
-        let plan = plan.map_err(|error| SendError::Invalid(error.to_string()))?;
-        let sent = hooks.to_be_told(&plan);
-        let plan = self.shared.seals.seal_plan(plan, self.now()).map_err(SendError::Invalid)?;
-        let told = self.shared.teller.is_some().then(|| plan.publish.clone());
+        let (plan, news) = self.make_ready(plan).await?;
         let children = self.trail.is_some().then(|| children_of(&plan));
         // What a client sends completes no chord, so nothing has to follow one.
         match tokio::time::timeout(SEND_DEADLINE, self.store.publish(plan, None)).await {
@@ -274,8 +294,7 @@ impl Client {
                 if let (Some(trail), Some(children)) = (&self.trail, children) {
                     trail.add(children);
                 }
-                self.tell(told.unwrap_or_default(), &published).await;
-                hooks.after_publish(sent).await;
+                self.tell_all(news, &published).await;
                 Ok(published)
             }
             Err(_elapsed) => {
@@ -298,17 +317,9 @@ impl Client {
     /// Makes the messages of a call, ready to be written by somebody else: routed, passed by the hooks,
     /// sealed.
     pub(crate) async fn prepare(&self, call: Signature) -> crate::Result<Prepared> {
-        let plan = self.apply(call, None)?.plan;
-        let hooks = &self.shared.hooks;
-        let plan = hooks.before_publish(plan).await?;
-        let sent = hooks.to_be_told(&plan);
-        let plan = self.shared.seals.seal_plan(plan, self.now()).map_err(SendError::Invalid)?;
-        let told = self.shared.teller.is_some().then(|| plan.publish.clone());
+        let (plan, news) = self.make_ready(self.apply(call, None)?.plan).await?;
         let client = self.clone();
-        let afterwards = async move {
-            client.tell(told.unwrap_or_default(), &Published::default()).await;
-            client.shared.hooks.after_publish(sent).await;
-        };
+        let afterwards = async move { client.tell_all(news, &Published::default()).await };
         Ok(Prepared { plan, afterwards: Some(Box::pin(afterwards)) })
     }
 }
