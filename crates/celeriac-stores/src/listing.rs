@@ -127,17 +127,7 @@ mod tests {
     use celeriac_core::store::Phase;
 
     fn found(id: &str, second: i64) -> Found {
-        let view = TaskView {
-            task_id: id.to_owned(),
-            phase: Phase::Done,
-            task: None,
-            queue: None,
-            enqueued_at: None,
-            retries: 0,
-            message: None,
-            result: None,
-            history: Vec::new(),
-        };
+        let view = TaskView::bare(id, Phase::Done);
         let at = Some(Timestamp::from_second(second).unwrap());
         Found { at, mark: format!("mark of {id}"), view }
     }

@@ -94,6 +94,23 @@ pub struct TaskView {
     pub history: Vec<Attempt>,
 }
 
+impl TaskView {
+    /// A task of which only this is known.
+    pub fn bare(task_id: &str, phase: Phase) -> Self {
+        Self {
+            task_id: task_id.to_owned(),
+            phase,
+            task: None,
+            queue: None,
+            enqueued_at: None,
+            retries: 0,
+            message: None,
+            result: None,
+            history: Vec::new(),
+        }
+    }
+}
+
 /// Which tasks are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskFilter {

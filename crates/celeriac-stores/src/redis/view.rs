@@ -18,20 +18,6 @@ const POSITION_MAX: usize = 10_000;
 /// How many waiting messages of a queue are looked at to find a task, or to list some.
 pub(super) const LOOK_MAX: usize = 100_000;
 
-fn bare(task_id: &str, phase: Phase) -> TaskView {
-    TaskView {
-        task_id: task_id.to_owned(),
-        phase,
-        task: None,
-        queue: None,
-        enqueued_at: None,
-        retries: 0,
-        message: None,
-        result: None,
-        history: Vec::new(),
-    }
-}
-
 fn of_packet(packet: Packet, queue: &str, phase: Phase) -> TaskView {
     TaskView {
         task_id: packet.message.headers.id().unwrap_or_default().to_owned(),
@@ -83,7 +69,7 @@ pub(super) fn of_result(record: ResultRecord) -> TaskView {
         queue: record.queue.clone(),
         enqueued_at: record.enqueued_at,
         retries: record.retries,
-        ..bare(record.meta.task_id().unwrap_or_default(), phase)
+        ..TaskView::bare(record.meta.task_id().unwrap_or_default(), phase)
     }
     .with_result(record)
 }
@@ -111,7 +97,7 @@ pub(super) async fn task(core: &Core, task_id: &str) -> Result<TaskView, StoreEr
             Some(letter) => of_letter(letter, task_id),
             None => match result {
                 Some(record) => return Ok(of_result(record)),
-                None => return Ok(bare(task_id, Phase::Unknown)),
+                None => return Ok(TaskView::bare(task_id, Phase::Unknown)),
             },
         },
     };

@@ -64,17 +64,7 @@ pub(super) fn task(
             history: letter.history,
         },
         (None, Some(record)) => of_result(record),
-        (None, None) => TaskView {
-            task_id: task_id.to_owned(),
-            phase: Phase::Unknown,
-            task: None,
-            queue: None,
-            enqueued_at: None,
-            retries: 0,
-            message: None,
-            result: None,
-            history: Vec::new(),
-        },
+        (None, None) => TaskView::bare(task_id, Phase::Unknown),
     })
 }
 
