@@ -8,6 +8,7 @@
 mod entry;
 mod look;
 mod reconcile;
+pub mod redbeat;
 mod state;
 
 pub use entry::{

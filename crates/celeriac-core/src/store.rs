@@ -11,6 +11,7 @@ mod diagnose;
 mod mailbox;
 mod maintain;
 mod moves;
+mod redbeat;
 mod results;
 mod schedules;
 mod throttle;
@@ -32,6 +33,7 @@ pub use diagnose::{
 pub use mailbox::{Inbox, Mailbox, Requests, ask};
 pub use maintain::{Backup, Finding, Maintain};
 pub use moves::Moves;
+pub use redbeat::{RedBeatHolder, RedBeatKeys, RedBeatView};
 pub use results::{ResultRecord, Results};
 pub use schedules::{EntryRecord, Fire, Fired, Lead, Occurrence, OccurrenceKind, Saved, Schedules};
 pub use throttle::{LimitView, Throttle};

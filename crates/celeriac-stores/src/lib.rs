@@ -25,6 +25,6 @@ mod turn;
 
 pub use connect::{Resources, connect, diagnose, exists, keeps_results, redacted, transport};
 #[cfg(feature = "redis")]
-pub use redis::{RedisStore, TimeSource, redbeat};
+pub use redis::{RedisStore, TimeSource, read_redbeat};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

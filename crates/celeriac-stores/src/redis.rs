@@ -25,6 +25,7 @@ mod nodes;
 mod outside;
 mod pack;
 mod packet;
+mod redbeat;
 mod restore;
 mod results;
 mod schedules;
@@ -60,7 +61,7 @@ use jiff::Timestamp;
 use keys::Keys;
 use link::Link;
 pub(crate) use outside::Outside;
-pub use outside::redbeat;
+pub use outside::redbeat::read as read_redbeat;
 use pack::Pack;
 use redis::Value as Answer;
 use std::collections::BTreeMap;
@@ -104,6 +105,7 @@ struct Core {
     unique_cursor: AtomicU64,
     /// When stock workers' messages were last looked at, in microseconds.
     restored_at: AtomicI64,
+    redbeat: redbeat::Sharing,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -264,6 +266,7 @@ impl RedisStore {
             bound: Mutex::default(),
             unique_cursor: AtomicU64::new(0),
             restored_at: AtomicI64::new(0),
+            redbeat: redbeat::Sharing::default(),
         };
         Ok(Self { core: Arc::new(core), turn: Turn::default() })
     }

@@ -103,15 +103,18 @@ pub enum SourceKind {
     Program,
     /// A file or database of record, by `celeriac schedule sync`.
     Sync,
+    /// RedBeat's keys, which are shared with it.
+    RedBeat,
 }
 
 impl SourceKind {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::Store, "store"),
         (Self::App, "app"),
         (Self::Config, "config"),
         (Self::Program, "program"),
         (Self::Sync, "sync"),
+        (Self::RedBeat, "redbeat"),
     ];
 
     /// Its name in documents.

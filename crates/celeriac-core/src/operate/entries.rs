@@ -49,6 +49,9 @@ impl Kept {
             StoreError::new(ErrorKind::Corrupt, text)
                 .hint("remove it with `celeriac schedule remove` and add it again")
         };
+        if let Some(why) = record.entry.as_str() {
+            return Err(corrupt(why.to_owned()));
+        }
         let entry = Entry::from_value(&record.entry, &Zone::utc())
             .map_err(|error| corrupt(error.to_string()))?;
         let state =

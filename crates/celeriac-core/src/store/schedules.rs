@@ -1,6 +1,6 @@
 //! Entries that run at their time: where they are kept, who may fire them, and what was fired.
 
-use super::Plan;
+use super::{Plan, RedBeatKeys, RedBeatView};
 use crate::error::StoreError;
 use async_trait::async_trait;
 use celeriac_wire::{Map, State, Value};
@@ -18,7 +18,7 @@ pub struct EntryRecord {
     pub version: u64,
     /// When a beat has to look at it; `None`: never, it is paused or has ended.
     pub wake: Option<Timestamp>,
-    /// What it is.
+    /// What it is; a text where it cannot be read, which says why.
     pub entry: Value,
     /// How far it has come.
     pub state: Value,
@@ -261,4 +261,28 @@ pub trait Schedules: fmt::Debug + Send + Sync {
         &self,
         ended: Vec<(String, Timestamp, State)>,
     ) -> Result<(), StoreError>;
+
+    /// Shares the entries in RedBeat's keys with a stock RedBeat from now on, for every process of this
+    /// store: they are entries like others, of the source
+    /// [`SourceKind::RedBeat`](crate::beat::SourceKind::RedBeat), and the beat that leads fires them while it
+    /// has RedBeat's lock. A version of such an entry does not grow from one to the next.
+    ///
+    /// # Errors
+    /// `Invalid`: the store is not in Redis, the keys are not on its server, or there is an entry among them
+    /// that no beat of ours can fire. Nothing changed then.
+    async fn share_redbeat(&self, _keys: RedBeatKeys) -> Result<(), StoreError> {
+        let text = "RedBeat keeps its entries in Redis, and this store is not there";
+        Err(StoreError::invalid(text)
+            .hint("take them over with `celeriac schedule import --format redbeat`"))
+    }
+
+    /// Leaves RedBeat's keys to it alone, and gives its lock back; `false` if they were not shared.
+    async fn leave_redbeat(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// How it stands with RedBeat's keys; `None` if they are not shared.
+    async fn redbeat(&self) -> Result<Option<RedBeatView>, StoreError> {
+        Ok(None)
+    }
 }

@@ -4,6 +4,7 @@ use super::Core;
 use super::exchanges::{self, Tables};
 use super::pack::Pack;
 use super::packet::{self, Packet, split};
+use super::redbeat::{self, Shared};
 use super::results;
 use super::schedules::{self, Firing};
 use super::script::COMMIT;
@@ -44,7 +45,7 @@ pub(super) enum Limits {
 }
 
 /// What becomes of a held record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Deed {
     /// Nothing is held.
     Nothing,
@@ -64,6 +65,16 @@ pub(super) enum Deed {
     CountInLane { record: Vec<u8> },
     /// Nothing is held: an occurrence is noted, and its entry goes on.
     Fire(Box<Firing>),
+}
+
+impl Deed {
+    /// What a fire writes into RedBeat's keys.
+    fn shared(&self) -> Option<&Shared> {
+        match self {
+            Self::Fire(firing) => firing.shared.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// One atomic write.
@@ -540,10 +551,12 @@ fn pack(
         depth.clear();
     }
     let mut argument = Pack::default();
-    argument.map(14);
+    argument.map(15);
     core.pack_head(&mut argument);
     core.pack_results(&mut argument);
     schedules::pack_bounds(core, &mut argument);
+    let shared = open.iter().find_map(|(_, attempt)| attempt.unit.deed.shared());
+    redbeat::pack_place(core, &mut argument, shared.map(|shared| &*shared.place));
     argument.text("units").value(&units);
     argument.text("alone").truth(core.alone);
     let bound = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX).min(1 << 52);

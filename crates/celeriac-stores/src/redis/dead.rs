@@ -399,10 +399,14 @@ pub(super) async fn of_task(core: &Core, task_id: &str) -> Result<Option<DeadLet
 /// The texts of a list answer.
 pub(super) fn texts(answer: Answer) -> Vec<String> {
     let Answer::Array(list) = answer else { return Vec::new() };
-    let text = |value| match value {
+    list.into_iter().filter_map(text).collect()
+}
+
+/// An answer as text.
+pub(super) fn text(answer: Answer) -> Option<String> {
+    match answer {
         Answer::BulkString(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         Answer::Int(number) => Some(number.to_string()),
         _ => None,
-    };
-    list.into_iter().filter_map(text).collect()
+    }
 }

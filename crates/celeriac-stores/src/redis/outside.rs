@@ -2,7 +2,7 @@
 //! read, and no promise that the server can be used.
 
 mod facts;
-pub mod redbeat;
+pub(super) mod redbeat;
 mod way;
 
 use super::address::Address;

@@ -6,12 +6,15 @@ use super::commit::{self, Deed, Limits, Unit, Written};
 use super::dead::texts;
 use super::exchanges::{self, Tables};
 use super::pack::Pack;
+use super::redbeat::{self, Shared};
 use super::script::SCHEDULE;
 use super::{Core, RedisStore, micros_to_time};
 use crate::schedules::{SAME_TIME_MAX, TRIM_MAX, lines_max, state_of, texts_of, too_old};
 use async_trait::async_trait;
 use celeriac_core::failpoint::{Step, reach};
-use celeriac_core::store::{EntryRecord, Fire, Fired, Lead, Occurrence, Saved, Schedules};
+use celeriac_core::store::{
+    EntryRecord, Fire, Fired, Lead, Occurrence, RedBeatKeys, RedBeatView, Saved, Schedules,
+};
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::{State, Value};
 use jiff::Timestamp;
@@ -24,7 +27,7 @@ const BATCH_MAX: usize = 200;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// What a fire adds to its plan, for `lua/commit.lua`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Firing {
     name: String,
     version: Option<u64>,
@@ -35,6 +38,8 @@ pub(super) struct Firing {
     fired: i64,
     open: bool,
     line: String,
+    /// Of an entry in RedBeat's keys.
+    pub(super) shared: Option<Shared>,
 }
 
 /// A number as text, `None` as an empty one.
@@ -45,7 +50,7 @@ fn told(number: Option<impl ToString>) -> String {
 impl Firing {
     pub(super) fn pack(&self) -> Pack {
         let mut pack = Pack::default();
-        pack.map(9);
+        pack.map(10);
         pack.text("name").text(&self.name);
         pack.text("version").text(&told(self.version));
         pack.text("epoch").text(&told(self.epoch));
@@ -55,6 +60,7 @@ impl Firing {
         pack.text("fired").text(&self.fired.to_string());
         pack.text("open").truth(self.open);
         pack.text("line").text(&self.line);
+        redbeat::pack_shared(&mut pack, self.shared.as_ref());
         pack
     }
 }
@@ -99,6 +105,15 @@ fn partly(error: StoreError, written: usize) -> StoreError {
 impl Schedules for RedisStore {
     async fn save_entries(&self, records: Vec<EntryRecord>) -> Result<Vec<Saved>, StoreError> {
         let documents = texts_of(&records, &self.core.limits)?;
+        if records.iter().any(redbeat::is_shared) {
+            return self.save_each(records).await;
+        }
+        let new = records.iter().filter(|record| record.version == 0);
+        let new: Vec<String> = new.map(|record| record.name.clone()).collect();
+        let taken = redbeat::taken(&self.core, &new).await?;
+        if !taken.is_empty() {
+            return self.save_others(records, &taken).await;
+        }
         let all = records.into_iter().zip(documents).collect();
         let mut saved = Vec::new();
         for batch in batches(all, |(_, documents)| documents.entry.len() + documents.state.len()) {
@@ -123,6 +138,9 @@ impl Schedules for RedisStore {
 
     async fn remove_entry(&self, name: &str, version: u64) -> Result<bool, StoreError> {
         let mut argument = self.argument("remove", 2);
+        if version >= redbeat::VERSION_MIN {
+            return redbeat::remove(&self.core, name, version).await;
+        }
         argument.text("name").text(name).text("version").text(&version.to_string());
         let removed = self.script("remove an entry", argument).await? == Answer::Int(1);
         self.core.bell.ring();
@@ -130,7 +148,10 @@ impl Schedules for RedisStore {
     }
 
     async fn entry(&self, name: &str) -> Result<Option<EntryRecord>, StoreError> {
-        Ok(records(&self.core, vec![name.to_owned()]).await?.pop())
+        match records(&self.core, vec![name.to_owned()]).await?.pop() {
+            Some(own) => Ok(Some(own)),
+            None => redbeat::entry(&self.core, name).await,
+        }
     }
 
     async fn entries(&self, after: &str, count_max: usize) -> Result<Vec<EntryRecord>, StoreError> {
@@ -147,6 +168,14 @@ impl Schedules for RedisStore {
             // One may have gone since.
             found.extend(records(&self.core, names).await?);
         }
+        let theirs = redbeat::entries(&self.core, after, count_max).await?;
+        let is_new = |one: &EntryRecord| !found.iter().any(|own| own.name == one.name);
+        let theirs: Vec<EntryRecord> = theirs.into_iter().filter(is_new).collect();
+        if !theirs.is_empty() {
+            found.extend(theirs);
+            found.sort_by(|one, other| one.name.cmp(&other.name));
+            found.truncate(count_max);
+        }
         Ok(found)
     }
 
@@ -154,7 +183,7 @@ impl Schedules for RedisStore {
         let mut count = redis::cmd("HLEN");
         count.arg(self.key("entries"));
         match self.core.link.call("count entries", &count).await? {
-            Answer::Int(count) => Ok(count.unsigned_abs()),
+            Answer::Int(count) => Ok(count.unsigned_abs() + redbeat::count(&self.core).await?),
             _ => Ok(0),
         }
     }
@@ -171,6 +200,7 @@ impl Schedules for RedisStore {
         let mut found = records(&self.core, names).await?;
         // Another beat may have fired one since.
         found.retain(|record| record.wake.is_some_and(|wake| wake <= now));
+        found.extend(redbeat::due(&self.core, now, count_max).await?);
         Ok(found)
     }
 
@@ -179,20 +209,27 @@ impl Schedules for RedisStore {
         first.arg(self.key("due")).arg(0).arg(0).arg("WITHSCORES");
         let answer = texts(self.core.link.call("look for the next entry", &first).await?);
         let wake = answer.get(1).and_then(|score| score.parse::<f64>().ok());
-        Ok(wake.map(|wake| micros_to_time(wake as i64)))
+        let own = wake.map(|wake| micros_to_time(wake as i64));
+        Ok(own.into_iter().chain(redbeat::wake(&self.core).await?).min())
     }
 
-    async fn lead(&self, holder: &str, lease: Duration) -> Result<Lead, StoreError> {
+    async fn lead(&self, holder: &str, span: Duration) -> Result<Lead, StoreError> {
         let mut argument = self.argument("lead", 2);
-        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX).min(1 << 52);
+        let lease = i64::try_from(span.as_micros()).unwrap_or(i64::MAX).min(1 << 52);
         argument.text("holder").text(holder).text("lease").number(lease);
-        lead_of(self.script("lead", argument).await?)
-            .ok_or_else(|| StoreError::new(ErrorKind::Internal, "lead: the script gave no leader"))
+        let lead = lead_of(self.script("lead", argument).await?);
+        let none = || StoreError::new(ErrorKind::Internal, "lead: the script gave no leader");
+        let lead = lead.ok_or_else(none)?;
+        if lead.holder == holder {
+            redbeat::lead(&self.core, &lead, span).await;
+        }
+        Ok(lead)
     }
 
     async fn resign(&self, holder: &str, epoch: u64) -> Result<(), StoreError> {
         let mut argument = self.argument("resign", 2);
         argument.text("holder").text(holder).text("epoch").text(&epoch.to_string());
+        redbeat::resign(&self.core, epoch).await?;
         self.script("resign", argument).await?;
         self.core.bell.ring();
         Ok(())
@@ -259,11 +296,52 @@ impl Schedules for RedisStore {
         }
         Ok(())
     }
+
+    async fn share_redbeat(&self, keys: RedBeatKeys) -> Result<(), StoreError> {
+        redbeat::share(&self.core, keys).await
+    }
+
+    async fn leave_redbeat(&self) -> Result<bool, StoreError> {
+        redbeat::leave(&self.core).await
+    }
+
+    async fn redbeat(&self) -> Result<Option<RedBeatView>, StoreError> {
+        redbeat::view(&self.core).await
+    }
 }
 
 impl RedisStore {
     fn key(&self, name: &str) -> String {
         self.core.keys.own(&format!("schedule:{name}"))
+    }
+
+    /// Writes entries one by one, some of which are in RedBeat's keys.
+    async fn save_each(&self, records: Vec<EntryRecord>) -> Result<Vec<Saved>, StoreError> {
+        let mut saved = Vec::with_capacity(records.len());
+        for record in records {
+            if redbeat::is_shared(&record) {
+                saved.push(redbeat::save(&self.core, &record).await?);
+            } else {
+                saved.extend(self.save_entries(vec![record]).await?);
+            }
+        }
+        Ok(saved)
+    }
+
+    /// Writes entries but for those whose names are taken in RedBeat's keys.
+    async fn save_others(
+        &self,
+        records: Vec<EntryRecord>,
+        taken: &[String],
+    ) -> Result<Vec<Saved>, StoreError> {
+        let is_taken = |record: &EntryRecord| record.version == 0 && taken.contains(&record.name);
+        let free = records.iter().filter(|record| !is_taken(record)).cloned().collect();
+        let mut free = self.save_entries(free).await?.into_iter();
+        let answer = |record: &EntryRecord| match is_taken(record) {
+            true => Saved::Conflict,
+            false => free.next().unwrap_or(Saved::Conflict),
+        };
+        Ok(records.iter().map(answer).collect())
     }
 
     /// The argument of `lua/schedule.lua`, so many fields follow.
@@ -348,7 +426,8 @@ async fn fire(core: &Core, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<F
     reach(Step::FireBegins);
     let mut tables = Tables::default();
     let mut units = Vec::with_capacity(fires.len());
-    for one in fires {
+    let mut shared = redbeat::shared(core, &fires).await?;
+    for (index, one) in fires.into_iter().enumerate() {
         let state = state_of(&one, &core.limits)?;
         let Fire { name, version, wake, occurrence, mut plan, .. } = one;
         exchanges::route(core, &mut tables, &mut plan).await?;
@@ -362,6 +441,7 @@ async fn fire(core: &Core, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<F
             fired: occurrence.fired.as_microsecond(),
             open: occurrence.is_open(),
             line: occurrence.to_value().to_string(),
+            shared: shared.remove(&index),
         };
         let deed = Deed::Fire(Box::new(firing));
         units.push((version, Unit { held: None, deed, plan, finisher: None }));

@@ -68,6 +68,8 @@ scripts! {
     CONTROL = "control.lua";
     /// Entries of schedules, who leads, and how occurrences ended.
     SCHEDULE = "schedule.lua";
+    /// Entries that are shared with RedBeat, and its lock.
+    REDBEAT = "redbeat.lua";
     /// Dead letters.
     DEAD = "dead.lua";
     /// Puts everything into the lists of stock workers.

@@ -9,6 +9,7 @@ mod limited;
 mod migrate;
 mod model;
 mod processes;
+mod redbeat;
 mod schedules;
 mod servers;
 mod suite;

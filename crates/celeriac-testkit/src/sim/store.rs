@@ -14,9 +14,10 @@ use celeriac_core::store::{
     Backup, Begun, Broker, Capabilities, ChordFinisher, Control, DeadFilter, DeadLetters, Delivery,
     EntryRecord, EventStream, Events, FetchRequest, Finding, Fire, Fired, Heartbeat, Inbox,
     Inspect, Lead, LimitView, Mailbox, Maintain, Moves, NodeId, NodeInfo, NodeView, Nodes,
-    Occurrence, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, Released, Replay,
-    Requests, ResultRecord, Results, Revoke, Saved, Schedules, Settled, Settlement, StalledChord,
-    StampedEvent, Store, Stored, Sweep, TaskFilter, TaskPage, TaskView, Throttle,
+    Occurrence, Outgoing, Page, Pause, Plan, Published, QueueView, Queues, RedBeatKeys,
+    RedBeatView, Released, Replay, Requests, ResultRecord, Results, Revoke, Saved, Schedules,
+    Settled, Settlement, StalledChord, StampedEvent, Store, Stored, Sweep, TaskFilter, TaskPage,
+    TaskView, Throttle,
 };
 use celeriac_core::throttle::{LimitRule, RuleOrigin, Target};
 use celeriac_core::{QueueName, StoreError};
@@ -454,6 +455,18 @@ impl Schedules for NodeStore {
 
     async fn leader(&self) -> Result<Option<Lead>, StoreError> {
         pass!(self.leader())
+    }
+
+    async fn share_redbeat(&self, keys: RedBeatKeys) -> Result<(), StoreError> {
+        pass!(self.share_redbeat(keys))
+    }
+
+    async fn leave_redbeat(&self) -> Result<bool, StoreError> {
+        pass!(self.leave_redbeat())
+    }
+
+    async fn redbeat(&self) -> Result<Option<RedBeatView>, StoreError> {
+        pass!(self.redbeat())
     }
 
     async fn fire(&self, epoch: Option<u64>, fires: Vec<Fire>) -> Result<Vec<Fired>, StoreError> {

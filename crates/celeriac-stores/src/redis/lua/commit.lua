@@ -18,7 +18,8 @@
 --   parts  {key, score, task id, json, body}
 --   watch  {key, body} of chords that others count
 --   claims {key of a chord, parts before this unit}: the plan for these is part of this unit
---   fire   nil, or {name, version ('' none), epoch ('' none), wake ('' never), state, due, fired, open, line}:
+--   fire   nil, or {name, version ('' none), epoch ('' none), wake ('' never), state, due, fired, open, line,
+--          redbeat {} or {key, meta, score} of an entry that is shared with it}:
 --          the occurrence that the plan is for, texts all of them; nothing is held then
 --   take    numbers of dead letters that go with it; all of them have to be there
 --   forget  {result key, task id} whose failures and revocations are forgotten
@@ -162,7 +163,12 @@ end
 local lead, waits, noted = nil, false, 0
 local function advance(fire)
   local e = fire.entry
-  if e then put_entry(fire.name, text(e.version + 1), fire.wake, e.entry, fire.state) end
+  if e and fire.redbeat[1] then
+    e.meta, e.state = fire.redbeat[2], fire.state
+    put_redbeat_entry(fire.redbeat[1], e, text(e.version + 1), fire.redbeat[3])
+  elseif e then
+    put_entry(fire.name, text(e.version + 1), fire.wake, e.entry, fire.state)
+  end
 end
 local function judge(fire)
   if fire.epoch ~= '' then
@@ -171,7 +177,13 @@ local function judge(fire)
   end
   if waits then return 5 end
   if fire.version ~= '' then
-    fire.entry = entry_of(fire.name)
+    if fire.redbeat[1] then
+      -- Without its lock a stock RedBeat may fire the same.
+      if redbeat('GET', a.redbeat[2]) ~= a.redbeat[3] .. fire.epoch then return 3 end
+      fire.entry = redbeat_entry(fire.redbeat[1])
+    else
+      fire.entry = entry_of(fire.name)
+    end
     if not fire.entry or fire.entry.version ~= fire.version then return 3 end
   end
   if line_of(fire.name, fire.due) then

@@ -17,15 +17,17 @@ if now == 0 then
   now = time[1] * 1000000 + time[2]
 end
 
--- A call on keys of results and chords. `rdb` is {their database, that of everything else}, or empty
--- where it is one; only scripts that touch them are told.
-local function results(...)
-  if #a.rdb == 0 then return call(...) end
-  call('SELECT', a.rdb[1])
+-- A call in another database: {that, the one of everything else}, or empty where it is one.
+local function elsewhere(databases, ...)
+  if #databases == 0 then return call(...) end
+  call('SELECT', databases[1])
   local answer = call(...)
-  call('SELECT', a.rdb[2])
+  call('SELECT', databases[2])
   return answer
 end
+
+-- A call on keys of results and chords; only scripts that touch them are told of `rdb`.
+local function results(...) return elsewhere(a.rdb, ...) end
 
 -- A whole number as text, without an exponent.
 local function text(number) return string.format('%.0f', number) end
@@ -318,4 +320,34 @@ end
 local function leader()
   local lead = call('HMGET', K .. 'schedule:leader', 'holder', 'epoch', 'until')
   if lead[3] and tonumber(lead[3]) > now then return lead end
+end
+
+-- Entries that are shared with RedBeat, in its keys (wire specification 8.8). `a.redbeat` is {databases,
+-- lock, token without its epoch, sorted set, static names}. Beside `definition` and `meta` a hash has our
+-- `celeriac`: version, digest of the two others, how long the extras are, each ended by a line feed,
+-- the extras and the state. Where the digest is not theirs, somebody else has written them: the entry has
+-- a version that no other one has.
+local function redbeat(...) return elsewhere(a.redbeat[1], ...) end
+local function drawn_version(digest) -- 2^52 and more; versions of other entries are less
+  return text(4503599627370496 + tonumber(string.sub(digest, 1, 13), 16) % 2251799813685248)
+end
+local function redbeat_entry(key)
+  local found = redbeat('HMGET', key, 'definition', 'meta', 'celeriac')
+  local one = { definition = found[1], meta = found[2] or '', extras = '', state = '' }
+  if not one.definition then return nil end
+  local digest = redis.sha1hex(one.definition .. '\n' .. one.meta)
+  if found[3] then
+    local version, seen, bytes, from = string.match(found[3], '^(%d+)\n(%x*)\n(%d+)\n()')
+    one.extras = string.sub(found[3], from, from + bytes - 1)
+    one.state = string.sub(found[3], from + bytes)
+    if seen == digest then one.version, one.known = version, true end
+  end
+  one.version = one.version or drawn_version(redis.sha1hex(digest .. (found[3] or '')))
+  return one
+end
+local function put_redbeat_entry(key, one, version, score)
+  local digest = redis.sha1hex(one.definition .. '\n' .. one.meta)
+  local kept = version .. '\n' .. digest .. '\n' .. text(#one.extras) .. '\n' .. one.extras .. one.state
+  redbeat('HSET', key, 'definition', one.definition, 'meta', one.meta, 'celeriac', kept)
+  redbeat('ZADD', a.redbeat[4], score, key)
 end

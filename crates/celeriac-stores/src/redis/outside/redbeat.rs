@@ -2,6 +2,7 @@
 
 use super::Questions;
 use crate::redis::address::Address;
+use celeriac_core::beat::redbeat::RedBeatEntry;
 use celeriac_core::{ErrorKind, StoreError};
 use std::collections::BTreeMap;
 
@@ -9,19 +10,6 @@ use std::collections::BTreeMap;
 const PAGE: usize = 500;
 /// The most entries that are read.
 const ENTRIES_MAX: usize = 1_000_000;
-
-/// An entry, in RedBeat's own JSON.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RedBeatEntry {
-    /// Its key without the prefix.
-    pub name: String,
-    /// What it is; `None` if it has no definition, and RedBeat would forget it.
-    pub definition: Option<Vec<u8>>,
-    /// When it ran last, and how often.
-    pub meta: Option<Vec<u8>>,
-    /// When RedBeat looks at it, in seconds since 1970; negative for never again.
-    pub due: f64,
-}
 
 /// The fields `definition` and `meta` of a key.
 type Fields = (Option<Vec<u8>>, Option<Vec<u8>>);
