@@ -3,8 +3,6 @@
 mod apscheduler;
 #[cfg(target_os = "linux")]
 mod child;
-#[cfg(feature = "redis")]
-mod redbeat;
 
 use super::files::{Found, Past};
 use crate::cli::Session;
@@ -12,6 +10,10 @@ use crate::cli::exit::Failed;
 #[cfg(target_os = "linux")]
 use crate::cli::loaded::Loaded;
 use crate::schedule::Zone;
+#[cfg(feature = "redis")]
+use celeriac_core::beat::EntryError;
+#[cfg(feature = "redis")]
+use celeriac_core::beat::redbeat::{RedBeatEntry, RedBeatPast};
 use celeriac_core::beat::{Entry, SourceKind};
 use celeriac_wire::{Map, Value};
 use clap::Args;
@@ -95,8 +97,8 @@ pub(super) async fn redbeat(
 ) -> Result<Taken, Failed> {
     let own = own_entries(session)?;
     let (mut found, mut left) = (Vec::new(), Vec::new());
-    for kept in celeriac_stores::redbeat::read(url, &args.prefix).await? {
-        match redbeat::entry(&kept, zone) {
+    for kept in celeriac_stores::read_redbeat(url, &args.prefix).await? {
+        match entry_of_redbeat(&kept, zone) {
             Ok(mut one) => {
                 take_own(&mut one, &own);
                 found.push(one);
@@ -105,6 +107,18 @@ pub(super) async fn redbeat(
         }
     }
     Ok((found, left))
+}
+
+/// An entry of RedBeat's: it goes on after its latest run.
+#[cfg(feature = "redis")]
+fn entry_of_redbeat(kept: &RedBeatEntry, zone: &Zone) -> Result<Found, EntryError> {
+    let entry = kept.entry(zone, &Map::new())?;
+    let RedBeatPast { last, due, runs } = kept.past(&entry)?;
+    if due.is_none() {
+        return Err(EntryError("it is never due again".to_owned()));
+    }
+    let past = Past { due, anchor: last, last: last.filter(|_| runs > 0), runs };
+    Ok(Found { entry, past })
 }
 
 /// This program speaks no Redis.
@@ -274,6 +288,21 @@ mod tests {
         assert_eq!(found.past.runs, 3);
         let utc = entry_of_beat(&line, Some(&Zone::utc()), &BTreeMap::new()).unwrap();
         assert_eq!(utc.past.due, Some("2026-11-21T10:30:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    #[cfg(feature = "redis")]
+    fn an_entry_of_redbeat_goes_on_after_its_latest_run() {
+        let definition = br#"{"task": "t", "schedule": {"__type__": "interval", "every": 60}}"#;
+        let meta =
+            br#"{"last_run_at": {"year": 2026, "month": 11, "day": 21}, "total_run_count": 3}"#;
+        let (definition, meta) = (Some(definition.to_vec()), Some(meta.to_vec()));
+        let kept = RedBeatEntry { name: "one".to_owned(), definition, meta, due: 1.0 };
+        let found = entry_of_redbeat(&kept, &Zone::utc()).unwrap();
+        assert_eq!(found.past.due, Some("2026-11-21T00:01:00Z".parse().unwrap()));
+        assert_eq!(found.past.runs, 3);
+        let never = RedBeatEntry { due: -1.0, ..kept };
+        assert!(entry_of_redbeat(&never, &Zone::utc()).unwrap_err().0.contains("never"));
     }
 
     #[test]
