@@ -111,11 +111,44 @@ def _options(app, name: str, options: dict) -> dict:
     """The options of a run: the task's own, then the entry's (`Task.apply_async`)."""
     task = app.tasks.get(name)
     own = task._get_exec_options() if task is not None else {}
-    merged = {key: value for key, value in {**own, **options}.items() if value is not None}
+    given = {key: value for key, value in {**own, **options}.items() if value is not None}
+    merged = {**given, **_route(app, name, given)}
     if merged.get("link") or merged.get("link_error"):
         for key in ("link", "link_error"):
             merged[key] = [dict(one) for one in _listed(merged.get(key))]
     return merged
+
+
+def _route(app, name: str, options: dict) -> dict:
+    """What the app's routes add to the options of a run (app/routes.py:Router.route)."""
+    queues = app.amqp.queues
+    known = set(queues)
+    try:
+        routed = dict(app.amqp.router.route(dict(options), name, (), {}, app.tasks.get(name)))
+    except Exception as error:  # a router of the app's own
+        raise Refused(f"its route: {type(error).__name__}: {error}") from error
+    finally:
+        # A queue that is only named becomes one of the app's, and its workers would consume it.
+        for new in set(queues) - known:
+            queues.pop(new, None)
+    queue = routed.pop("queue", None)
+    if "exchange" in options or "routing_key" in options or queue is None:
+        pass
+    elif getattr(queue.exchange, "type", "direct") == "direct":
+        if "queue" in options or queue.name != app.conf.task_default_queue:
+            routed["queue"] = queue.name
+    else:
+        # app/amqp.py:send_task_message: such a queue is called by its exchange.
+        routed["exchange"], routed["routing_key"] = queue.exchange.name, queue.routing_key
+    return {key: value for key, value in routed.items() if value is not None}
+
+
+def task_options(app, name: str) -> dict:
+    """What a run of a task has beside the options that it is called with; nothing where JSON has no word for it."""
+    try:
+        return _plain("options", _options(app, name, {}))
+    except Exception:  # it is refused where it is used
+        return {}
 
 
 def _listed(value) -> list:

@@ -5,11 +5,11 @@ use crate::client::Client;
 use crate::{Result, TaskError};
 use celeriac_core::beat::{Change, Entry, Reason, SourceKind, reconcile};
 use celeriac_core::operate::entries::{self, Kept};
-use celeriac_core::store::Store;
+use celeriac_core::store::{RedBeatKeys, Store};
 use celeriac_core::{StoreError, clock};
 use celeriac_runtime::{Beat, BeatOptions, BeatParts, Dispatch, Prepared};
-use celeriac_wire::{Signature, Value};
-use std::collections::BTreeSet;
+use celeriac_wire::{Map, Signature, Value};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +27,21 @@ pub struct BeatBuilder {
     options: BeatOptions,
     /// The entries of each source, which are made part of the schedule at the start.
     sources: Vec<(SourceKind, Vec<Entry>)>,
+    /// What runs of tasks have beside what their entries say, by the tasks' names.
+    tasks: BTreeMap<String, Map>,
+    redbeat: Option<RedBeatKeys>,
 }
 
 impl BeatBuilder {
     pub(crate) fn new(app: App) -> Self {
-        Self { app, name: None, options: BeatOptions::default(), sources: Vec::new() }
+        Self {
+            app,
+            name: None,
+            options: BeatOptions::default(),
+            sources: Vec::new(),
+            tasks: BTreeMap::new(),
+            redbeat: None,
+        }
     }
 
     /// Its node name, `celerybeat@host` by default.
@@ -55,6 +65,21 @@ impl BeatBuilder {
         self
     }
 
+    /// Options that every run of a task has, unless its entry says otherwise.
+    #[cfg(feature = "cli")]
+    pub(crate) fn task_options(mut self, tasks: BTreeMap<String, Map>) -> Self {
+        self.tasks = tasks;
+        self
+    }
+
+    /// Shares the entries in RedBeat's keys with it; the application's own ones are kept there too, as RedBeat
+    /// keeps them.
+    #[cfg(feature = "cli")]
+    pub(crate) fn redbeat(mut self, keys: RedBeatKeys) -> Self {
+        self.redbeat = Some(keys);
+        self
+    }
+
     /// Opens the store and makes the application's entries part of the schedule.
     ///
     /// # Errors
@@ -67,15 +92,29 @@ impl BeatBuilder {
         if !own.is_empty() {
             self.sources.push((SourceKind::Program, own));
         }
+        let shares = self.redbeat.is_some();
+        if let Some(keys) = self.redbeat.take() {
+            store.share_redbeat(keys).await?;
+        } else if let Some(view) = store.redbeat().await? {
+            tracing::info!(
+                prefix = view.prefix,
+                "schedule: RedBeat's keys are shared; `celeriac schedule redbeat leave` ends that"
+            );
+        }
         for (kind, given) in std::mem::take(&mut self.sources) {
-            take_over(&*store, kind, given, client.now()).await?;
+            if kind == SourceKind::App && shares {
+                take_over(&*store, kind, Vec::new(), client.now()).await?;
+                take_over(&*store, SourceKind::RedBeat, given, client.now()).await?;
+            } else {
+                take_over(&*store, kind, given, client.now()).await?;
+            }
         }
         let id = clock::task_id(&**self.app.clock(), &**self.app.entropy());
         let name = self.name.unwrap_or_else(|| format!("celerybeat@{}", self.app.host()));
         let parts = BeatParts {
             store,
             clock: Arc::clone(self.app.clock()),
-            dispatch: Arc::new(client),
+            dispatch: Arc::new(Sender { client, tasks: self.tasks }),
             name: format!("{name} {id}"),
         };
         Ok(Beat::new(parts, self.options))
@@ -138,7 +177,10 @@ async fn entries_of(
         after.clone_from(&last.name);
         for record in &page {
             let source = record.entry.get("source").and_then(Value::as_str);
-            if source != Some(kind.as_str()) && !names.contains(record.name.as_str()) {
+            // Among RedBeat's own are others than the application's.
+            let is_static = kind != SourceKind::RedBeat || record.entry.get("original").is_some();
+            let is_given = source == Some(kind.as_str()) && is_static;
+            if !is_given && !names.contains(record.name.as_str()) {
                 continue;
             }
             match Kept::read(record) {
@@ -149,10 +191,27 @@ async fn entries_of(
     }
 }
 
-/// What a beat sends goes the way of every other call.
+/// What a beat sends goes the way of every other call, with what its task says of itself.
+#[derive(Debug)]
+struct Sender {
+    client: Client,
+    tasks: BTreeMap<String, Map>,
+}
+
+/// The options that say together where a call goes.
+const WAY: [&str; 3] = ["queue", "exchange", "routing_key"];
+
 #[async_trait::async_trait]
-impl Dispatch for Client {
-    async fn prepare(&self, call: Signature) -> Result<Prepared, String> {
-        Self::prepare(self, call).await.map_err(|error: TaskError| error.to_string())
+impl Dispatch for Sender {
+    async fn prepare(&self, mut call: Signature) -> Result<Prepared, String> {
+        let usual = call.task().and_then(|task| self.tasks.get(task));
+        let has_way = WAY.iter().any(|name| call.options().get(name).is_some());
+        for (name, value) in usual.into_iter().flat_map(Map::iter) {
+            let is_said = if WAY.contains(&name) { has_way } else { false };
+            if !is_said && call.options().get(name).is_none() {
+                call.options_mut().insert(name, value.clone());
+            }
+        }
+        self.client.prepare(call).await.map_err(|error: TaskError| error.to_string())
     }
 }

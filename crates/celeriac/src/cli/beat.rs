@@ -7,6 +7,7 @@ use crate::beat::BeatBuilder;
 #[cfg(target_os = "linux")]
 use crate::python;
 use celeriac_core::beat::{Entry, SourceKind};
+use celeriac_core::store::RedBeatKeys;
 use celeriac_runtime::{Beat, BeatStop};
 use clap::Args;
 use std::process::ExitCode;
@@ -16,12 +17,13 @@ const EXAMPLES: &str = "Examples:
   celeriac beat
   celeriac -A proj beat -l info
   celeriac beat --lease 3s
+  celeriac -A proj beat -S redbeat.RedBeatScheduler    # entries in RedBeat's keys, beside a stock RedBeat
 
 Any number of beats may run: one leads, and another takes over within the lease when it dies. Entries
 come from the application's beat_schedule, from [schedule] in celeriac.toml, and from
 `celeriac schedule add`; every change acts within a second. TERM, INT or QUIT stops it.";
 
-/// Schedulers whose work this beat does: they only keep Celery's entries somewhere else.
+/// Schedulers whose work this beat does, beside RedBeat's: they only keep Celery's entries somewhere else.
 const KNOWN: [&str; 5] = [
     "celery.beat:PersistentScheduler",
     "celery.beat:Scheduler",
@@ -39,7 +41,7 @@ pub(super) struct BeatArgs {
     /// How long a leader that is not heard of keeps the lead [default: 6s]
     #[arg(long, value_name = "TIME")]
     lease: Option<String>,
-    /// Celery's scheduler class; those that keep entries in a file or in Redis are this one
+    /// Celery's scheduler class; RedBeat's shares its keys, those that keep entries elsewhere are this one
     #[arg(short = 'S', long, value_name = "CLASS")]
     scheduler: Option<String>,
     /// Celery's file of entries; they are in the store here
@@ -51,15 +53,12 @@ pub(super) struct BeatArgs {
 }
 
 pub(super) async fn run(session: &Session, args: BeatArgs) -> Result<ExitCode, Failed> {
-    if let Some(scheduler) = &args.scheduler {
-        accept(scheduler)?;
-    }
     if let Some(file) = &args.schedule {
         session.output.warn(format!(
             "-s {file}: entries are in the store; what is in such a file is not read"
         ));
     }
-    let mut builder = builder(session)?;
+    let mut builder = builder(session, args.scheduler.as_deref())?;
     if let Some(name) = &args.hostname {
         builder = builder.name(&name.replace("%h", session.app.host()));
     }
@@ -83,19 +82,26 @@ pub(super) async fn run(session: &Session, args: BeatArgs) -> Result<ExitCode, F
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a scheduler's work is done here, by the last part of its name.
-fn accept(scheduler: &str) -> Result<(), Failed> {
+/// Which entries a beat sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheduler {
+    /// Those of this program's store.
+    Ours,
+    /// Those in RedBeat's keys too.
+    RedBeat,
+}
+
+/// Whether a scheduler's work is done here, by the last part of its name. `of_app`: the application names it.
+fn accept(scheduler: &str, of_app: bool) -> Result<Scheduler, Failed> {
     let plain = |name: &str| name.replace(':', ".");
     let class = scheduler.rsplit(['.', ':']).next().unwrap_or(scheduler);
+    if class == "RedBeatScheduler" {
+        return Ok(Scheduler::RedBeat);
+    }
     if KNOWN.iter().any(|known| plain(known) == plain(scheduler) || *known == class) {
-        return Ok(());
+        return Ok(Scheduler::Ours);
     }
     let (why, instead) = match class {
-        "RedBeatScheduler" => (
-            "this version does not read RedBeat's keys",
-            "take its entries over with `celeriac schedule import --format redbeat`, or go on with \
-             `celery beat -S redbeat.RedBeatScheduler`: celeriac's workers run what it sends",
-        ),
         "DatabaseScheduler" | "django" => (
             "its entries are in Django's database",
             "go on with `celery beat` for these entries, or write them to a file of record and use \
@@ -106,12 +112,49 @@ fn accept(scheduler: &str) -> Result<(), Failed> {
             "go on with `celery beat` for it: celeriac's workers run what it sends",
         ),
     };
-    Err(Failed::usage(format!("the scheduler {scheduler} does not run here: {why}")).hint(instead))
+    let said = if of_app { ", which the application names in beat_scheduler," } else { "" };
+    let text = format!("the scheduler {scheduler}{said} does not run here: {why}");
+    let hint = if of_app {
+        format!("{instead}; with -S celeriac a beat sends everything else")
+    } else {
+        instead.to_owned()
+    };
+    Err(Failed::usage(text).hint(hint))
+}
+
+/// Which entries are wanted: as the command line says, or the application.
+fn chosen(session: &Session, scheduler: Option<&str>) -> Result<Scheduler, Failed> {
+    if let Some(scheduler) = scheduler {
+        return accept(scheduler, false);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(loaded) = &session.python
+        && let Some(scheduler) = python::scheduler(loaded.hello())
+    {
+        return accept(&scheduler, true);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = session;
+    Ok(Scheduler::Ours)
+}
+
+/// Where RedBeat's keys are: as the application says, or where RedBeat has them unless it is told otherwise.
+pub(super) fn redbeat_keys(session: &Session) -> Result<RedBeatKeys, Failed> {
+    let zone = session.zone()?;
+    #[cfg(target_os = "linux")]
+    if let Some(loaded) = &session.python {
+        return python::redbeat_keys(loaded.hello(), zone).map_err(Failed::configuration);
+    }
+    let prefix = "redbeat:".to_owned();
+    Ok(RedBeatKeys { url: None, lock: format!("{prefix}:lock"), prefix, zone })
 }
 
 /// A beat with the entries of the application and of the settings.
-fn builder(session: &Session) -> Result<BeatBuilder, Failed> {
+fn builder(session: &Session, scheduler: Option<&str>) -> Result<BeatBuilder, Failed> {
     let mut builder = session.app.beat();
+    if chosen(session, scheduler)? == Scheduler::RedBeat {
+        builder = builder.redbeat(redbeat_keys(session)?);
+    }
     let zone = session.zone()?;
     let sections = session.app.settings().schedule();
     let entries = sections.iter().map(|section| section.entry(&zone));
@@ -124,6 +167,7 @@ fn builder(session: &Session) -> Result<BeatBuilder, Failed> {
             tracing::error!("beat_schedule[{name:?}] is not sent by this beat: {why}");
         }
         builder = builder.source(SourceKind::App, found.entries);
+        builder = builder.task_options(python::task_options(loaded.hello()));
     }
     Ok(builder)
 }
@@ -142,7 +186,7 @@ pub(super) struct Beside {
 impl Beside {
     /// Starts it.
     pub(super) async fn start(session: &Session) -> Result<Self, Failed> {
-        let beat: Beat = builder(session)?.build().await?;
+        let beat: Beat = builder(session, None)?.build().await?;
         let stop = beat.stop_handle();
         let task = tokio::spawn(async move {
             beat.run().await;

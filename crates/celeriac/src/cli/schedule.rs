@@ -3,6 +3,7 @@
 mod define;
 mod files;
 mod foreign;
+mod redbeat;
 
 use super::Session;
 use super::exit::Failed;
@@ -18,6 +19,7 @@ use clap::Subcommand;
 use define::{AddArgs, EditArgs, NextArgs};
 use files::{ImportArgs, SyncArgs};
 use jiff::Timestamp;
+use redbeat::RedBeatCommand;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -101,6 +103,11 @@ pub(super) enum ScheduleCommand {
     Import(Box<ImportArgs>),
     /// Make the schedule what a file of record says: adds, changes, removes
     Sync(SyncArgs),
+    /// Share the entries in RedBeat's keys with a stock RedBeat, or see who sends them
+    Redbeat {
+        #[command(subcommand)]
+        command: Option<RedBeatCommand>,
+    },
 }
 
 impl ScheduleCommand {
@@ -165,6 +172,7 @@ pub(super) async fn run(session: &Session, command: ScheduleCommand) -> Result<E
         ScheduleCommand::Export { file } => files::export(session, file).await,
         ScheduleCommand::Import(args) => files::import(session, *args).await,
         ScheduleCommand::Sync(args) => files::sync(session, args).await,
+        ScheduleCommand::Redbeat { command } => redbeat::run(session, command).await,
     }
 }
 

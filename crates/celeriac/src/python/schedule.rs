@@ -2,7 +2,10 @@
 
 use celeriac_core::beat::Entry;
 use celeriac_core::schedule::Zone;
+use celeriac_core::store::RedBeatKeys;
 use celeriac_runtime::pool::python::Hello;
+use celeriac_wire::{Map, Value};
+use std::collections::BTreeMap;
 
 /// What an app gives a beat.
 #[derive(Debug, Default)]
@@ -38,4 +41,39 @@ pub(crate) fn zone(hello: &Hello) -> Result<Zone, String> {
             .to_owned()
     })?;
     Zone::named(name).map_err(|error| format!("the app's timezone: {error}"))
+}
+
+/// What runs of an app's tasks have beside what they are called with, by the tasks' names.
+pub(crate) fn task_options(hello: &Hello) -> BTreeMap<String, Map> {
+    let some = hello.tasks.iter().filter(|(_, task)| !task.options.is_empty());
+    some.map(|(name, task)| (name.clone(), task.options.clone())).collect()
+}
+
+/// The scheduler that an app names in `beat_scheduler`.
+pub(crate) fn scheduler(hello: &Hello) -> Option<String> {
+    let value = hello.settings.get("beat_scheduler")?;
+    value.as_str().or_else(|| value.get("repr")?.as_str()).map(str::to_owned)
+}
+
+/// Where RedBeat keeps an app's entries, by the app's settings (redbeat/schedulers.py 2.4, `RedBeatConfig`).
+///
+/// # Errors
+/// RedBeat is told to take no lock.
+pub(crate) fn redbeat_keys(hello: &Hello, zone: Zone) -> Result<RedBeatKeys, String> {
+    let text = |name: &str| hello.unknown.get(name).and_then(Value::as_str);
+    let prefix = text("redbeat_key_prefix").unwrap_or("redbeat:").to_owned();
+    let lock = match hello.unknown.get("redbeat_lock_key").map(Value::as_str) {
+        None => format!("{prefix}:lock"),
+        Some(Some(key)) if key.starts_with(&prefix) => key.to_owned(),
+        Some(Some(key)) if !key.is_empty() => format!("{prefix}{key}"),
+        Some(_) => {
+            return Err(
+                "redbeat_lock_key is None: without a lock nobody can tell who sends RedBeat's \
+                        entries, and two schedulers would send each of them; give it a name"
+                    .to_owned(),
+            );
+        }
+    };
+    let url = text("redbeat_redis_url").filter(|url| Some(*url) != hello.broker_url.as_deref());
+    Ok(RedBeatKeys { url: url.map(str::to_owned), prefix, lock, zone })
 }

@@ -178,6 +178,9 @@ pub struct PythonTask {
     /// The queue that its decorator names.
     #[serde(default)]
     pub queue: Option<String>,
+    /// What a run has beside what it is called with: the decorator's options, and the app's route.
+    #[serde(default)]
+    pub options: Map,
 }
 
 impl Hello {

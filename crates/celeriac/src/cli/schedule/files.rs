@@ -89,6 +89,7 @@ pub(in crate::cli) struct SyncArgs {
 }
 
 /// An entry, and how far it has come elsewhere.
+#[derive(Debug)]
 pub(super) struct Found {
     pub(super) entry: Entry,
     pub(super) past: Past,
