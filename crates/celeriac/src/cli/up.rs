@@ -14,13 +14,13 @@ const EXAMPLES: &str = "Examples:
   celeriac up --http 127.0.0.1:9000
   curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8555/api/v1/status
 
-One command for a laptop or a small machine: it runs tasks, sends what is due, and serves the HTTP API,
-probes and metrics; there is no dashboard yet. The first start makes a token for an administrator and
-prints it once. More workers and beats may run elsewhere on the same store.
+One command for a laptop or a small machine: it runs tasks, sends what is due, and serves the
+HTTP API, probes and metrics; there is no dashboard yet. The first start makes a token for an
+administrator and prints it once. More workers and beats may run elsewhere on the same store.
 
-Signals are those of `celeriac worker`: TERM or INT stops fetching and lets running tasks finish within
-the grace period, a second one, or QUIT, interrupts at once. When one of the three ends by itself, so do
-the others, with exit code 1.";
+Signals are those of `celeriac worker`: TERM or INT stops fetching and lets running tasks finish
+within the grace period; a second one, or QUIT, interrupts at once. When one of the three ends by
+itself, so do the others, with exit code 1.";
 
 #[derive(Debug, Args)]
 #[command(

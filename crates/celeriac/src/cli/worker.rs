@@ -237,7 +237,7 @@ async fn serve(
 ) -> Result<ExitCode, Failed> {
     let stop = worker.stop_handle();
     let signals = tokio::spawn(stop_on_signals(stop.clone(), output, beside.now()));
-    let mut running = std::pin::pin!(worker.run());
+    let mut running = Box::pin(worker.run());
     let mut broken = None;
     // The worker is polled on until it has ended.
     let report = tokio::select! {
@@ -515,5 +515,20 @@ async fn stop_on_signals(stop: StopHandle, output: Option<Output>, at_once: Canc
             stop.now_on(name);
             at_once.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_does_not_go_on_without_what_runs_beside_it() {
+        let worker = App::at("memory://").unwrap().worker().build().await.unwrap();
+        let mut beside = Beside::default();
+        beside.start("beat", String::new(), |_end| async { panic!("on purpose") });
+        let failed = serve(worker, None, beside).await.unwrap_err();
+        assert_eq!(failed.code, 1);
+        assert!(failed.message.contains("beat ended by itself"), "{failed:?}");
     }
 }
