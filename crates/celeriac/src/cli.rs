@@ -2,6 +2,7 @@
 
 mod beat;
 mod bench;
+mod beside;
 mod call;
 mod completions;
 mod config;
@@ -32,12 +33,15 @@ mod task;
 #[cfg(feature = "web")]
 mod token;
 mod top;
+#[cfg(feature = "web")]
+mod up;
 mod why;
 mod worker;
 
 use crate::app::App;
 use crate::config::Settings;
 use crate::schedule::Zone;
+use beside::Beside;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use exit::Failed;
 use logging::Dress;
@@ -97,6 +101,9 @@ enum Command {
     Worker(worker::WorkerArgs),
     /// Send what is due; any number may run, one leads
     Beat(beat::BeatArgs),
+    /// Run a worker, a beat and the HTTP server in one process
+    #[cfg(feature = "web")]
+    Up(up::UpArgs),
     /// Show a durable task queue at work: profile a CSV file
     Demo(crate::demo::DemoArgs),
     /// Send a task by name
@@ -180,6 +187,16 @@ impl Command {
             Self::Inspect(args) => args.json(),
             Self::Control(args) => args.json(),
             Self::Status(args) => args.json(),
+            _ => false,
+        }
+    }
+
+    /// Whether a worker runs in this process.
+    fn runs_worker(&self) -> bool {
+        match self {
+            Self::Worker(_) => true,
+            #[cfg(feature = "web")]
+            Self::Up(_) => true,
             _ => false,
         }
     }
@@ -280,10 +297,11 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     let config = cli.config.as_deref();
     let own = cli.app.as_ref().map(|_| Vec::new());
     let settings = Settings::load_with_app(app.program_settings(), own, flags.clone(), config)?;
-    let runs_app = cli.app.is_some() && matches!(cli.command, Command::Worker(_));
+    let runs_worker = cli.command.runs_worker();
+    let runs_app = cli.app.is_some() && runs_worker;
     let quiet = match cli.command {
         // Celery's worker is silent unless it is asked to speak.
-        Command::Worker(_) if !runs_app => LevelFilter::INFO,
+        _ if runs_worker && !runs_app => LevelFilter::INFO,
         Command::Beat(_) => LevelFilter::INFO,
         #[cfg(feature = "web")]
         Command::Serve(_) => LevelFilter::INFO,
@@ -293,7 +311,7 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     };
     logging::start(&settings, quiet, if runs_app { Dress::Celery } else { Dress::Plain });
     let mut app = app.replace_settings(settings);
-    if matches!(cli.command, Command::Worker(_)) && !runs_app {
+    if runs_worker && !runs_app {
         app = app.enter_child_of_program();
     }
     let runtime = runtime_of(runs_app)
@@ -353,6 +371,8 @@ fn flags(cli: &Cli) -> Vec<(&'static str, String)> {
     match &cli.command {
         Command::Worker(args) => args.flags(&mut flags, cli.app.is_some()),
         #[cfg(feature = "web")]
+        Command::Up(args) => args.flags(&mut flags, cli.app.is_some()),
+        #[cfg(feature = "web")]
         Command::Serve(args) => args.flags(&mut flags),
         _ => {}
     }
@@ -361,7 +381,9 @@ fn flags(cli: &Cli) -> Vec<(&'static str, String)> {
 
 async fn dispatch(session: Session, command: Command) -> Result<ExitCode, Failed> {
     match command {
-        Command::Worker(args) => worker::run(&session, args).await,
+        Command::Worker(args) => worker::run(&session, args, Beside::default()).await,
+        #[cfg(feature = "web")]
+        Command::Up(args) => up::run(&session, args).await,
         Command::Beat(args) => beat::run(&session, args).await,
         Command::Schedule(command) => schedule::run(&session, command).await,
         Command::Demo(args) => crate::demo::run(&session.app, args).await.map_err(Failed::from),

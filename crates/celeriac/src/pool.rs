@@ -159,7 +159,7 @@ impl App {
     /// name of the test.
     ///
     /// Call it as early as possible, on an application that has all its tasks and states; what stands
-    /// before it is done by every child too. [`App::run`](App) calls it for the command `worker`.
+    /// before it is done by every child too. [`App::run`](App) calls it for the commands `worker` and `up`.
     /// It may be called inside an async runtime.
     ///
     /// A child takes the store and the node name from its worker; everything else, such as routes

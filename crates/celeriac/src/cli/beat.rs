@@ -1,6 +1,7 @@
 //! `celeriac beat`, and the beat beside a worker.
 
 use super::Session;
+use super::beside::Beside;
 use super::exit::Failed;
 use super::signals::told_to_stop;
 use crate::beat::BeatBuilder;
@@ -8,10 +9,9 @@ use crate::beat::BeatBuilder;
 use crate::python;
 use celeriac_core::beat::{Entry, SourceKind};
 use celeriac_core::store::RedBeatKeys;
-use celeriac_runtime::{Beat, BeatStop};
+use celeriac_runtime::BeatStop;
 use clap::Args;
 use std::process::ExitCode;
-use tokio::task::JoinHandle;
 
 const EXAMPLES: &str = "Examples:
   celeriac beat
@@ -177,28 +177,22 @@ async fn stop_on_signal(stop: BeatStop) {
     stop.stop();
 }
 
-/// A beat that runs beside a worker, and ends with it.
-pub(super) struct Beside {
-    stop: BeatStop,
-    task: JoinHandle<()>,
-}
-
-impl Beside {
-    /// Starts it.
-    pub(super) async fn start(session: &Session) -> Result<Self, Failed> {
-        let beat: Beat = builder(session, None)?.build().await?;
-        let stop = beat.stop_handle();
-        let task = tokio::spawn(async move {
-            beat.run().await;
-        });
-        Ok(Self { stop, task })
-    }
-
-    /// Gives the lead back.
-    pub(super) async fn stop(self) {
-        self.stop.stop();
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "the beat ended by itself");
+/// Starts a beat beside a worker.
+pub(super) async fn start_beside(session: &Session, beside: &mut Beside) -> Result<(), Failed> {
+    let beat = builder(session, None)?.build().await?;
+    let stop = beat.stop_handle();
+    let name = format!("celerybeat@{}", session.app.host());
+    beside.start("beat", name, |end| async move {
+        let told = async {
+            end.asked().await;
+            stop.stop();
+            std::future::pending::<()>().await;
+        };
+        // It gives the lead back before it ends.
+        tokio::select! {
+            _status = beat.run() => {}
+            () = told => {}
         }
-    }
+    });
+    Ok(())
 }

@@ -4,7 +4,7 @@ use super::exit::Failed;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// The command, why it is not here, and what to do instead.
-const COMMANDS: [(&str, &str, &str); 8] = [
+const COMMANDS: [(&str, &str, &str); 7] = [
     (
         "amqp",
         "a shell for RabbitMQ's protocol is not celeriac's to be",
@@ -35,11 +35,6 @@ const COMMANDS: [(&str, &str, &str); 8] = [
         "shell",
         "a Python shell is Python's",
         "`celery -A APP shell` works as before; `celeriac call` sends a task, `celeriac result` reads it",
-    ),
-    (
-        "up",
-        "this version has no dashboard to start beside a worker yet",
-        "start `celeriac worker -B` for a worker and a beat, with `--http ADDRESS` for the HTTP API, probes and metrics",
     ),
     (
         "upgrade",

@@ -52,8 +52,28 @@ mod on_linux {
         settings: &Settings,
         purpose: Purpose,
     ) -> Result<PythonApp, LoadError> {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+        if purpose == Purpose::Run {
+            call_it_worker(&mut arguments);
+        }
         python::load(name, settings, arguments, purpose).await
+    }
+
+    /// What an application sees of `up` is Celery's `worker`: many look for that word among their arguments.
+    fn call_it_worker(arguments: &mut [String]) {
+        let mut words = arguments.iter_mut();
+        while let Some(word) = words.next() {
+            let takes_next = word.starts_with("--") && !word.contains('=') && word != "--json"
+                || word.starts_with('-') && word.len() == 2;
+            if takes_next {
+                words.next();
+            } else if !word.starts_with('-') {
+                if word == "up" {
+                    "worker".clone_into(word);
+                }
+                return;
+            }
+        }
     }
 
     fn told(error: &LoadError) -> String {
@@ -96,6 +116,25 @@ mod on_linux {
         /// The application's own settings: those that it changes, or all of Celery's.
         pub(in crate::cli) fn rows(&self, settings: &Settings, all: bool) -> Vec<CeleryRow> {
             python::rows(self.0.hello(), settings, all)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn an_application_under_up_sees_a_worker() {
+            for (line, seen) in [
+                ("-A proj up -Q up", "-A proj worker -Q up"),
+                ("-A up --json -lup --broker=up up", "-A up --json -lup --broker=up worker"),
+                ("--workdir up -A proj worker up", "--workdir up -A proj worker up"),
+                ("-A proj", "-A proj"),
+            ] {
+                let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+                call_it_worker(&mut words);
+                assert_eq!(words.join(" "), seen);
+            }
         }
     }
 }

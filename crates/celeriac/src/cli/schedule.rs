@@ -226,7 +226,9 @@ async fn list(session: &Session) -> Result<ExitCode, Failed> {
         "no entries",
     );
     if some && lead.is_none() && !session.output.is_json() {
-        session.output.note("no beat runs: start one with `celeriac beat` or `celeriac worker -B`");
+        session.output.note(
+            "no beat runs: start one with `celeriac beat`, `celeriac worker -B` or `celeriac up`",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

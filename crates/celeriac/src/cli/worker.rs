@@ -1,7 +1,7 @@
 //! `celeriac worker`.
 
 use super::Session;
-use super::beat::Beside;
+use super::beside::Beside;
 use super::exit::Failed;
 use super::loaded::Loaded;
 use super::output::{Output, span};
@@ -26,6 +26,7 @@ use std::sync::Arc;
 #[cfg(target_os = "linux")]
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 const EXAMPLES: &str = "Examples:
   celeriac worker -Q default,high -c 8 -l info
@@ -110,7 +111,7 @@ pub(super) struct WorkerArgs {
     http: Option<String>,
     /// Run a beat as well; any number of workers may, one of their beats leads
     #[arg(short = 'B', long)]
-    beat: bool,
+    pub(super) beat: bool,
     /// End when nothing was ready for this long
     #[arg(long, value_name = "TIME")]
     stop_when_idle: Option<humantime::Span>,
@@ -176,9 +177,10 @@ fn kib(text: &str) -> String {
     if plain { format!("{text}KiB") } else { text.to_owned() }
 }
 
-pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode, Failed> {
+/// Refuses what cannot be run here.
+pub(super) fn check(session: &Session, args: &WorkerArgs) -> Result<(), Failed> {
     if let Some(loaded) = &session.python {
-        return run_app(session, args, loaded).await;
+        return check_app(session, args, loaded);
     }
     if session.app.task_defs().is_empty() {
         return Err(Failed::usage("this program has no tasks to run").hint(
@@ -186,22 +188,36 @@ pub(super) async fn run(session: &Session, args: WorkerArgs) -> Result<ExitCode,
              or try `celeriac demo`",
         ));
     }
-    let worker = builder(&session.app, &args).build().await?.restart_with(Arc::new(start_anew));
-    banner(session)?;
-    #[cfg(feature = "web")]
-    let _served =
-        super::serve::beside_worker(session, &session.app.settings().node_name.value).await?;
-    let beat = beside(session, args.beat).await?;
-    let code = serve(worker, None).await;
-    if let Some(beat) = beat {
-        beat.stop().await;
-    }
-    code
+    Ok(())
 }
 
-/// The beat beside this worker, if one is wanted.
-async fn beside(session: &Session, wanted: bool) -> Result<Option<Beside>, Failed> {
-    Ok(if wanted { Some(Beside::start(session).await?) } else { None })
+/// The worker's node name.
+pub(super) fn node(session: &Session) -> &str {
+    #[cfg(target_os = "linux")]
+    if let Some(loaded) = &session.python {
+        return &loaded.hello().hostname;
+    }
+    &session.app.settings().node_name.value
+}
+
+/// Runs a worker, and `beside` with it.
+pub(super) async fn run(
+    session: &Session,
+    args: WorkerArgs,
+    mut beside: Beside,
+) -> Result<ExitCode, Failed> {
+    check(session, &args)?;
+    if let Some(loaded) = &session.python {
+        return run_app(session, args, beside, loaded).await;
+    }
+    let worker = builder(&session.app, &args).build().await?.restart_with(Arc::new(start_anew));
+    #[cfg(feature = "web")]
+    let _served = super::serve::beside_worker(session, node(session), &beside).await?;
+    if args.beat {
+        super::beat::start_beside(session, &mut beside).await?;
+    }
+    banner(session, &beside)?;
+    serve(worker, None, beside).await
 }
 
 fn builder(app: &App, args: &WorkerArgs) -> WorkerBuilder {
@@ -212,12 +228,30 @@ fn builder(app: &App, args: &WorkerArgs) -> WorkerBuilder {
     }
 }
 
-/// Runs the worker until it is told to stop.
-async fn serve(worker: Worker, output: Option<Output>) -> Result<ExitCode, Failed> {
-    let signals = tokio::spawn(stop_on_signals(worker.stop_handle(), output));
-    let report = worker.run().await.map_err(crate::TaskError::from);
+/// Runs the worker until it is told to stop, or until what runs beside it ends by itself: the process does
+/// not go on by half.
+async fn serve(
+    worker: Worker,
+    output: Option<Output>,
+    mut beside: Beside,
+) -> Result<ExitCode, Failed> {
+    let stop = worker.stop_handle();
+    let signals = tokio::spawn(stop_on_signals(stop.clone(), output, beside.now()));
+    let mut running = Box::pin(worker.run());
+    let mut broken = None;
+    // The worker is polled on until it has ended.
+    let report = tokio::select! {
+        report = &mut running => report,
+        part = beside.broken() => {
+            tracing::error!("{part} ended by itself: the worker stops too");
+            broken = Some(part);
+            stop.grace();
+            running.await
+        }
+    };
+    beside.stop().await;
     signals.abort();
-    let report = report?;
+    let report = report.map_err(crate::TaskError::from)?;
     tracing::info!(
         processed = report.processed,
         succeeded = report.succeeded,
@@ -225,17 +259,35 @@ async fn serve(worker: Worker, output: Option<Output>) -> Result<ExitCode, Faile
         returned = report.returned,
         "worker stopped"
     );
-    Ok(ExitCode::SUCCESS)
+    broken.map_or(Ok(ExitCode::SUCCESS), |part| {
+        let text = format!("{part} ended by itself, and the worker was stopped for it");
+        Err(Failed::internal(text).hint("the log says why; start the process again"))
+    })
+}
+
+/// Refuses a Python application that does not run here.
+#[cfg(target_os = "linux")]
+fn check_app(session: &Session, args: &WorkerArgs, loaded: &Loaded) -> Result<(), Failed> {
+    let pool = args.pool.as_deref();
+    let refused = python::refusal(loaded.0.hello(), session.app.settings(), pool);
+    refused.map_or(Ok(()), |python::Refusal { text, hint, .. }| {
+        Err(Failed::configuration(text).hint(hint))
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn check_app(_session: &Session, _args: &WorkerArgs, loaded: &Loaded) -> Result<(), Failed> {
+    match *loaded {}
 }
 
 /// Runs the worker of a Python application.
 #[cfg(target_os = "linux")]
-async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result<ExitCode, Failed> {
-    let pool = args.pool.as_deref();
-    let refused = python::refusal(loaded.0.hello(), session.app.settings(), pool);
-    if let Some(python::Refusal { text, hint, .. }) = refused {
-        return Err(Failed::configuration(text).hint(hint));
-    }
+async fn run_app(
+    session: &Session,
+    args: WorkerArgs,
+    mut beside: Beside,
+    loaded: &Loaded,
+) -> Result<ExitCode, Failed> {
     let builder = builder(&session.app, &args);
     let worker = builder.clone().python(loaded.0.clone()).build().await?;
     app_banner(session, loaded.0.hello());
@@ -244,16 +296,19 @@ async fn run_app(session: &Session, args: WorkerArgs, loaded: &Loaded) -> Result
         tracing::warn!("{text}");
     }
     wait_for_broker(session, python::connection_tries(loaded.0.hello())).await?;
+    let node = node(session);
     #[cfg(feature = "web")]
-    let _served = super::serve::beside_worker(session, &loaded.0.hello().hostname).await?;
-    let beat = beside(session, args.beat).await?;
-    tracing::info!("{} ready.", loaded.0.hello().hostname);
+    let _served = super::serve::beside_worker(session, node, &beside).await?;
+    if args.beat {
+        super::beat::start_beside(session, &mut beside).await?;
+    }
+    if beside.address().is_some() {
+        what_runs(session, &beside, &[]);
+    }
+    tracing::info!("{node} ready.");
     let renewing =
         tokio::spawn(renew_on_signal(builder, loaded.clone(), args.pool, worker.renew_handle()));
-    let code = serve(worker, Some(session.output)).await;
-    if let Some(beat) = beat {
-        beat.stop().await;
-    }
+    let code = serve(worker, Some(session.output), beside).await;
     renewing.abort();
     code
 }
@@ -288,6 +343,7 @@ async fn renew_on_signal(
 async fn run_app(
     _session: &Session,
     _args: WorkerArgs,
+    _beside: Beside,
     loaded: &Loaded,
 ) -> Result<ExitCode, Failed> {
     match *loaded {}
@@ -390,20 +446,32 @@ fn start_anew() {
 }
 
 /// What runs where, before the first task does.
-fn banner(session: &Session) -> Result<(), Failed> {
+fn banner(session: &Session, beside: &Beside) -> Result<(), Failed> {
     let settings = session.app.settings();
     let queues: Vec<String> =
         session.app.worker_queues()?.iter().map(ToString::to_string).collect();
     let tasks: Vec<&str> = session.app.task_defs().iter().map(crate::TaskDef::name).collect();
-    let note = |text: String| session.output.note(text);
-    note(format!("celeriac {} · {}", env!("CARGO_PKG_VERSION"), settings.node_name.value));
-    note(format!("  store        {}", celeriac_stores::redacted(&settings.broker_url.value)));
-    note(format!("  concurrency  {} ({})", settings.concurrency.value, settings.pool.value));
-    note(format!("  queues       {}", queues.join(", ")));
-    note(format!("  tasks        {}", tasks.join(", ")));
-    note(format!("  grace        {}", span(settings.grace.value)));
-    note(format!("{} ready.", settings.node_name.value));
+    let rows = [
+        ("concurrency", format!("{} ({})", settings.concurrency.value, settings.pool.value)),
+        ("queues", queues.join(", ")),
+        ("tasks", tasks.join(", ")),
+        ("grace", span(settings.grace.value)),
+    ];
+    what_runs(session, beside, &rows);
+    session.output.note(format!("{} ready.", settings.node_name.value));
     Ok(())
+}
+
+/// Says what runs: the worker with these facts, and what is beside it.
+fn what_runs(session: &Session, beside: &Beside, of_worker: &[(&'static str, String)]) {
+    let url = celeriac_stores::redacted(&session.app.settings().broker_url.value);
+    let note = |text: String| session.output.note(text);
+    note(format!("celeriac {} · {}", env!("CARGO_PKG_VERSION"), node(session)));
+    let of_worker = of_worker.iter().map(|(name, text)| (*name, text.as_str()));
+    for (name, text) in [("store", url.as_str())].into_iter().chain(of_worker).chain(beside.rows())
+    {
+        note(format!("  {name:11}  {text}"));
+    }
 }
 
 /// What Celery's worker prints when it is told to stop (celery 5.7.0 apps/worker.py).
@@ -417,8 +485,9 @@ fn said(output: Output, warm: bool, signal: &str) {
     output.line(format!("worker: {how} shutdown (MainProcess)"));
 }
 
-/// TERM and INT: grace, then now. QUIT: now. `output`: of the worker of a Celery app.
-async fn stop_on_signals(stop: StopHandle, output: Option<Output>) {
+/// TERM and INT: grace, then now. QUIT: now. `output`: of the worker of a Celery app. `at_once` is cancelled
+/// for what else is to end now.
+async fn stop_on_signals(stop: StopHandle, output: Option<Output>, at_once: CancellationToken) {
     let open =
         |kind| signal(kind).map_err(|error| tracing::error!(%error, "cannot listen to a signal"));
     let (Ok(mut term), Ok(mut int), Ok(mut quit)) =
@@ -444,6 +513,22 @@ async fn stop_on_signals(stop: StopHandle, output: Option<Output>) {
         } else {
             tracing::warn!("stopping now: running tasks go back to their queues");
             stop.now_on(name);
+            at_once.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_does_not_go_on_without_what_runs_beside_it() {
+        let worker = App::at("memory://").unwrap().worker().build().await.unwrap();
+        let mut beside = Beside::default();
+        beside.start("beat", String::new(), |_end| async { panic!("on purpose") });
+        let failed = serve(worker, None, beside).await.unwrap_err();
+        assert_eq!(failed.code, 1);
+        assert!(failed.message.contains("beat ended by itself"), "{failed:?}");
     }
 }

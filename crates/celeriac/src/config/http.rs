@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 /// How the HTTP server listens and whom it answers.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Where `celeriac serve` listens.
+    /// Where `celeriac serve` listens, and `celeriac up` without an address of a worker's.
     pub bind: Setting<SocketAddr>,
     /// Where a worker serves the same, if it does.
     pub worker: Setting<Option<SocketAddr>>,

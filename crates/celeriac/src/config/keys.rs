@@ -128,9 +128,9 @@ keys! {
     "schedule_history_expires" [] "30d";
         "how long an occurrence is kept at most"
     "http_bind" [] "127.0.0.1:8555";
-        "where `celeriac serve` listens; `[http] bind`"
+        "where `celeriac serve` listens, and `celeriac up` without `http_worker`; `[http] bind`"
     "http_worker" [] "";
-        "where a worker serves the same (`worker --http`); `[http] worker`"
+        "where a worker serves the same (`worker --http`, `up --http`); `[http] worker`"
     "http_auth" [] "token";
         "token, or none: then everybody may do everything, on a loopback address only; `[http] auth`"
     "http_tokens" [] "celeriac-tokens.json";

@@ -60,7 +60,7 @@ async fn every_command_of_celery_has_its_place() {
     for command in here {
         celeriac(&place, &[command, "--help"]).await.exits(0).says(&["Usage:"]);
     }
-    let elsewhere = ["amqp", "graph", "logtool", "multi", "rollout", "shell", "up", "upgrade"];
+    let elsewhere = ["amqp", "graph", "logtool", "multi", "rollout", "shell", "upgrade"];
     for command in elsewhere {
         let said = format!("there is no `celeriac {command}`: ");
         celeriac(&place, &[command, "-A", "proj"]).await.exits(2).warns(&[&said, "hint: "]);

@@ -10,6 +10,7 @@ mod schedules;
 #[cfg(feature = "otel")]
 mod spans;
 mod trace;
+mod up;
 
 use crate::kit::{PATIENCE, Place, Ran, until};
 use celeriac::App;

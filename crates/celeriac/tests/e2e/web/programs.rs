@@ -9,23 +9,23 @@ use std::path::Path;
 use tokio::process::Command;
 
 /// A port that is free now.
-fn free() -> u16 {
+pub(super) fn free() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn program(place: &Place) -> Command {
+pub(super) fn program(place: &Place) -> Command {
     command(&ledger_program(), place.dir())
 }
 
 /// Starts a program and waits until it answers.
-async fn start(command: &mut Command, log: &Path, port: u16) -> (Process, SocketAddr) {
+pub(super) async fn start(command: &mut Command, log: &Path, port: u16) -> (Process, SocketAddr) {
     let process = Process::spawn(command, log.to_owned());
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     until("it answers", PATIENCE, async || get(address, "/livez", None).await).await;
     (process, address)
 }
 
-async fn get(address: SocketAddr, path: &str, token: Option<&str>) -> Option<Answer> {
+pub(super) async fn get(address: SocketAddr, path: &str, token: Option<&str>) -> Option<Answer> {
     ask(address, &format!("GET {path}"), token, None, "").await.ok()
 }
 
