@@ -11,6 +11,7 @@ mod kills;
 mod libraries;
 mod loading;
 mod pools;
+mod redbeat;
 mod scaling;
 mod semantics;
 mod settings;
