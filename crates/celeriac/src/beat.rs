@@ -72,8 +72,8 @@ impl BeatBuilder {
         self
     }
 
-    /// Shares the entries in RedBeat's keys with it; the application's own ones are kept there too, as RedBeat
-    /// keeps them.
+    /// Shares the entries in RedBeat's keys with it; the application's own ones are kept there too, as
+    /// RedBeat keeps them.
     #[cfg(feature = "cli")]
     pub(crate) fn redbeat(mut self, keys: RedBeatKeys) -> Self {
         self.redbeat = Some(keys);

@@ -12,7 +12,7 @@ use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
-/// The fields of an entry that RedBeat's definition says, with those that an entry of RedBeat's does not have.
+/// The fields of an entry that RedBeat's definition says, and those that only entries of others have.
 const SAID: [&str; 11] = [
     "name",
     "task",
@@ -175,7 +175,7 @@ pub fn meta(last: Timestamp, runs: u64, zone: &Zone) -> Value {
         ("hour", Value::from(i64::from(wall.hour()))),
         ("minute", Value::from(i64::from(wall.minute()))),
         ("second", Value::from(i64::from(wall.second()))),
-        ("microsecond", Value::from(i64::from(last.as_microsecond().rem_euclid(1_000_000)))),
+        ("microsecond", Value::from(last.as_microsecond().rem_euclid(1_000_000))),
         // In the hour that is repeated in autumn a wall clock says less than this.
         ("timezone", timezone(&wall, zone)),
     ]);
@@ -409,13 +409,12 @@ mod tests {
                 let (read, past) = read(&kept);
                 assert_eq!(read, entry);
                 assert_eq!((past.due, past.runs), (state.due, state.runs), "{text} {step}");
-                match step {
-                    0 => state.anchor = state.due.unwrap(),
-                    _ => {
-                        state.last_due = state.due;
-                        state.due = entry.next(state.due.unwrap(), state.anchor);
-                        state.runs += 1;
-                    }
+                if step == 0 {
+                    state.anchor = state.due.unwrap();
+                } else {
+                    state.last_due = state.due;
+                    state.due = entry.next(state.due.unwrap(), state.anchor);
+                    state.runs += 1;
                 }
             }
         }

@@ -197,8 +197,8 @@ pub(super) async fn share(core: &Core, keys: RedBeatKeys) -> Result<(), StoreErr
     Ok(())
 }
 
-/// The database that a URL names, which has to be on the store's server: what is sent and what RedBeat knows of
-/// it is written in one step.
+/// The database that a URL names, which has to be on the store's server: what is sent and what RedBeat knows
+/// of it is written in one step.
 async fn database_of(core: &Core, url: &str) -> Result<i64, StoreError> {
     let address = Address::parse(url)?;
     let mut run = redis::cmd("INFO");
@@ -269,14 +269,14 @@ fn holder(core: &Core, found: &str) -> RedBeatHolder {
 
 /// Takes or renews RedBeat's lock for the beat that leads. A lock that cannot be had costs nobody the lead.
 pub(super) async fn lead(core: &Core, lead: &Lead, lease: Duration) {
-    let taken = take(core, lead, lease).await;
-    let now = match &taken {
+    let asked = take(core, lead, lease).await;
+    let now = match &asked {
         Ok(Some(holder)) => Some(holder.clone()),
         Ok(None) => return core.redbeat.with(|known| known.holder = None),
         Err(_) => None,
     };
     let before = core.redbeat.with(|known| std::mem::replace(&mut known.holder, now.clone()));
-    match (taken, now) {
+    match (asked, now) {
         (Err(error), _) => tracing::warn!(%error, "schedule: RedBeat's lock cannot be asked for"),
         (_, now) if now == before => {}
         (_, Some(RedBeatHolder::Us)) => {

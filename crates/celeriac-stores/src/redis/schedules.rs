@@ -337,9 +337,9 @@ impl RedisStore {
         let is_taken = |record: &EntryRecord| record.version == 0 && taken.contains(&record.name);
         let free = records.iter().filter(|record| !is_taken(record)).cloned().collect();
         let mut free = self.save_entries(free).await?.into_iter();
-        let answer = |record: &EntryRecord| match is_taken(record) {
-            true => Saved::Conflict,
-            false => free.next().unwrap_or(Saved::Conflict),
+        let answer = |record: &EntryRecord| {
+            let saved = if is_taken(record) { None } else { free.next() };
+            saved.unwrap_or(Saved::Conflict)
         };
         Ok(records.iter().map(answer).collect())
     }

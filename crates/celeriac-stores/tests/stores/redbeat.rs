@@ -285,8 +285,8 @@ async fn keys_in_another_database_are_shared_too() {
     assert_eq!(redis.cli(&["EXISTS", "redbeat:often", "redbeat::lock"]).await.int(), 0);
     let mut other = redis.connect().await;
     other.call(&["SELECT", "1"]).await.unwrap();
-    let score = other.call(&["ZSCORE", "redbeat::schedule", "redbeat:often"]).await.unwrap();
-    assert_eq!(score.text().parse::<f64>().unwrap() as i64, at(70).as_second());
+    let found = other.call(&["ZSCORE", "redbeat::schedule", "redbeat:often"]).await.unwrap();
+    assert_eq!(found.text().parse::<f64>().unwrap() as i64, at(70).as_second());
 }
 
 #[tokio::test]

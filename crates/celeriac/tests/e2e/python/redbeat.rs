@@ -85,7 +85,8 @@ async fn told(scene: &Scene, arguments: &[&str]) -> Value {
 }
 
 fn rounds() -> usize {
-    std::env::var("CELERIAC_REDBEAT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    let given = std::env::var_os("CELERIAC_REDBEAT_ROUNDS");
+    given.and_then(|text| text.to_str()?.parse().ok()).unwrap_or(1)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,9 +159,13 @@ async fn a_stock_redbeat_and_our_beat_take_turns() {
 async fn programs_that_use_redbeats_entries_go_on() {
     let python = environment_or_skip!("redbeat-5.7");
     let scene = Scene::new(redis_or_skip!(), &python, APP);
-    let mut worker = scene.app.worker("stock", &["-P", "threads", "-c", "4", "-Q", "ticks"]).await;
     let mut ours = beat(&scene, true, 0);
-    // The task's own priority and the application's route count, as with a stock RedBeat.
+    // The application's route and the task's own priority count, as with a stock RedBeat.
+    until("a message waits in its queue", PATIENCE, async || {
+        (scene.redis.cli(&["LLEN", "ticks\u{6}\u{16}3"]).await.int() > 0).then_some(())
+    })
+    .await;
+    let mut worker = scene.app.worker("stock", &["-P", "threads", "-c", "4", "-Q", "ticks"]).await;
     runs_on(&scene, "static", 1).await;
     let saved = "from proj import *\n\
         Entry('made', 'proj.tick', schedule(1), args=['made'], app=app).save()\n\
@@ -215,4 +220,32 @@ async fn programs_that_use_redbeats_entries_go_on() {
     ours.signal(Signal::TERM);
     ours.ended_within(PATIENCE).await;
     worker.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_that_cannot_run_here_is_refused_with_what_to_do() {
+    let python = environment_or_skip!("redbeat-5.7");
+    let scene = Scene::new(redis_or_skip!(), &python, "");
+    let url = scene.redis.url();
+    let module = scene.app.folder().join("proj.py");
+    let source = std::fs::read_to_string(&module).unwrap();
+    let refused = async |more: &str, arguments: &[&str], words: &[&str]| {
+        std::fs::write(&module, format!("{source}\n{more}\n")).unwrap();
+        let ran = celeriac(&scene.app, &[("URL", &url)], arguments).await;
+        assert_ne!(ran.code, 0, "{arguments:?}");
+        for word in words {
+            assert!(ran.stderr.contains(word), "{arguments:?}: {word:?} in {}", ran.stderr);
+        }
+    };
+    let django = "app.conf.beat_scheduler = 'django_celery_beat.schedulers:DatabaseScheduler'";
+    let words = ["beat_scheduler", "Django's database", "-S celeriac"];
+    refused(django, &["beat"], &words).await;
+    refused(django, &["worker", "-B"], &words).await;
+    let lockless = "app.conf.beat_scheduler = 'redbeat.RedBeatScheduler'\n\
+                    app.conf.redbeat_lock_key = None";
+    refused(lockless, &["beat"], &["redbeat_lock_key is None"]).await;
+    let file = scene.app.folder().join("queue.db");
+    let sqlite = format!("sqlite://{}", file.display());
+    let redbeat = ["-b", &sqlite, "beat", "-S", "redbeat.RedBeatScheduler"];
+    refused("", &redbeat, &["RedBeat keeps its entries in Redis", "schedule import"]).await;
 }
