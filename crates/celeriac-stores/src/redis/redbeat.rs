@@ -186,6 +186,11 @@ pub(super) async fn share(core: &Core, keys: RedBeatKeys) -> Result<(), StoreErr
              workers run what it sends",
         ));
     }
+    if let Some(before) = self::place(core).await?
+        && *before != place
+    {
+        release(core, &before).await?;
+    }
     let mut write = redis::cmd("SET");
     write.arg(note(core)).arg(place.to_value().to_string());
     core.link.call("share RedBeat's keys", &write).await?;
@@ -234,10 +239,15 @@ pub(super) async fn leave(core: &Core) -> Result<bool, StoreError> {
     core.link.call("leave RedBeat's keys", &remove).await?;
     let now = core.clock.boot();
     core.redbeat.with(|known| *known = Known { place: Some((now, None)), ..Known::default() });
-    let any = |argument: &mut Pack| _ = argument.text("epoch").text("");
-    script(core, &place, "give RedBeat's lock back", "unlock", 1, any).await?;
+    release(core, &place).await?;
     core.bell.ring();
     Ok(true)
+}
+
+/// Gives RedBeat's lock back, whichever beat of this store has it.
+async fn release(core: &Core, place: &Place) -> Result<(), StoreError> {
+    let any = |argument: &mut Pack| _ = argument.text("epoch").text("");
+    script(core, place, "give RedBeat's lock back", "unlock", 1, any).await.map(drop)
 }
 
 /// How it stands.

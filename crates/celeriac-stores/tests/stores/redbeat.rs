@@ -211,8 +211,14 @@ async fn the_lock_goes_with_the_lead() {
     // The former one does not take it away.
     one.resign("one", before).await.unwrap();
     assert_eq!(two.redbeat().await.unwrap().unwrap().holder, RedBeatHolder::Us);
-    assert!(two.leave_redbeat().await.unwrap());
+    // Other keys are shared: this lock is nobody's any more.
+    let other = RedBeatKeys { lock: "redbeat::other".to_owned(), ..keys() };
+    two.share_redbeat(other).await.unwrap();
     assert!(redis.cli(&["GET", "redbeat::lock"]).await.is_nil());
+    two.lead("two", LEASE).await.unwrap();
+    assert_eq!(text(&redis, &["GET", "redbeat::other"]).await, format!("celeriac:0::{after}"));
+    assert!(two.leave_redbeat().await.unwrap());
+    assert!(redis.cli(&["GET", "redbeat::other"]).await.is_nil());
     assert!(two.redbeat().await.unwrap().is_none() && !two.leave_redbeat().await.unwrap());
 }
 
@@ -249,9 +255,17 @@ async fn entries_are_changed_where_redbeat_keeps_them() {
     assert_eq!(names(store.entries("a", 1).await.unwrap()), ["often"]);
     assert_eq!(names(store.entries("often", 9).await.unwrap()), ["z"]);
     assert_eq!(store.entry_count().await.unwrap(), 3);
+    redis.cli(&["ZADD", "redbeat::schedule", "-1", "redbeat:b", "-1", "redbeat:c"]).await;
+    let fresh = self::store(&redis.url());
+    assert_eq!(
+        names(fresh.entries("a", 2).await.unwrap()),
+        ["often", "z"],
+        "nothing is behind b and c"
+    );
 
     operate::remove_entry(&*store, "often").await.unwrap();
-    assert_eq!(redis.cli(&["EXISTS", "redbeat:often", "redbeat::schedule"]).await.int(), 0);
+    assert_eq!(redis.cli(&["EXISTS", "redbeat:often"]).await.int(), 0);
+    assert!(redis.cli(&["ZSCORE", "redbeat::schedule", "redbeat:often"]).await.is_nil());
     assert!(store.entry("often").await.unwrap().is_none());
 }
 

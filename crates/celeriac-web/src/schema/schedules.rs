@@ -105,7 +105,7 @@ pub struct ScheduleEntry {
     pub description: String,
     /// Whether it is not paused.
     pub enabled: bool,
-    /// Where it comes from: store, app, config, program or sync.
+    /// Where it comes from: store, app, config, program, sync or redbeat.
     pub source: String,
     /// Who runs it: `beat`, or another scheduler that asks for each occurrence.
     pub owner: String,

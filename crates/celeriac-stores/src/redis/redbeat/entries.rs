@@ -214,9 +214,16 @@ pub(in crate::redis) async fn entries(
     let Some(place) = place(core).await? else { return Ok(Vec::new()) };
     let names = names(core, &place).await?;
     let from = names.partition_point(|name| name.as_str() <= after);
-    let page = &names[from..names.len().min(from.saturating_add(count_max))];
-    let found = rows(core, &place, page).await?;
-    Ok(found.iter().map(|row| row.record(&place)).collect())
+    let mut found = Vec::new();
+    // RedBeat's set of times may have names that have nothing behind them.
+    for page in names[from..].chunks(PAGE.min(count_max.max(1))) {
+        found.extend(rows(core, &place, page).await?.iter().map(|row| row.record(&place)));
+        if found.len() >= count_max {
+            break;
+        }
+    }
+    found.truncate(count_max);
+    Ok(found)
 }
 
 /// How many entries there are.
