@@ -81,7 +81,16 @@ def document(app, name: str, task: str, when, given: Mapping) -> dict:
         "args": _plain("args", list(given.get("args") or ())),
         "kwargs": _plain("kwargs", dict(given.get("kwargs") or {})),
         "options": _plain("options", _options(app, task, dict(given.get("options") or {}))),
+        **_deadline(app, when),
     }
+
+
+def _deadline(app, when) -> dict:
+    """What `beat_cron_starting_deadline` makes of a crontab (schedules.py:crontab.is_due)."""
+    seconds = app.conf.get("beat_cron_starting_deadline")
+    if seconds is None or type(when) is not crontab:
+        return {}
+    return {"misfire": "skip", "misfire_grace": float(seconds)}
 
 
 def _schedule(when) -> dict:

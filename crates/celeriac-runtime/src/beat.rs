@@ -7,6 +7,7 @@
 //! already (`celeriac_core::beat` decides, `celeriac_core::store::Schedules` writes).
 
 mod outcomes;
+mod ping;
 mod tick;
 
 use celeriac_core::store::{Lead, Plan, Store};
@@ -60,7 +61,7 @@ pub struct BeatParts {
     pub clock: Arc<dyn Clock>,
     /// Makes messages.
     pub dispatch: Arc<dyn Dispatch>,
-    /// Its name among beats, different for each run.
+    /// Its name among beats, different for each run: its node name, a space, and anything.
     pub name: String,
 }
 
@@ -81,11 +82,14 @@ pub struct BeatOptions {
     pub lease: Duration,
     /// How often the lead is renewed, or asked for (default 2 s).
     pub renew_every: Duration,
+    /// Answers `ping` of Celery's remote control, if it worked not longer ago than this; zero for any time
+    /// (default: it does not answer).
+    pub pings: Option<Duration>,
 }
 
 impl Default for BeatOptions {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(6), renew_every: Duration::from_secs(2) }
+        Self { lease: Duration::from_secs(6), renew_every: Duration::from_secs(2), pings: None }
     }
 }
 
@@ -98,6 +102,8 @@ pub struct BeatStatus {
     pub leader: Option<Lead>,
     /// When it last found everything sent that was due.
     pub ticked_at: Option<Timestamp>,
+    /// When it last did what it is there for: sent what was due, or learned that another one leads.
+    pub worked_at: Option<Timestamp>,
     /// How many messages it has sent.
     pub sent: u64,
     /// By how much the latest message that it sent was late.
@@ -153,6 +159,7 @@ impl Beat {
         tokio::select! {
             () = self.lead() => {}
             () = outcomes::follow(&self.parts, self.status.subscribe()) => {}
+            () = self.answer() => {}
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
         let status = self.status.borrow().clone();
@@ -163,6 +170,14 @@ impl Beat {
             }
         }
         status
+    }
+
+    /// Answers pings, if it is to.
+    async fn answer(&self) {
+        match self.options.pings {
+            Some(age_max) => ping::answer(&self.parts, age_max, self.status.subscribe()).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Asks for the lead, and sends what is due while it has it.
@@ -215,6 +230,9 @@ impl Beat {
             }
             status.leading = ours;
             status.leader = Some(lead);
+            if !ours {
+                status.worked_at = Some(self.parts.clock.wall());
+            }
         });
         Ok(())
     }
@@ -231,6 +249,7 @@ impl Beat {
                     if tick.rest.is_some() {
                         status.ticked_at = Some(tick.at);
                     }
+                    status.worked_at = Some(tick.at);
                     // Somebody else leads: to be asked for again.
                     status.leading &= !tick.fenced;
                 });

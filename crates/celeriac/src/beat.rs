@@ -58,6 +58,14 @@ impl BeatBuilder {
         self
     }
 
+    /// Answers `ping` of Celery's remote control, so that `celery inspect ping -d celerybeat@host` tells
+    /// whether it works; not if it has not worked for so long, zero for any time (celery 5.7,
+    /// `beat_enable_remote_control`, `beat_remote_control_max_tick_age`). By default it does not answer.
+    pub fn answer_pings(mut self, age_max: Duration) -> Self {
+        self.options.pings = Some(age_max);
+        self
+    }
+
     /// Entries that a source gives.
     #[cfg(feature = "cli")]
     pub(crate) fn source(mut self, kind: SourceKind, entries: Vec<Entry>) -> Self {

@@ -9,7 +9,7 @@ mod shim;
 
 pub(crate) use additions::warnings as task_warnings;
 pub(crate) use review::{Refusal, connection_tries, refusals, rows, unknown, warnings};
-pub(crate) use schedule::{redbeat_keys, schedule, scheduler, task_options, zone};
+pub(crate) use schedule::{pings, redbeat_keys, schedule, scheduler, task_options, zone};
 pub(crate) use settings::app_settings;
 #[cfg(feature = "cli")]
 pub(crate) use shim::{BOOT_IMPORT, FILES};

@@ -12,6 +12,7 @@ use celeriac_core::store::RedBeatKeys;
 use celeriac_runtime::BeatStop;
 use clap::Args;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const EXAMPLES: &str = "Examples:
   celeriac beat
@@ -22,6 +23,9 @@ const EXAMPLES: &str = "Examples:
 Any number of beats may run: one leads, and another takes over within the lease when it dies. Entries
 come from the application's beat_schedule, from [schedule] in celeriac.toml, and from
 `celeriac schedule add`; every change acts within a second. TERM, INT or QUIT stops it.";
+
+/// How long ago a beat may have worked to answer a ping (celery/beat.py 5.7, `BeatPidbox.min_tick_age`).
+const PING_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Schedulers whose work this beat does, beside RedBeat's: they only keep Celery's entries somewhere else.
 const KNOWN: [&str; 5] = [
@@ -44,6 +48,12 @@ pub(super) struct BeatArgs {
     /// Celery's scheduler class; RedBeat's shares its keys, those that keep entries elsewhere are this one
     #[arg(short = 'S', long, value_name = "CLASS")]
     scheduler: Option<String>,
+    /// Answer `celery inspect ping`, as the application's beat_enable_remote_control says otherwise
+    #[arg(long, overrides_with = "no_enable_remote_control")]
+    enable_remote_control: bool,
+    /// Answer no pings
+    #[arg(long, overrides_with = "enable_remote_control")]
+    no_enable_remote_control: bool,
     /// Celery's file of entries; they are in the store here
     #[arg(short = 's', long, value_name = "FILE", hide_short_help = true)]
     schedule: Option<String>,
@@ -58,7 +68,11 @@ pub(super) async fn run(session: &Session, args: BeatArgs) -> Result<ExitCode, F
             "-s {file}: entries are in the store; what is in such a file is not read"
         ));
     }
-    let mut builder = builder(session, args.scheduler.as_deref())?;
+    let pinged = match (args.enable_remote_control, args.no_enable_remote_control) {
+        (false, false) => None,
+        (on, _) => Some(on),
+    };
+    let mut builder = builder(session, args.scheduler.as_deref(), pinged)?;
     if let Some(name) = &args.hostname {
         builder = builder.name(&name.replace("%h", session.app.host()));
     }
@@ -122,6 +136,18 @@ fn accept(scheduler: &str, of_app: bool) -> Result<Scheduler, Failed> {
     Err(Failed::usage(text).hint(hint))
 }
 
+/// Whether a beat answers pings by the application's settings, and how long ago it may have worked then.
+fn pings(session: &Session) -> (bool, Duration) {
+    #[cfg(target_os = "linux")]
+    if let Some(loaded) = &session.python {
+        let (on, age_max) = python::pings(loaded.hello());
+        return (on, age_max.unwrap_or(PING_AGE_MAX));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = session;
+    (false, PING_AGE_MAX)
+}
+
 /// Which entries are wanted: as the command line says, or the application.
 fn chosen(session: &Session, scheduler: Option<&str>) -> Result<Scheduler, Failed> {
     if let Some(scheduler) = scheduler {
@@ -149,8 +175,13 @@ pub(super) fn redbeat_keys(session: &Session) -> Result<RedBeatKeys, Failed> {
     Ok(RedBeatKeys { url: None, lock: format!("{prefix}:lock"), prefix, zone })
 }
 
-/// A beat with the entries of the application and of the settings.
-fn builder(session: &Session, scheduler: Option<&str>) -> Result<BeatBuilder, Failed> {
+/// A beat with the entries of the application and of the settings. `pinged`: whether it answers pings,
+/// whatever the application says.
+fn builder(
+    session: &Session,
+    scheduler: Option<&str>,
+    pinged: Option<bool>,
+) -> Result<BeatBuilder, Failed> {
     let mut builder = session.app.beat();
     if chosen(session, scheduler)? == Scheduler::RedBeat {
         builder = builder.redbeat(redbeat_keys(session)?);
@@ -169,6 +200,10 @@ fn builder(session: &Session, scheduler: Option<&str>) -> Result<BeatBuilder, Fa
         builder = builder.source(SourceKind::App, found.entries);
         builder = builder.task_options(python::task_options(loaded.hello()));
     }
+    let (on, age_max) = pings(session);
+    if pinged.unwrap_or(on) {
+        builder = builder.answer_pings(age_max);
+    }
     Ok(builder)
 }
 
@@ -179,7 +214,7 @@ async fn stop_on_signal(stop: BeatStop) {
 
 /// Starts a beat beside a worker.
 pub(super) async fn start_beside(session: &Session, beside: &mut Beside) -> Result<(), Failed> {
-    let beat = builder(session, None)?.build().await?;
+    let beat = builder(session, None, None)?.build().await?;
     let stop = beat.stop_handle();
     let name = format!("celerybeat@{}", session.app.host());
     beside.start("beat", name, |end| async move {

@@ -34,6 +34,8 @@ pub(crate) struct Known {
 pub(crate) enum Role {
     /// The worker.
     Worker,
+    /// The beat.
+    Beat,
     /// Celery, in the children and in whoever sends and reads.
     Celery,
     /// celeriac; Celery does not know it.
@@ -120,6 +122,7 @@ impl Role {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Worker => "worker",
+            Self::Beat => "beat",
             Self::Celery => "celery",
             Self::Ours => "celeriac",
             Self::Elsewhere => "elsewhere",
@@ -208,6 +211,7 @@ pub(super) fn reference() -> String {
          `accept_content` are Celery's alone, which has formats that native tasks have not.\n\n\
          | acts on it | |\n|---|---|\n\
          | worker | celeriac, as Celery's worker would |\n\
+         | beat | celeriac's beat, as Celery's would |\n\
          | celery | Celery itself, in the children and in whoever sends and reads |\n\
          | celeriac | celeriac only: Celery has no such setting |\n\
          | elsewhere | another program or another broker; nothing here, as under Celery |\n\

@@ -6,6 +6,7 @@ use celeriac_core::store::RedBeatKeys;
 use celeriac_runtime::pool::python::Hello;
 use celeriac_wire::{Map, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What an app gives a beat.
 #[derive(Debug, Default)]
@@ -53,6 +54,15 @@ pub(crate) fn task_options(hello: &Hello) -> BTreeMap<String, Map> {
 pub(crate) fn scheduler(hello: &Hello) -> Option<String> {
     let value = hello.settings.get("beat_scheduler")?;
     value.as_str().or_else(|| value.get("repr")?.as_str()).map(str::to_owned)
+}
+
+/// Whether an app's beat answers pings, and how long ago it may have worked then, if the app says so
+/// (celery/beat.py 5.7, `BeatPidbox`).
+pub(crate) fn pings(hello: &Hello) -> (bool, Option<Duration>) {
+    let setting = |name: &str| hello.settings.get(name);
+    let on = setting("beat_enable_remote_control").and_then(Value::as_bool) == Some(true);
+    let age = setting("beat_remote_control_max_tick_age").and_then(Value::as_f64);
+    (on, age.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
 
 /// Where RedBeat keeps an app's entries, by the app's settings (redbeat/schedulers.py 2.4, `RedBeatConfig`).

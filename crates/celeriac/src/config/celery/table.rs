@@ -2,7 +2,7 @@
 //! default as JSON; what Celery reads but does not declare; and what celeriac adds.
 
 use super::Known;
-use super::Role::{Celery, Elsewhere, Idle, Ours, Worker};
+use super::Role::{Beat, Celery, Elsewhere, Idle, Ours, Worker};
 
 macro_rules! settings {
     ($($name:literal [$($old:literal),*] $default:literal $role:ident $text:literal)*) => {
@@ -37,21 +37,21 @@ settings! {
     "azureblockblob_retry_max_attempts" ["AZUREBLOCKBLOB_RETRY_MAX_ATTEMPTS"] "3"
         Celery "the Azure result backend"
     "beat_cron_starting_deadline" ["CELERYBEAT_CRON_STARTING_DEADLINE"] "null"
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "crontabs of `beat_schedule` have it as `misfire_grace`, with `misfire = skip`"
     "beat_enable_remote_control" ["CELERYBEAT_ENABLE_REMOTE_CONTROL"] "false"
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "whether beat answers `celery inspect ping`"
     "beat_max_loop_interval" ["CELERYBEAT_MAX_LOOP_INTERVAL"] "0"
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "nothing to do: beat sees every change within a second"
     "beat_remote_control_max_tick_age" ["CELERYBEAT_REMOTE_CONTROL_MAX_TICK_AGE"] "null"
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "how long ago a beat that answers pings may have worked"
     "beat_schedule" ["CELERYBEAT_SCHEDULE"] "{}"
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "the entries that beat sends; what only Python can decide is refused by name"
     "beat_schedule_filename" ["CELERYBEAT_SCHEDULE_FILENAME"] r#""celerybeat-schedule""#
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "nothing to do: entries are in the store; `schedule import --format celerybeat` reads such a file"
     "beat_scheduler" ["CELERYBEAT_SCHEDULER"] r#""celery.beat:PersistentScheduler""#
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "Celery's own is this beat, RedBeat's shares its keys, others are refused"
     "beat_sync_every" ["CELERYBEAT_SYNC_EVERY"] "0"
-        Elsewhere "read by `celery beat`, which stays beside this worker"
+        Beat "nothing to do: every occurrence is written at once"
     "broker_channel_error_retry" ["BROKER_CHANNEL_ERROR_RETRY"] "false"
         Idle "the worker always reconnects"
     "broker_connection_max_retries" ["BROKER_CONNECTION_MAX_RETRIES"] "100"

@@ -110,3 +110,46 @@ async fn the_entries_of_an_app_are_sent_and_others_refused_with_the_reason() {
 async fn those_of_an_older_celery_too() {
     an_apps_entries_are_sent("5.3").await;
 }
+
+const PINGED: &str = r#"
+from celery.schedules import crontab
+
+app.conf.beat_enable_remote_control = True
+app.conf.beat_cron_starting_deadline = 90
+app.conf.beat_schedule = {
+    "cron": {"task": "proj.add", "schedule": crontab(minute="*/15")},
+    "often": {"task": "proj.add", "schedule": 60.0},
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_celerys_beat_hold_for_ours() {
+    let python = celery_or_skip!();
+    let scene = Scene::new(redis_or_skip!(), &python, PINGED);
+    let mut beat = beat(&scene);
+    until("it leads", PATIENCE, async || beat.log().contains("this one leads").then_some(())).await;
+    let node = format!("celerybeat@{}", rustix::system::uname().nodename().to_str().unwrap());
+    let ping = ["inspect", "ping", "-d", &node];
+    let answered = until("it answers a ping", PATIENCE, async || {
+        let ended = scene.app.celery(&ping).await;
+        ended.status.success().then_some(ended.stdout)
+    })
+    .await;
+    assert!(answered.contains(&node) && answered.contains("pong"), "{answered}");
+    // Whatever else is asked is for workers.
+    let active = scene.app.celery(&["inspect", "active", "-t", "1"]).await;
+    assert!(!active.status.success() && !active.stdout.contains("celerybeat"), "{}", active.stdout);
+
+    let entries = listed(&scene).await;
+    let field = |name: &str, field: &str| entries[name].get(field).unwrap().to_string();
+    assert_eq!(
+        (field("cron", "misfire"), field("cron", "misfire_grace")),
+        ("\"skip\"".into(), "90.0".into())
+    );
+    assert_eq!(field("often", "misfire"), "\"once\"");
+    beat.signal(Signal::STOP);
+    assert!(!scene.app.celery(&ping).await.status.success(), "nobody is there");
+    beat.signal(Signal::CONT);
+    beat.signal(Signal::TERM);
+    assert!(beat.ended_within(PATIENCE).await.success(), "{}", beat.log());
+}
