@@ -48,7 +48,7 @@ pub(super) struct BeatArgs {
     /// Celery's scheduler class; RedBeat's shares its keys, those that keep entries elsewhere are this one
     #[arg(short = 'S', long, value_name = "CLASS")]
     scheduler: Option<String>,
-    /// Answer `celery inspect ping`, as the application's beat_enable_remote_control says otherwise
+    /// Answer `celery inspect ping` [default: as the application says, or not]
     #[arg(long, overrides_with = "no_enable_remote_control")]
     enable_remote_control: bool,
     /// Answer no pings
