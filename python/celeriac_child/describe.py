@@ -63,11 +63,10 @@ def hello(app, worker, banner: list[str], changed_first: list[str]) -> dict:
         # The worker itself lists every task's module in this setting, worker/worker.py:setup_includes.
         "changed": [name for name in changed(app) if name != "include" or name in changed_first],
         "unknown": {name: plain(value) for name, value in sorted(unknown(app).items())},
-        "tasks": {name: _task(app, name, task) for name, task in sorted(app.tasks.items())},
+        "tasks": {name: _task(task) for name, task in sorted(app.tasks.items())},
         "receivers": [name for name in _MAIN_SIGNALS if getattr(signals, name).receivers],
         "steps": sorted(_dotted(step) for kind in ("worker", "consumer") for step in app.steps[kind]),
         "banner": banner,
-        "schedule": schedules.entries(app),
         "zone": schedules.zone(app),
     }
 
@@ -187,7 +186,7 @@ def _queues(app) -> list[dict]:
     ]
 
 
-def _task(app, name: str, task) -> dict:
+def _task(task) -> dict:
     acks = task.acks_on_failure_or_timeout
     return {
         "acks_late": bool(task.acks_late),
@@ -202,7 +201,6 @@ def _task(app, name: str, task) -> dict:
         "store_errors": bool(task.store_errors_even_if_ignored),
         "max_retries": plain(task.max_retries),
         "queue": _plain(getattr(task, "queue", None)),
-        "options": schedules.task_options(app, name),
         # app/autoretry.py:add_autoretry_behaviour
         "autoretry": hasattr(task, "_orig_run"),
         "send_events": bool(task.send_events),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
@@ -24,6 +25,39 @@ except ImportError:  # before 5.1
 
 class Refused(Exception):
     """Why an entry cannot be sent by a beat that is not in Python."""
+
+
+def plan(app) -> dict:
+    """What a beat has to know of the app, for `hello`."""
+    return {
+        "schedule": entries(app),
+        "task_options": {name: found for name in sorted(app.tasks) if (found := task_options(app, name))},
+        "redbeat": redbeat(app),
+    }
+
+
+def apart(app) -> dict:
+    """The same, found out in a process of its own: routers are code of the app, and what they open is not for
+    children that are forked after it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "w", encoding="utf-8") as out:
+                json.dump(plan(app), out)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as told:
+        found = told.read()
+    if os.waitpid(child, 0)[1] != 0:
+        raise RuntimeError("what beat has to know of the app cannot be found out; the reason is above")
+    return json.loads(found)
 
 
 def entries(app) -> list[dict]:
@@ -80,7 +114,7 @@ def document(app, name: str, task: str, when, given: Mapping) -> dict:
         "schedule": _schedule(when),
         "args": _plain("args", list(given.get("args") or ())),
         "kwargs": _plain("kwargs", dict(given.get("kwargs") or {})),
-        "options": _plain("options", _options(app, task, dict(given.get("options") or {}))),
+        "options": _plain("options", _options(app, task, given)),
         **_deadline(app, when),
     }
 
@@ -116,24 +150,25 @@ def _field(value) -> str:
     return ",".join(str(item) for item in sorted(value))
 
 
-def _options(app, name: str, options: dict) -> dict:
-    """The options of a run: the task's own, then the entry's (`Task.apply_async`)."""
+def _options(app, name: str, given: Mapping) -> dict:
+    """The options of a run: the task's own, then the entry's (`Task.apply_async`), then the app's route."""
     task = app.tasks.get(name)
     own = task._get_exec_options() if task is not None else {}
-    given = {key: value for key, value in {**own, **options}.items() if value is not None}
-    merged = {**given, **_route(app, name, given)}
+    merged = {key: value for key, value in {**own, **(given.get("options") or {})}.items() if value is not None}
+    merged = _routed(app, name, merged, given)
     if merged.get("link") or merged.get("link_error"):
         for key in ("link", "link_error"):
             merged[key] = [dict(one) for one in _listed(merged.get(key))]
     return merged
 
 
-def _route(app, name: str, options: dict) -> dict:
-    """What the app's routes add to the options of a run (app/routes.py:Router.route)."""
+def _routed(app, name: str, options: dict, given: Mapping) -> dict:
+    """The options with where they lead (app/routes.py:Router.route)."""
     queues = app.amqp.queues
     known = set(queues)
+    args, kwargs = list(given.get("args") or ()), dict(given.get("kwargs") or {})
     try:
-        routed = dict(app.amqp.router.route(dict(options), name, (), {}, app.tasks.get(name)))
+        routed = dict(app.amqp.router.route(dict(options), name, args, kwargs, app.tasks.get(name)))
     except Exception as error:  # a router of the app's own
         raise Refused(f"its route: {type(error).__name__}: {error}") from error
     finally:
@@ -141,23 +176,56 @@ def _route(app, name: str, options: dict) -> dict:
         for new in set(queues) - known:
             queues.pop(new, None)
     queue = routed.pop("queue", None)
-    if "exchange" in options or "routing_key" in options or queue is None:
-        pass
-    elif getattr(queue.exchange, "type", "direct") == "direct":
-        if "queue" in options or queue.name != app.conf.task_default_queue:
-            routed["queue"] = queue.name
-    else:
-        # app/amqp.py:send_task_message: such a queue is called by its exchange.
-        routed["exchange"], routed["routing_key"] = queue.exchange.name, queue.routing_key
+    if queue is not None:
+        _way(app, routed, queue)
+        if routed.get("queue") == app.conf.task_default_queue and "queue" not in options:
+            del routed["queue"]
     return {key: value for key, value in routed.items() if value is not None}
 
 
+def _way(app, routed: dict, queue) -> None:
+    """A queue of a direct exchange is called by its name, others by their exchange
+    (app/amqp.py:AMQP._create_task_sender)."""
+    exchange, key = routed.get("exchange"), routed.get("routing_key")
+    kind = routed.get("exchange_type") or getattr(queue.exchange, "type", None) or "direct"
+    if kind == "direct" and not (exchange and key):
+        routed.pop("exchange", None)
+        routed.pop("routing_key", None)
+        routed["queue"] = queue.name
+    elif exchange is None:
+        routed["exchange"] = queue.exchange.name or app.conf.task_default_exchange
+        routed["routing_key"] = key or queue.routing_key or app.conf.task_default_routing_key
+
+
 def task_options(app, name: str) -> dict:
-    """What a run of a task has beside the options that it is called with; nothing where JSON has no word for it."""
+    """What a run of a task has beside what it is called with: where a router needs that too, what the task says
+    of itself."""
     try:
         return _plain("options", _options(app, name, {}))
-    except Exception:  # it is refused where it is used
-        return {}
+    except Refused:
+        task = app.tasks[name]
+        own = {key: value for key, value in task._get_exec_options().items() if value is not None}
+        try:
+            return _plain("options", own)
+        except Refused:
+            return {}
+
+
+def redbeat(app) -> dict:
+    """Where RedBeat keeps the app's entries (redbeat/schedulers.py 2.4, `RedBeatConfig`)."""
+    conf = app.conf
+    given = {str(name).upper() for name in conf.keys()}
+
+    def setting(name: str, usual):
+        value = conf.first(name, name.upper())
+        return value if name.upper() in given else value or usual
+
+    prefix = str(setting("redbeat_key_prefix", "redbeat:"))
+    lock = setting("redbeat_lock_key", f"{prefix}:lock")
+    if lock and not str(lock).startswith(prefix):
+        lock = f"{prefix}{lock}"
+    url = setting("redbeat_redis_url", None)
+    return {"prefix": prefix, "lock": str(lock) if lock else None, "url": str(url) if url else None}
 
 
 def _listed(value) -> list:

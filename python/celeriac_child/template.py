@@ -65,7 +65,7 @@ class Template:
             )
         _patch(start.get("pool"))
         self._import_celery(start)
-        from . import additions, app, child, coroutines, describe, exits, retries
+        from . import additions, app, child, coroutines, describe, exits, retries, schedules
 
         self.additions = additions
         self.child = child
@@ -77,6 +77,8 @@ class Template:
         try:
             if start.get("look"):
                 frame = describe.hello(self.app, app.look(self.app, start), [], changed)
+                if start.get("schedule"):
+                    frame.update(schedules.plan(self.app))
                 control.send({**frame, "sources": read})
                 return
             self.worker = app.make_worker(self.app, start)
@@ -85,6 +87,8 @@ class Template:
             retries.apply(self.app)
             coroutines.adapt(self.app)
             frame = describe.hello(self.app, self.worker, app.banner(self.worker), changed)
+            if start.get("schedule"):
+                frame.update(schedules.apart(self.app))
         except LoadFailure:
             raise
         except BaseException as error:

@@ -19,6 +19,8 @@ use celeriac_core::{Clock, Entropy, QueueName};
 use celeriac_runtime::pool::Launch;
 use celeriac_runtime::{OsEntropy, Registry, SystemClock};
 use celeriac_stores::Resources;
+use celeriac_wire::Map;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -33,6 +35,8 @@ pub struct App {
     program: Vec<(&'static str, String)>,
     tasks: Vec<TaskDef>,
     entries: Vec<Entry>,
+    /// What runs of tasks have beside what their entries say, by the tasks' names.
+    task_options: Arc<BTreeMap<String, Map>>,
     states: States,
     hooks: Arc<Hooks>,
     seals: Arc<Seals>,
@@ -72,6 +76,7 @@ impl App {
             program: Vec::new(),
             tasks: Vec::new(),
             entries: Vec::new(),
+            task_options: Arc::default(),
             states: States::default(),
             hooks: Arc::default(),
             seals: Arc::default(),
@@ -201,6 +206,13 @@ impl App {
         self
     }
 
+    /// What runs of tasks have beside what their entries say, by the tasks' names.
+    #[cfg(all(target_os = "linux", feature = "cli"))]
+    pub(crate) fn with_task_options(mut self, options: BTreeMap<String, Map>) -> Self {
+        self.task_options = Arc::new(options);
+        self
+    }
+
     pub(crate) fn with_launch(mut self, launch: Launch) -> Self {
         self.launch = Some(launch);
         self
@@ -300,6 +312,7 @@ impl App {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             hooks: Arc::clone(&self.hooks),
+            task_options: Arc::clone(&self.task_options),
             seals: Arc::clone(&self.seals),
             origin: format!("gen{}@{}", std::process::id(), self.host()),
             teller: self.settings.sent_events.value.then(|| Teller {

@@ -8,8 +8,8 @@ use celeriac_core::operate::entries::{self, Kept};
 use celeriac_core::store::{RedBeatKeys, Store};
 use celeriac_core::{StoreError, clock};
 use celeriac_runtime::{Beat, BeatOptions, BeatParts, Dispatch, Prepared};
-use celeriac_wire::{Map, Signature, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use celeriac_wire::{Signature, Value};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +27,6 @@ pub struct BeatBuilder {
     options: BeatOptions,
     /// The entries of each source, which are made part of the schedule at the start.
     sources: Vec<(SourceKind, Vec<Entry>)>,
-    /// What runs of tasks have beside what their entries say, by the tasks' names.
-    tasks: BTreeMap<String, Map>,
     redbeat: Option<RedBeatKeys>,
 }
 
@@ -39,7 +37,6 @@ impl BeatBuilder {
             name: None,
             options: BeatOptions::default(),
             sources: Vec::new(),
-            tasks: BTreeMap::new(),
             redbeat: None,
         }
     }
@@ -70,13 +67,6 @@ impl BeatBuilder {
     #[cfg(feature = "cli")]
     pub(crate) fn source(mut self, kind: SourceKind, entries: Vec<Entry>) -> Self {
         self.sources.push((kind, entries));
-        self
-    }
-
-    /// Options that every run of a task has, unless its entry says otherwise.
-    #[cfg(feature = "cli")]
-    pub(crate) fn task_options(mut self, tasks: BTreeMap<String, Map>) -> Self {
-        self.tasks = tasks;
         self
     }
 
@@ -122,7 +112,7 @@ impl BeatBuilder {
         let parts = BeatParts {
             store,
             clock: Arc::clone(self.app.clock()),
-            dispatch: Arc::new(Sender { client, tasks: self.tasks }),
+            dispatch: Arc::new(client),
             name: format!("{name} {id}"),
         };
         Ok(Beat::new(parts, self.options))
@@ -199,27 +189,10 @@ async fn entries_of(
     }
 }
 
-/// What a beat sends goes the way of every other call, with what its task says of itself.
-#[derive(Debug)]
-struct Sender {
-    client: Client,
-    tasks: BTreeMap<String, Map>,
-}
-
-/// The options that say together where a call goes.
-const WAY: [&str; 3] = ["queue", "exchange", "routing_key"];
-
+/// What a beat sends goes the way of every other call.
 #[async_trait::async_trait]
-impl Dispatch for Sender {
-    async fn prepare(&self, mut call: Signature) -> Result<Prepared, String> {
-        let usual = call.task().and_then(|task| self.tasks.get(task));
-        let has_way = WAY.iter().any(|name| call.options().get(name).is_some());
-        for (name, value) in usual.into_iter().flat_map(Map::iter) {
-            let is_said = if WAY.contains(&name) { has_way } else { false };
-            if !is_said && call.options().get(name).is_none() {
-                call.options_mut().insert(name, value.clone());
-            }
-        }
-        self.client.prepare(call).await.map_err(|error: TaskError| error.to_string())
+impl Dispatch for Client {
+    async fn prepare(&self, call: Signature) -> Result<Prepared, String> {
+        Self::prepare(self, call).await.map_err(|error: TaskError| error.to_string())
     }
 }

@@ -201,6 +201,17 @@ impl Command {
         }
     }
 
+    /// Whether it sends entries of a schedule, or may be asked to: then an application says more of itself.
+    fn needs_schedule(&self) -> bool {
+        match self {
+            Self::Beat(_) | Self::Schedule(_) => true,
+            Self::Worker(args) => args.needs_schedule(),
+            #[cfg(feature = "web")]
+            Self::Up(_) | Self::Serve(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it makes no sense without a store that exists: it must not make an empty one.
     fn only_looks(&self) -> bool {
         match self {
@@ -325,9 +336,11 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     }
     let mut python = None;
     if let Some(name) = &cli.app {
-        let loaded = runtime.block_on(loaded::load(name, app.settings(), runs_app))?;
+        let of_schedule = cli.command.needs_schedule();
+        let loading = loaded::load(name, app.settings(), runs_app, of_schedule);
+        let loaded = runtime.block_on(loading)?;
         let settings = loaded.settings(app.program_settings(), flags, config)?;
-        app = app.replace_settings(settings);
+        app = loaded.with_task_options(app.replace_settings(settings));
         python = Some(loaded);
     }
     for warning in app.settings().warnings() {

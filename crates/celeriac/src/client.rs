@@ -12,8 +12,9 @@ use celeriac_core::trail::{Trail, children_of};
 use celeriac_core::workflow::{self, Applied, Lineage, Sender};
 use celeriac_core::{Clock, Entropy, ErrorKind, Lamport, StoreError, clock};
 use celeriac_runtime::Prepared;
-use celeriac_wire::{EventBase, Headers, Signature};
+use celeriac_wire::{EventBase, Headers, Map, Signature};
 use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use std::time::Duration;
 const TELL_DEADLINE: Duration = Duration::from_millis(200);
 /// The deadline of a send (delivery contract).
 const SEND_DEADLINE: Duration = Duration::from_secs(2);
+/// The options that say together where a call goes.
+const WAY: [&str; 3] = ["queue", "exchange", "routing_key"];
 
 /// Why a send did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) hooks: Arc<Hooks>,
+    /// What runs of tasks have beside what their entries say, by the tasks' names.
+    pub(crate) task_options: Arc<BTreeMap<String, Map>>,
     pub(crate) seals: Arc<Seals>,
     pub(crate) origin: String,
     /// Tells monitors what is sent.
@@ -314,9 +319,17 @@ impl Client {
         &*self.shared.entropy
     }
 
-    /// Makes the messages of a call, ready to be written by somebody else: routed, passed by the hooks,
-    /// sealed.
-    pub(crate) async fn prepare(&self, call: Signature) -> crate::Result<Prepared> {
+    /// Makes the messages of an entry's call, ready to be written by somebody else: with what its task says of
+    /// itself, routed, passed by the hooks, sealed.
+    pub(crate) async fn prepare(&self, mut call: Signature) -> crate::Result<Prepared> {
+        let usual = call.task().and_then(|task| self.shared.task_options.get(task));
+        let has_way = WAY.iter().any(|name| call.options().get(name).is_some());
+        for (name, value) in usual.into_iter().flat_map(Map::iter) {
+            let is_said = call.options().get(name).is_some() || (has_way && WAY.contains(&name));
+            if !is_said {
+                call.options_mut().insert(name, value.clone());
+            }
+        }
         let (plan, news) = self.make_ready(self.apply(call, None)?.plan).await?;
         let client = self.clone();
         let afterwards = async move { client.tell_all(news, &Published::default()).await };

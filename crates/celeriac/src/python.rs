@@ -47,7 +47,7 @@ pub(crate) enum Purpose {
     Examine,
 }
 
-/// Loads an app as `-A` names it.
+/// Loads an app as `-A` names it. `of_schedule`: it says what a beat needs, too.
 ///
 /// # Errors
 /// There is no Python, or the app cannot be loaded.
@@ -56,6 +56,7 @@ pub(crate) async fn load(
     settings: &Settings,
     arguments: Vec<String>,
     purpose: Purpose,
+    of_schedule: bool,
 ) -> std::result::Result<PythonApp, LoadError> {
     let program = interpreter(settings)?;
     let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
@@ -71,6 +72,7 @@ pub(crate) async fn load(
         let mut start = start(name, settings, arguments.clone(), pool);
         start.insert("look", purpose != Purpose::Run);
         start.insert("doctor", purpose == Purpose::Examine);
+        start.insert("schedule", of_schedule);
         start
     };
     let app = PythonApp::load(interpreter.clone(), start(given.unwrap_or_default())).await?;

@@ -28,7 +28,7 @@ const SAID: [&str; 11] = [
 ];
 
 /// An entry, in RedBeat's own JSON.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RedBeatEntry {
     /// Its key without the prefix.
     pub name: String,
@@ -208,9 +208,12 @@ pub fn last_run(entry: &Entry, state: &EntryState) -> Timestamp {
     due.checked_sub(back).unwrap_or(last)
 }
 
-/// When RedBeat is to look at an entry, in whole seconds since 1970; −1 for never again.
-pub fn score(due: Option<Timestamp>) -> i64 {
-    due.map_or(-1, |due| due.as_microsecond().div_euclid(1_000_000).max(0))
+/// When RedBeat is to look at an entry, in whole seconds since 1970, −1 for never again: what is overdue now,
+/// as RedBeat has it (`due_at`), and so is what waits for an earlier occurrence to end.
+pub fn score(state: &EntryState, now: Timestamp) -> i64 {
+    let waits = state.queued.map(|_| now);
+    let next = waits.or_else(|| state.due.map(|due| due.max(now)));
+    next.map_or(-1, |next| next.as_microsecond().div_euclid(1_000_000).max(0))
 }
 
 /// Where an entry comes from that is in RedBeat's keys. `of_app`: it is among the application's own.
@@ -405,7 +408,7 @@ mod tests {
             for step in 0..3 {
                 let text = meta(last_run(&entry, &state), state.runs, &berlin()).to_string();
                 let definition = definition(&entry, &berlin(), None).unwrap().to_string();
-                let kept = kept(&definition, Some(&text), score(state.due) as f64);
+                let kept = kept(&definition, Some(&text), score(&state, now) as f64);
                 let (read, past) = read(&kept);
                 assert_eq!(read, entry);
                 assert_eq!((past.due, past.runs), (state.due, state.runs), "{text} {step}");
@@ -430,8 +433,16 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_whole_seconds() {
-        assert_eq!(score(None), -1);
-        assert_eq!(score(Some("2026-11-21T00:00:00.999Z".parse().unwrap())), 1_795_219_200);
+    fn scores_are_whole_seconds_and_never_past() {
+        let now: Timestamp = "2026-11-21T00:00:00.999Z".parse().unwrap();
+        let (entry, _) = read(&kept(DEFINITION, None, 1.0));
+        let mut state = EntryState { due: None, ..EntryState::new(&entry, now) };
+        assert_eq!(score(&state, now), -1);
+        state.due = Some(now + SignedDuration::from_secs(7));
+        assert_eq!(score(&state, now), 1_795_219_207);
+        state.queued = Some(Timestamp::UNIX_EPOCH);
+        assert_eq!(score(&state, now), 1_795_219_200);
+        state = EntryState { due: state.queued.take(), ..state };
+        assert_eq!(score(&state, now), 1_795_219_200);
     }
 }

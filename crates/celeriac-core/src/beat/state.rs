@@ -57,7 +57,9 @@ impl EntryState {
         if !entry.enabled || !entry.is_ours() {
             return None;
         }
-        self.due.map(|due| super::look::sent_at(entry, due))
+        let due = self.due.map(|due| super::look::sent_at(entry, due));
+        // One that waits is looked at again at once.
+        due.into_iter().chain(self.queued).min()
     }
 
     /// As a document, times in microseconds since 1970.

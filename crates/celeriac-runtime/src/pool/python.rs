@@ -16,7 +16,7 @@ mod shared;
 mod steward;
 mod template;
 
-pub use hello::{Backend, ConsumedQueue, Hello, LoadError, PythonEntry, PythonTask};
+pub use hello::{Backend, ConsumedQueue, Hello, LoadError, PythonEntry, PythonRedBeat, PythonTask};
 pub(super) use run::run;
 pub(super) use shared::Shared;
 pub use template::Interpreter;

@@ -14,9 +14,10 @@ use celeriac_core::schedule::Zone;
 use celeriac_core::store::{Lead, RedBeatHolder, RedBeatKeys, RedBeatView};
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::{Map, Value};
+use entries::Looked;
 pub(super) use entries::{
-    Shared, VERSION_MIN, count, due, entries, entry, is_shared, pack_shared, remove, save, shared,
-    taken, wake,
+    Shared, VERSION_MIN, count, due, entries, entry, failed, is_shared, pack_shared, remove, save,
+    shared, taken, wake,
 };
 use jiff::Timestamp;
 use redis::Value as Answer;
@@ -73,6 +74,7 @@ struct Known {
     place: Option<(Duration, Option<Arc<Place>>)>,
     /// Before this there is nothing to fire.
     quiet_until: Option<Timestamp>,
+    looked: Option<Looked>,
     /// The names of all entries, and when they were asked for.
     names: Option<(Duration, Arc<Vec<String>>)>,
     /// When it was told what is wrong with entries.
@@ -172,23 +174,19 @@ pub(super) async fn share(core: &Core, keys: RedBeatKeys) -> Result<(), StoreErr
     };
     let place = Place { database, prefix: keys.prefix, lock: keys.lock, zone: keys.zone };
     let mut bad = entries::unreadable(core, &place).await?;
-    if !bad.is_empty() {
-        let more = bad.len().saturating_sub(NAMED_MAX);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        bad.truncate(NAMED_MAX);
-        let text = format!(
-            "RedBeat's keys are not shared: who has its lock sends all of them, and no beat of ours can send \
-             {}{more}",
-            bad.join("; ")
-        );
-        return Err(StoreError::invalid(text).hint(
-            "change or remove these, or go on with `celery beat -S redbeat.RedBeatScheduler`: celeriac's \
-             workers run what it sends",
-        ));
+    // A note that cannot be read is written anew.
+    let before = self::place(core).await.ok().flatten();
+    let is_known = before.as_deref() == Some(&place);
+    if is_known {
+        // What came later keeps nobody from starting; it is told when it is due.
+        for text in bad.drain(..) {
+            tracing::error!("schedule: an entry in RedBeat's keys cannot be sent: {text}");
+        }
     }
-    if let Some(before) = self::place(core).await?
-        && *before != place
-    {
+    if !bad.is_empty() {
+        return Err(not_shared(bad));
+    }
+    if let Some(before) = before.filter(|_| !is_known) {
         release(core, &before).await?;
     }
     let mut write = redis::cmd("SET");
@@ -200,6 +198,22 @@ pub(super) async fn share(core: &Core, keys: RedBeatKeys) -> Result<(), StoreErr
     });
     core.bell.ring();
     Ok(())
+}
+
+/// Why keys are not shared: entries that nobody would send.
+fn not_shared(mut bad: Vec<String>) -> StoreError {
+    let more = bad.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    bad.truncate(NAMED_MAX);
+    let text = format!(
+        "RedBeat's keys are not shared: who has its lock sends all of them, and no beat of ours can send \
+         {}{more}",
+        bad.join("; ")
+    );
+    StoreError::invalid(text).hint(
+        "change or remove these, or go on with `celery beat -S redbeat.RedBeatScheduler`: celeriac's \
+         workers run what it sends",
+    )
 }
 
 /// The database that a URL names, which has to be on the store's server: what is sent and what RedBeat knows

@@ -200,7 +200,11 @@ impl Schedules for RedisStore {
         let mut found = records(&self.core, names).await?;
         // Another beat may have fired one since.
         found.retain(|record| record.wake.is_some_and(|wake| wake <= now));
-        found.extend(redbeat::due(&self.core, now, count_max).await?);
+        // What is wrong with RedBeat's keys holds up nothing of our own.
+        match redbeat::due(&self.core, now, count_max).await {
+            Ok(theirs) => found.extend(theirs),
+            Err(error) => redbeat::failed(&self.core, now, &error),
+        }
         Ok(found)
     }
 
@@ -210,7 +214,7 @@ impl Schedules for RedisStore {
         let answer = texts(self.core.link.call("look for the next entry", &first).await?);
         let wake = answer.get(1).and_then(|score| score.parse::<f64>().ok());
         let own = wake.map(|wake| micros_to_time(wake as i64));
-        Ok(own.into_iter().chain(redbeat::wake(&self.core).await?).min())
+        Ok(own.into_iter().chain(redbeat::wake(&self.core)).min())
     }
 
     async fn lead(&self, holder: &str, span: Duration) -> Result<Lead, StoreError> {
@@ -229,10 +233,10 @@ impl Schedules for RedisStore {
     async fn resign(&self, holder: &str, epoch: u64) -> Result<(), StoreError> {
         let mut argument = self.argument("resign", 2);
         argument.text("holder").text(holder).text("epoch").text(&epoch.to_string());
-        redbeat::resign(&self.core, epoch).await?;
+        let theirs = redbeat::resign(&self.core, epoch).await;
         self.script("resign", argument).await?;
         self.core.bell.ring();
-        Ok(())
+        theirs
     }
 
     async fn leader(&self) -> Result<Option<Lead>, StoreError> {

@@ -320,6 +320,22 @@ async fn what_cannot_be_shared_is_refused_with_the_reason() {
     let nameless = RedBeatKeys { lock: String::new(), ..keys() };
     assert!(store.share_redbeat(nameless).await.is_err());
 
+    // Names are unique over both, from the beginning.
+    save(&redis, "mine", &every(10), 10).await;
+    store.save_entries(vec![own("mine")]).await.unwrap().iter().for_each(|saved| {
+        assert!(matches!(saved, Saved::Done(_)));
+    });
+    let text = store.share_redbeat(keys()).await.unwrap_err().to_string();
+    assert!(text.contains("mine: an entry of the store has its name"), "{text}");
+    operate::remove_entry(&*store, "mine").await.unwrap();
+    redis.cli(&["DEL", "redbeat:mine"]).await;
+    // So is what has a name that no entry may have.
+    let long = "n".repeat(201);
+    save(&redis, &long, &every(10), 10).await;
+    let text = store.share_redbeat(keys()).await.unwrap_err().to_string();
+    assert!(text.contains("at most 200"), "{text}");
+    redis.cli(&["DEL", &format!("redbeat:{long}")]).await;
+
     // One that comes later is shown with the reason, and holds up nobody.
     store.share_redbeat(keys()).await.unwrap();
     store.lead("one", LEASE).await.unwrap();
@@ -329,5 +345,103 @@ async fn what_cannot_be_shared_is_refused_with_the_reason() {
     assert_eq!(found.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["often"]);
     let text = operate::entry(&*store, "ruled").await.unwrap_err().to_string();
     assert!(text.contains("its schedule is an rrule"), "{text}");
+    // Not even a start.
+    self::store(&redis.url()).share_redbeat(keys()).await.unwrap();
     operate::remove_entry(&*store, "ruled").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_redbeats_keys_holds_up_nothing_else() {
+    let redis = redis_or_skip!();
+    let (store, _) = shared(&redis).await;
+    save(&redis, "often", &every(10), 10).await;
+    let saved = store.save_entries(vec![own("mine")]).await.unwrap();
+    assert!(matches!(saved[..], [Saved::Done(_)]));
+    // A key of another kind, and a field of ours that is none.
+    redis.cli(&["SET", "redbeat:text", "x"]).await;
+    redis.cli(&["ZADD", "redbeat::schedule", "1", "redbeat:text"]).await;
+    redis.cli(&["HSET", "redbeat:often", "celeriac", "what"]).await;
+    let names = |all: Vec<EntryRecord>| all.into_iter().map(|one| one.name).collect::<Vec<_>>();
+    assert_eq!(names(due(&*store, at(70)).await), ["mine", "often"]);
+    assert_eq!(names(store.entries("", 9).await.unwrap()), ["mine", "often", "text"]);
+    operate::remove_entry(&*store, "text").await.unwrap();
+    assert_eq!(redis.cli(&["EXISTS", "redbeat:text"]).await.int(), 1, "it is somebody's");
+    // All of it cannot be read.
+    redis.cli(&["SET", "redbeat::schedule", "x"]).await;
+    assert_eq!(names(due(&*store, at(72)).await), ["mine"]);
+}
+
+#[tokio::test]
+async fn a_waiting_occurrence_is_looked_at_each_second() {
+    let redis = redis_or_skip!();
+    save(&redis, "daily", &every(86_400), 10).await;
+    let (store, epoch) = shared(&redis).await;
+    let changed = operate::change_entry(&*store, "daily", at(1), |kept| {
+        kept.entry.overlap = celeriac_core::beat::Overlap::QueueOne;
+        kept.state.due = Some(at(10));
+        kept.state.open = vec!["runs".to_owned()];
+        Ok(())
+    });
+    changed.await.unwrap();
+    let record = due(&*store, at(10)).await.remove(0);
+    let (entry, state) = read(&record);
+    let waits = look(&entry, &state, at(10), &|_| false);
+    assert!(waits.steps.is_empty() && waits.state.queued == Some(at(10)));
+    let idle = EntryRecord { wake: waits.wake, state: waits.state.to_value(), ..record };
+    assert!(matches!(store.save_entries(vec![idle]).await.unwrap()[..], [Saved::Done(_)]));
+    let record = due(&*store, at(12)).await.remove(0);
+    let fired = store.fire(Some(epoch), fires(&record, at(12))).await.unwrap();
+    assert!(matches!(fired[..], [Fired::Done(_)]), "{fired:?}");
+    let lines = store.occurrences("daily", Timestamp::MAX, 9).await.unwrap();
+    assert_eq!(lines.iter().map(|line| line.due).collect::<Vec<_>>(), [at(10)]);
+    assert_eq!(score(&redis, "daily").await, at(86_400).as_second());
+}
+
+#[tokio::test]
+async fn an_entry_that_is_moved_back_runs_once_more() {
+    let redis = redis_or_skip!();
+    let minutely = r#"{"__type__": "crontab", "minute": "*", "hour": "*"}"#;
+    save(&redis, "minutely", minutely, 60).await;
+    let (store, epoch) = shared(&redis).await;
+    let record = due(&*store, at(61)).await.remove(0);
+    assert!(matches!(
+        store.fire(Some(epoch), fires(&record, at(61))).await.unwrap()[..],
+        [Fired::Done(_)]
+    ));
+    // RedBeat's `reschedule`: an hour before.
+    let meta = r#"{"last_run_at": {"__type__": "datetime", "year": 2026, "month": 11, "day": 21, "hour": 12, "minute": 0, "second": 0, "timezone": "Europe/Berlin"}}"#;
+    redis.cli(&["HSET", "redbeat:minutely", "meta", meta]).await;
+    redis
+        .cli(&["ZADD", "redbeat::schedule", &at(65).as_second().to_string(), "redbeat:minutely"])
+        .await;
+    let record = due(&*store, at(66)).await.remove(0);
+    assert!(matches!(
+        store.fire(Some(epoch), fires(&record, at(66))).await.unwrap()[..],
+        [Fired::Done(_)]
+    ));
+    let lines = store.occurrences("minutely", Timestamp::MAX, 9).await.unwrap();
+    assert_eq!(lines.iter().map(|line| line.due).collect::<Vec<_>>(), [at(66), at(60)]);
+    assert_eq!(score(&redis, "minutely").await, at(120).as_second());
+}
+
+#[tokio::test]
+async fn paused_entries_are_passed_over_and_found_again() {
+    let redis = redis_or_skip!();
+    for number in 0..300 {
+        let name = format!("paused{number}");
+        save(&redis, &name, &every(10), 10).await;
+        let off = text(&redis, &["HGET", &format!("redbeat:{name}"), "definition"]).await;
+        let off = off.replace(r#""enabled": true"#, r#""enabled": false"#);
+        redis.cli(&["HSET", &format!("redbeat:{name}"), "definition", &off]).await;
+    }
+    let (store, _) = shared(&redis).await;
+    assert!(due(&*store, at(20)).await.is_empty());
+    save(&redis, "new", &every(10), 21).await;
+    assert_eq!(due(&*store, at(21)).await.len(), 1);
+    // Enabled by somebody who leaves its time as it is: found with the next look at everything.
+    let on = text(&redis, &["HGET", "redbeat:paused7", "definition"]).await;
+    let on = on.replace(r#""enabled": false"#, r#""enabled": true"#);
+    redis.cli(&["HSET", "redbeat:paused7", "definition", &on]).await;
+    let names: Vec<String> = due(&*store, at(26)).await.into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["paused7", "new"]);
 }

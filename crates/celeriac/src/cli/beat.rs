@@ -129,7 +129,9 @@ fn accept(scheduler: &str, of_app: bool) -> Result<Scheduler, Failed> {
     let said = if of_app { ", which the application names in beat_scheduler," } else { "" };
     let text = format!("the scheduler {scheduler}{said} does not run here: {why}");
     let hint = if of_app {
-        format!("{instead}; with -S celeriac a beat sends everything else")
+        format!(
+            "{instead}. `celeriac beat -S celeriac` sends everything else; start workers without -B"
+        )
     } else {
         instead.to_owned()
     };
@@ -198,7 +200,6 @@ fn builder(
             tracing::error!("beat_schedule[{name:?}] is not sent by this beat: {why}");
         }
         builder = builder.source(SourceKind::App, found.entries);
-        builder = builder.task_options(python::task_options(loaded.hello()));
     }
     let (on, age_max) = pings(session);
     if pinged.unwrap_or(on) {
@@ -210,6 +211,14 @@ fn builder(
 async fn stop_on_signal(stop: BeatStop) {
     told_to_stop().await;
     stop.stop();
+}
+
+/// Refuses what no beat beside a worker could do, before anything is started.
+pub(super) fn check(session: &Session) -> Result<(), Failed> {
+    match chosen(session, None)? {
+        Scheduler::RedBeat => redbeat_keys(session).map(drop),
+        Scheduler::Ours => Ok(()),
+    }
 }
 
 /// Starts a beat beside a worker.

@@ -1,6 +1,7 @@
 //! The Python application of a command: `-A`.
 
 use super::exit::Failed;
+use crate::app::App;
 use crate::config::Settings;
 use crate::config::celery::CeleryRow;
 use std::path::Path;
@@ -13,7 +14,7 @@ type Given = Vec<(&'static str, String)>;
 
 #[cfg(target_os = "linux")]
 mod on_linux {
-    use super::{CeleryRow, Failed, Given, Path, Settings};
+    use super::{App, CeleryRow, Failed, Given, Path, Settings};
     use crate::python::{self, Purpose};
     use celeriac_runtime::pool::python::{Hello, LoadError, PythonApp};
 
@@ -21,22 +22,25 @@ mod on_linux {
     #[derive(Clone)]
     pub(in crate::cli) struct Loaded(pub(in crate::cli) PythonApp, String);
 
-    /// Has Python import the application; `runs`: as its worker does, and not only to look at it.
+    /// Has Python import the application; `runs`: as its worker does, and not only to look at it;
+    /// `of_schedule`: it says what a beat needs, too.
     pub(in crate::cli) async fn load(
         name: &str,
         settings: &Settings,
         runs: bool,
+        of_schedule: bool,
     ) -> Result<Loaded, Failed> {
         let purpose = if runs { Purpose::Run } else { Purpose::Look };
-        import(name, settings, purpose).await.map(|app| Loaded(app, name.to_owned())).map_err(
-            |error| {
+        import(name, settings, purpose, of_schedule)
+            .await
+            .map(|app| Loaded(app, name.to_owned()))
+            .map_err(|error| {
                 let failed = Failed::configuration(told(&error));
                 match error.hint {
                     Some(hint) => failed.hint(hint),
                     None => failed,
                 }
-            },
-        )
+            })
     }
 
     /// Has Python import the application and read its files, whether or not it can be imported.
@@ -44,19 +48,22 @@ mod on_linux {
         name: &str,
         settings: &Settings,
     ) -> Result<Loaded, LoadError> {
-        import(name, settings, Purpose::Examine).await.map(|app| Loaded(app, name.to_owned()))
+        import(name, settings, Purpose::Examine, false)
+            .await
+            .map(|app| Loaded(app, name.to_owned()))
     }
 
     async fn import(
         name: &str,
         settings: &Settings,
         purpose: Purpose,
+        of_schedule: bool,
     ) -> Result<PythonApp, LoadError> {
         let mut arguments: Vec<String> = std::env::args().skip(1).collect();
         if purpose == Purpose::Run {
             call_it_worker(&mut arguments);
         }
-        python::load(name, settings, arguments, purpose).await
+        python::load(name, settings, arguments, purpose, of_schedule).await
     }
 
     /// What an application sees of `up` is Celery's `worker`: many look for that word among their arguments.
@@ -93,9 +100,14 @@ mod on_linux {
             &self.1
         }
 
+        /// An application of ours whose entries' calls have what the tasks say of themselves.
+        pub(in crate::cli) fn with_task_options(&self, app: App) -> App {
+            app.with_task_options(python::task_options(self.0.hello()))
+        }
+
         /// The same application, imported once more.
         pub(in crate::cli) async fn again(&self, settings: &Settings) -> Result<PythonApp, String> {
-            import(&self.1, settings, Purpose::Run).await.map_err(|error| told(&error))
+            import(&self.1, settings, Purpose::Run, false).await.map_err(|error| told(&error))
         }
 
         /// The settings in force, with the application's.
@@ -157,10 +169,19 @@ impl Loaded {
     pub(super) fn rows(&self, _settings: &Settings, _all: bool) -> Vec<CeleryRow> {
         match *self {}
     }
+
+    pub(super) fn with_task_options(&self, _app: App) -> App {
+        match *self {}
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) async fn load(name: &str, _settings: &Settings, _runs: bool) -> Result<Loaded, Failed> {
+pub(super) async fn load(
+    name: &str,
+    _settings: &Settings,
+    _runs: bool,
+    _of_schedule: bool,
+) -> Result<Loaded, Failed> {
     Err(Failed::usage(format!("-A {name}: Python applications run on Linux only"))
         .hint("use `celery` here, and celeriac where the application is deployed"))
 }

@@ -134,6 +134,15 @@ mod humantime {
 }
 
 impl WorkerArgs {
+    /// Whether entries of a schedule are sent, or may be over HTTP.
+    pub(super) fn needs_schedule(&self) -> bool {
+        #[cfg(feature = "web")]
+        let serves = self.http.is_some();
+        #[cfg(not(feature = "web"))]
+        let serves = false;
+        self.beat || serves
+    }
+
     /// The flags that are settings, by their key.
     pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String)>, of_app: bool) {
         let given = [
@@ -179,6 +188,9 @@ fn kib(text: &str) -> String {
 
 /// Refuses what cannot be run here.
 pub(super) fn check(session: &Session, args: &WorkerArgs) -> Result<(), Failed> {
+    if args.beat {
+        super::beat::check(session)?;
+    }
     if let Some(loaded) = &session.python {
         return check_app(session, args, loaded);
     }

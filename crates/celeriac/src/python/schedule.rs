@@ -3,10 +3,15 @@
 use celeriac_core::beat::Entry;
 use celeriac_core::schedule::Zone;
 use celeriac_core::store::RedBeatKeys;
-use celeriac_runtime::pool::python::Hello;
+use celeriac_runtime::pool::python::{Hello, PythonRedBeat};
 use celeriac_wire::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The names of JSON (kombu 5.7 serialization.py, `register_json`).
+const JSON: [&str; 2] = ["json", "application/json"];
+/// The serializers that are written here.
+const WRITTEN: [&str; 4] = ["json", "msgpack", "yaml", "auth"];
 
 /// What an app gives a beat.
 #[derive(Debug, Default)]
@@ -44,16 +49,28 @@ pub(crate) fn zone(hello: &Hello) -> Result<Zone, String> {
     Zone::named(name).map_err(|error| format!("the app's timezone: {error}"))
 }
 
-/// What runs of an app's tasks have beside what they are called with, by the tasks' names.
+/// What runs of an app's tasks have beside what they are called with, by the tasks' names. What only Python
+/// writes is left out where workers take JSON as well, as before an app had such tasks; elsewhere the call is
+/// refused.
 pub(crate) fn task_options(hello: &Hello) -> BTreeMap<String, Map> {
-    let some = hello.tasks.iter().filter(|(_, task)| !task.options.is_empty());
-    some.map(|(name, task)| (name.clone(), task.options.clone())).collect()
+    let takes = hello.settings.get("accept_content").and_then(Value::as_array).unwrap_or_default();
+    let takes_json = takes.iter().filter_map(Value::as_str).any(|one| JSON.contains(&one));
+    let mut all = hello.task_options.clone();
+    for options in all.values_mut() {
+        let serializer = options.get("serializer").and_then(Value::as_str);
+        if takes_json && serializer.is_some_and(|name| !WRITTEN.contains(&name)) {
+            drop(options.remove("serializer"));
+        }
+    }
+    all
 }
 
 /// The scheduler that an app names in `beat_scheduler`.
 pub(crate) fn scheduler(hello: &Hello) -> Option<String> {
     let value = hello.settings.get("beat_scheduler")?;
-    value.as_str().or_else(|| value.get("repr")?.as_str()).map(str::to_owned)
+    // A class instead of its name.
+    let of_class = || value.get("repr")?.as_str()?.strip_prefix("<class '")?.strip_suffix("'>");
+    value.as_str().or_else(of_class).map(str::to_owned)
 }
 
 /// Whether an app's beat answers pings, and how long ago it may have worked then, if the app says so
@@ -70,20 +87,12 @@ pub(crate) fn pings(hello: &Hello) -> (bool, Option<Duration>) {
 /// # Errors
 /// RedBeat is told to take no lock.
 pub(crate) fn redbeat_keys(hello: &Hello, zone: Zone) -> Result<RedBeatKeys, String> {
-    let text = |name: &str| hello.unknown.get(name).and_then(Value::as_str);
-    let prefix = text("redbeat_key_prefix").unwrap_or("redbeat:").to_owned();
-    let lock = match hello.unknown.get("redbeat_lock_key").map(Value::as_str) {
-        None => format!("{prefix}:lock"),
-        Some(Some(key)) if key.starts_with(&prefix) => key.to_owned(),
-        Some(Some(key)) if !key.is_empty() => format!("{prefix}{key}"),
-        Some(_) => {
-            return Err(
-                "redbeat_lock_key is None: without a lock nobody can tell who sends RedBeat's \
-                        entries, and two schedulers would send each of them; give it a name"
-                    .to_owned(),
-            );
-        }
-    };
-    let url = text("redbeat_redis_url").filter(|url| Some(*url) != hello.broker_url.as_deref());
-    Ok(RedBeatKeys { url: url.map(str::to_owned), prefix, lock, zone })
+    let PythonRedBeat { prefix, lock, url, .. } = hello.redbeat.clone();
+    let lock = lock.ok_or_else(|| {
+        "redbeat_lock_key is None: without a lock nobody can tell who sends RedBeat's entries, and two \
+         schedulers would send each of them; give it a name"
+            .to_owned()
+    })?;
+    let url = url.filter(|url| Some(url) != hello.broker_url.as_ref());
+    Ok(RedBeatKeys { url, prefix, lock, zone })
 }

@@ -83,15 +83,34 @@ pub struct Hello {
     /// The version of redis-py, where it is installed.
     #[serde(default)]
     pub redis: Option<String>,
-    /// The entries of its `beat_schedule`.
+    /// The entries of its `beat_schedule`, where that was asked for.
     #[serde(default)]
     pub schedule: Vec<PythonEntry>,
+    /// What runs have beside what they are called with, the decorator's options and the app's route, by
+    /// task; where that was asked for.
+    #[serde(default)]
+    pub task_options: BTreeMap<String, Map>,
+    /// Where RedBeat keeps its entries, where that was asked for.
+    #[serde(default)]
+    pub redbeat: PythonRedBeat,
     /// The zone of its clock, by its IANA name, if it can be told.
     #[serde(default)]
     pub zone: Option<String>,
     /// What was read in the app's files, where that was asked for.
     #[serde(default)]
     pub sources: Value,
+}
+
+/// Where RedBeat keeps the entries of an app, by the app's settings.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct PythonRedBeat {
+    /// Before all of its keys.
+    pub prefix: String,
+    /// The key of its lock; `None`: it takes none.
+    pub lock: Option<String>,
+    /// The URL of its Redis; `None`: the broker's.
+    pub url: Option<String>,
 }
 
 /// An entry of an app's `beat_schedule`.
@@ -178,9 +197,6 @@ pub struct PythonTask {
     /// The queue that its decorator names.
     #[serde(default)]
     pub queue: Option<String>,
-    /// What a run has beside what it is called with: the decorator's options, and the app's route.
-    #[serde(default)]
-    pub options: Map,
 }
 
 impl Hello {

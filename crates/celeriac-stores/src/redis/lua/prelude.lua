@@ -331,13 +331,23 @@ local function redbeat(...) return elsewhere(a.redbeat[1], ...) end
 local function drawn_version(digest) -- 2^52 and more; versions of other entries are less
   return text(4503599627370496 + tonumber(string.sub(digest, 1, 13), 16) % 2251799813685248)
 end
+local function redbeat_call(...) -- a key of another kind must not break off what else is done
+  local databases = a.redbeat[1]
+  if #databases == 0 then return redis.pcall(...) end
+  call('SELECT', databases[1])
+  local answer = redis.pcall(...)
+  call('SELECT', databases[2])
+  return answer
+end
+-- The entry; nil where there is none, and whether there is something else.
 local function redbeat_entry(key)
-  local found = redbeat('HMGET', key, 'definition', 'meta', 'celeriac')
+  local found = redbeat_call('HMGET', key, 'definition', 'meta', 'celeriac')
+  if found.err then return nil, true end
   local one = { definition = found[1], meta = found[2] or '', extras = '', state = '' }
-  if not one.definition then return nil end
+  if not one.definition then return nil, false end
   local digest = redis.sha1hex(one.definition .. '\n' .. one.meta)
-  if found[3] then
-    local version, seen, bytes, from = string.match(found[3], '^(%d+)\n(%x*)\n(%d+)\n()')
+  local version, seen, bytes, from = string.match(found[3] or '', '^(%d+)\n(%x*)\n(%d+)\n()')
+  if from then
     one.extras = string.sub(found[3], from, from + bytes - 1)
     one.state = string.sub(found[3], from + bytes)
     if seen == digest then one.version, one.known = version, true end

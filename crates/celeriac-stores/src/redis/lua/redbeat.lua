@@ -1,6 +1,7 @@
 -- Entries that are shared with RedBeat (wire specification 8.8, redbeat/schedulers.py 2.4).
 --   redbeat  see the prelude; prefix  what keys of entries begin with
---   op 'due':     until (seconds), from, count   returns {whether the lock is ours, the next score or '', rows}
+--   op 'due':     low, until (seconds), from, count
+--                                     returns {whether the lock is ours, the next score or '', how many keys, rows}
 --   op 'read':    keys                returns rows
 --   op 'keys':                        returns the keys of all entries
 --   op 'save':    key, name, version ('' new), definition, meta, extras, state, score, static ('' no)
@@ -10,7 +11,8 @@
 --   op 'unlock':  epoch ('' any)      returns 1 when it was ours
 --   op 'look':                        returns {token or '', milliseconds left, how many entries}
 -- A row is {key, version, definition, meta, extras, state, score, whether the state is that of the definition
--- and meta, whether its name is static}, or only {key} where there is no definition.
+-- and meta, whether its name is static, whether an entry of ours has its name, when the latest line was due or
+-- ''}; {key} where there is no definition, {key, ''} where there is something else.
 local LOCK, TOKEN, SCHEDULE, STATICS = a.redbeat[2], a.redbeat[3], a.redbeat[4], a.redbeat[5]
 
 local function ours()
@@ -19,27 +21,28 @@ local function ours()
 end
 
 local function row(key)
-  local one = redbeat_entry(key)
-  if not one then return { key } end
-  local static = redbeat('SISMEMBER', STATICS, string.sub(key, #a.prefix + 1))
-  local score = redbeat('ZSCORE', SCHEDULE, key) or '-1'
+  local one, other = redbeat_entry(key)
+  if not one then return other and { key, '' } or { key } end
+  local name = string.sub(key, #a.prefix + 1)
+  local latest = call('ZREVRANGE', past_key(name), 0, 0, 'WITHSCORES')[2]
   return {
-    key, one.version, one.definition, one.meta, one.extras, one.state, score, one.known and 1 or 0, static,
+    key, one.version, one.definition, one.meta, one.extras, one.state,
+    redbeat('ZSCORE', SCHEDULE, key) or '-1', one.known and 1 or 0, redbeat('SISMEMBER', STATICS, name),
+    call('HEXISTS', K .. 'schedule:entries', name), latest or '',
   }
 end
 
 local function due()
-  if not ours() then return { 0, '', {} } end
-  local keys = redbeat('ZRANGEBYSCORE', SCHEDULE, 0, a['until'], 'LIMIT', a.from, a.count)
+  if not ours() then return { 0, '', 0, {} } end
+  local keys = redbeat('ZRANGEBYSCORE', SCHEDULE, a.low, a['until'], 'LIMIT', a.from, a.count)
   local rows = {}
   for _, key in ipairs(keys) do
     local one = row(key)
-    one[10] = call('HEXISTS', K .. 'schedule:entries', string.sub(key, #a.prefix + 1))
     -- RedBeat forgets it too.
-    if one[2] then table.insert(rows, one) else redbeat('ZREM', SCHEDULE, key) end
+    if #one == 1 then redbeat('ZREM', SCHEDULE, key) else table.insert(rows, one) end
   end
   local later = redbeat('ZRANGEBYSCORE', SCHEDULE, '(' .. a['until'], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  return { 1, later[2] or '', rows }
+  return { 1, later[2] or '', #keys, rows }
 end
 
 local function save()
@@ -59,17 +62,18 @@ local function save()
 end
 
 local function remove()
-  local old = redbeat_entry(a.key)
-  if not old or old.version ~= a.version then return 0 end
+  local old, other = redbeat_entry(a.key)
+  if not other and (not old or old.version ~= a.version) then return 0 end
   redbeat('ZREM', SCHEDULE, a.key)
-  redbeat('DEL', a.key)
+  if old then redbeat('DEL', a.key) end
   redbeat('SREM', STATICS, a.name)
   ring()
   return 1
 end
 
--- Only the beat that leads has it; one that led before has lost it with the lead.
+-- Only the beat that leads has it, while the keys are shared; one that led before has lost it with the lead.
 local function take()
+  if call('EXISTS', K .. 'schedule:redbeat') == 0 then return { '', 0 } end
   local lead = leader()
   local token = redbeat('GET', LOCK)
   if lead and lead[2] == a.epoch and (not token or ours()) then

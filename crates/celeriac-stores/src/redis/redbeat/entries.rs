@@ -3,14 +3,13 @@
 //! RedBeat tells nobody when it writes: its set of times is asked for each second, and definitions when they
 //! are due, which is how RedBeat itself learns of changes.
 
-use super::{ASK_EVERY, Place, place, script, view};
+use super::{ASK_EVERY, Known, Place, place, script, view};
 use crate::redis::Core;
 use crate::redis::dead::{text, texts};
 use crate::redis::pack::Pack;
 use celeriac_core::beat::redbeat::{self as words, RedBeatEntry};
 use celeriac_core::beat::{Entry, EntryError, EntryState};
 use celeriac_core::clock::after;
-use celeriac_core::limits::ENTRY_NAME_BYTES_MAX;
 use celeriac_core::store::{EntryRecord, Fire, Saved};
 use celeriac_core::{ErrorKind, StoreError};
 use celeriac_wire::Value;
@@ -24,8 +23,44 @@ use std::time::Duration;
 pub(in crate::redis) const VERSION_MIN: u64 = 1 << 52;
 /// How often it is told what is wrong with an entry.
 const TELL_EVERY: Duration = Duration::from_mins(1);
+/// How often everything that is due is looked at, paused entries too (RedBeat has them wait so long,
+/// `RedBeatSchedulerEntry.is_due`).
+const ALL_EVERY: Duration = Duration::from_secs(5);
+/// How many seconds of scores two looks have in common.
+const OVERLAP: i64 = 2;
 /// The most entries of one script.
 const PAGE: usize = 200;
+/// How far what is due was looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Looked {
+    /// When everything was.
+    all_at: Timestamp,
+    /// When what became due since was.
+    at: Timestamp,
+    /// When an entry wakes that only a look at everything finds.
+    wakes: Option<Timestamp>,
+}
+
+impl Looked {
+    /// Whether it is enough to go on from here.
+    fn holds(&self, now: Timestamp) -> bool {
+        now >= self.at
+            && now < after(self.all_at, ALL_EVERY)
+            && self.wakes.is_none_or(|wakes| now < wakes)
+    }
+}
+
+impl Known {
+    /// Whether it is time to tell what is wrong.
+    fn tells(&mut self, boot: Duration) -> bool {
+        let tells = self.told_at.is_none_or(|at| boot.saturating_sub(at) >= TELL_EVERY);
+        if tells {
+            self.told_at = Some(boot);
+        }
+        tells
+    }
+}
+
 /// What a fire of a shared entry adds to its unit.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::redis) struct Shared {
@@ -47,6 +82,7 @@ pub(in crate::redis) fn pack_shared(pack: &mut Pack, shared: Option<&Shared>) {
 }
 
 /// An entry as the script gives it.
+#[derive(Default)]
 struct Row {
     version: u64,
     entry: RedBeatEntry,
@@ -57,6 +93,8 @@ struct Row {
     is_static: bool,
     /// Whether an entry of ours has its name.
     is_taken: bool,
+    /// When the latest of its lines was due, in microseconds.
+    latest: Option<i64>,
 }
 
 impl Row {
@@ -65,24 +103,31 @@ impl Row {
         let mut fields = texts(answer).into_iter();
         let key = fields.next()?;
         let mut next = || fields.next();
-        let version = next()?.parse().ok()?;
+        let name = place.name(&key).to_owned();
+        let version = next()?;
+        if version.is_empty() {
+            // Something else has its key.
+            let entry = RedBeatEntry { name, definition: None, meta: None, due: -1.0 };
+            return Some(Self { version: VERSION_MIN, entry, ..Self::default() });
+        }
+        let version = version.parse().ok()?;
         let (definition, meta) = (next()?, next()?);
         let (extras, state) = (next()?, next()?);
         let due = next()?.parse().ok()?;
         let flag = |text: Option<String>| text.as_deref() == Some("1");
         let (known, is_static, is_taken) = (flag(next()), flag(next()), flag(next()));
+        let latest = next().and_then(|text| text.parse::<f64>().ok()).map(|due| due as i64);
         let some = |text: String| Some(text.into_bytes()).filter(|bytes| !bytes.is_empty());
-        let entry = RedBeatEntry {
-            name: place.name(&key).to_owned(),
-            definition: some(definition),
-            meta: some(meta),
-            due,
-        };
-        Some(Self { version, entry, extras, state, known, is_static, is_taken })
+        let (definition, meta) = (some(definition), some(meta));
+        let entry = RedBeatEntry { name, definition, meta, due };
+        Some(Self { version, entry, extras, state, known, is_static, is_taken, latest })
     }
 
     /// The entry and its state, or why there is none.
     fn read(&self, place: &Place) -> Result<(Entry, EntryState), String> {
+        if self.is_taken {
+            return Err("an entry of the store has its name".to_owned());
+        }
         let text = |error: EntryError| error.to_string();
         let beside = Value::parse(self.extras.as_bytes()).unwrap_or(Value::Null);
         let beside = beside.as_object().cloned().unwrap_or_default();
@@ -116,18 +161,22 @@ impl Row {
     fn record(&self, place: &Place) -> EntryRecord {
         let (name, version) = (self.entry.name.clone(), self.version);
         match self.read(place) {
-            Ok((entry, state)) => EntryRecord {
-                name,
-                version,
-                wake: state.wake(&entry),
-                entry: entry.to_value(),
-                state: state.to_value(),
-            },
+            Ok((entry, state)) => record(version, &entry, &state),
             Err(why) => {
                 let entry = Value::from(format!("it is in RedBeat's keys, and {why}"));
                 EntryRecord { name, version, wake: None, entry, state: Value::Null }
             }
         }
+    }
+}
+
+fn record(version: u64, entry: &Entry, state: &EntryState) -> EntryRecord {
+    EntryRecord {
+        name: entry.name.clone(),
+        version,
+        wake: state.wake(entry),
+        entry: entry.to_value(),
+        state: state.to_value(),
     }
 }
 
@@ -164,9 +213,7 @@ async fn names(core: &Core, place: &Place) -> Result<Arc<Vec<String>>, StoreErro
         return Ok(names);
     }
     let keys = texts(script(core, place, "list RedBeat's entries", "keys", 0, |_| ()).await?);
-    let fits = |name: &&str| !name.is_empty() && name.len() <= ENTRY_NAME_BYTES_MAX;
-    let mut names: Vec<String> =
-        keys.iter().map(|key| place.name(key)).filter(fits).map(str::to_owned).collect();
+    let mut names: Vec<String> = keys.iter().map(|key| place.name(key).to_owned()).collect();
     names.sort_unstable();
     let names = Arc::new(names);
     core.redbeat.with(|known| known.names = Some((now, Arc::clone(&names))));
@@ -178,6 +225,7 @@ fn forget_names(core: &Core) {
     core.redbeat.with(|known| {
         known.names = None;
         known.quiet_until = None;
+        known.looked = None;
     });
 }
 
@@ -231,74 +279,123 @@ pub(in crate::redis) async fn count(core: &Core) -> Result<u64, StoreError> {
     Ok(view(core).await?.map_or(0, |view| view.count))
 }
 
+/// What a look at what is due came to.
+struct Look {
+    now: Timestamp,
+    found: Vec<EntryRecord>,
+    bad: Vec<String>,
+    /// Before this there is nothing more.
+    quiet: Timestamp,
+    /// When an entry wakes that only a look at everything finds again.
+    wakes: Option<Timestamp>,
+    /// Whether more may be due at once.
+    more: bool,
+}
+
+impl Look {
+    fn take(&mut self, place: &Place, row: &Row) {
+        let (entry, mut state) = match row.read(place) {
+            Ok(read) => read,
+            Err(why) => {
+                self.bad.push(format!("{}: {why}", row.entry.name));
+                return;
+            }
+        };
+        if asks_for_a_run(row, &entry, &state, self.now) {
+            state.due = Some(self.now);
+        }
+        let Some(wake) = state.wake(&entry) else { return };
+        if wake <= self.now {
+            // One that only waits for an earlier occurrence to end is looked at each second.
+            self.more |= state.due.is_some_and(|due| due <= self.now);
+            self.found.push(record(row.version, &entry, &state));
+        } else {
+            self.quiet = self.quiet.min(wake);
+            if wake.as_second() > row.entry.due as i64 + 1 {
+                self.wakes = Some(self.wakes.map_or(wake, |one| one.min(wake)));
+            }
+        }
+    }
+}
+
+/// Whether somebody has moved an entry back to have it run once more (RedBeat's `reschedule`), although the
+/// time that it is due at has a line already.
+fn asks_for_a_run(row: &Row, entry: &Entry, state: &EntryState, now: Timestamp) -> bool {
+    let (false, Some(due), Some(latest)) = (row.known, state.due, row.latest) else { return false };
+    let last = entry.schedule.previous(now, state.anchor, &entry.zone, entry.dst);
+    let last = last.map_or(due, |last| last.max(due));
+    due <= now && latest >= last.as_microsecond()
+}
+
 /// Entries whose time has come, if RedBeat's lock is ours; at most once a second, unless one is known to be
-/// due.
+/// due. Most looks begin where the one before ended: paused entries stay in RedBeat's set of times, and are
+/// passed over like that.
 pub(in crate::redis) async fn due(
     core: &Core,
     now: Timestamp,
     count_max: usize,
 ) -> Result<Vec<EntryRecord>, StoreError> {
     let Some(place) = place(core).await? else { return Ok(Vec::new()) };
-    let quiet_until = core.redbeat.with(|known| known.quiet_until);
+    let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
+    let (quiet_until, looked) = core.redbeat.with(|known| (known.quiet_until, known.looked));
     if quiet_until.is_some_and(|until| now < until && until <= after(now, ASK_EVERY)) {
         return Ok(Vec::new());
     }
-    let mut quiet = after(now, ASK_EVERY);
-    let (mut found, mut bad, mut from) = (Vec::new(), Vec::new(), 0_usize);
-    loop {
+    let looked = looked.filter(|looked| looked.holds(now));
+    let low = looked.map_or(0, |looked| (looked.at.as_second() - OVERLAP).max(0));
+    let quiet = after(now, ASK_EVERY);
+    let (found, bad) = (Vec::new(), Vec::new());
+    let mut look = Look { now, found, bad, quiet, wakes: None, more: false };
+    let (mut from, mut is_whole) = (0, false);
+    while !is_whole && look.found.len() < count_max {
         let fill = |argument: &mut Pack| {
-            argument.text("until").number(now.as_second());
+            argument.text("low").number(low).text("until").number(now.as_second());
             argument.text("from").number(from as i64).text("count").number(PAGE as i64);
         };
-        let answer = script(core, &place, "look for RedBeat's due entries", "due", 3, fill).await?;
-        let Ok([_ours, later, rows]) = <[Answer; 3]>::try_from(list(answer)) else { break };
+        let answer = script(core, &place, "look for RedBeat's due entries", "due", 4, fill).await?;
+        let Ok([_ours, later, keys, rows]) = <[Answer; 4]>::try_from(list(answer)) else { break };
         let later = text(later).and_then(|score| score.parse::<f64>().ok());
         if let Some(later) = later.and_then(|score| Timestamp::from_second(score as i64).ok()) {
-            quiet = quiet.min(later);
+            look.quiet = look.quiet.min(later);
         }
         let rows = list(rows);
-        let is_last = rows.len() < PAGE;
+        is_whole = !matches!(keys, Answer::Int(count) if count >= PAGE as i64);
         from += rows.len();
         for row in rows.into_iter().filter_map(|row| Row::of(&place, row)) {
-            if row.is_taken {
-                bad.push(format!("{}: another entry has its name", row.entry.name));
-                continue;
-            }
-            match row.read(&place) {
-                Ok((entry, state)) => match state.wake(&entry) {
-                    Some(wake) if wake <= now => found.push(row.record(&place)),
-                    Some(wake) => quiet = quiet.min(wake),
-                    None => {}
-                },
-                Err(why) => bad.push(format!("{}: {why}", row.entry.name)),
-            }
-        }
-        if is_last || found.len() >= count_max {
-            break;
+            look.take(&place, &row);
         }
     }
-    let quiet = if found.is_empty() { quiet } else { now };
+    let quiet = if look.more || !is_whole { now } else { look.quiet };
     let boot = core.clock.boot();
     let tell = core.redbeat.with(|known| {
         known.quiet_until = Some(quiet);
-        let tell = known.told_at.is_none_or(|at| boot.saturating_sub(at) >= TELL_EVERY);
-        if tell && !bad.is_empty() {
-            known.told_at = Some(boot);
+        if is_whole {
+            let (all_at, wakes) = looked.map_or((now, look.wakes), |one| (one.all_at, one.wakes));
+            known.looked = Some(Looked { all_at, at: now, wakes });
         }
-        tell
+        !look.bad.is_empty() && known.tells(boot)
     });
-    for text in bad.iter().filter(|_| tell) {
+    for text in look.bad.iter().filter(|_| tell) {
         tracing::error!("schedule: an entry in RedBeat's keys is due and cannot be sent: {text}");
     }
-    Ok(found)
+    Ok(look.found)
+}
+
+/// Notes that RedBeat's keys could not be looked at, and tells it now and then.
+pub(in crate::redis) fn failed(core: &Core, now: Timestamp, error: &StoreError) {
+    let boot = core.clock.boot();
+    let tell = core.redbeat.with(|known| {
+        known.quiet_until = Some(after(now, ASK_EVERY));
+        known.tells(boot)
+    });
+    if tell {
+        tracing::error!(%error, "schedule: RedBeat's entries cannot be looked at, others are sent");
+    }
 }
 
 /// Before this nothing of RedBeat's is to be fired by this process.
-pub(in crate::redis) async fn wake(core: &Core) -> Result<Option<Timestamp>, StoreError> {
-    if place(core).await?.is_none() {
-        return Ok(None);
-    }
-    Ok(core.redbeat.with(|known| known.quiet_until))
+pub(in crate::redis) fn wake(core: &Core) -> Option<Timestamp> {
+    core.redbeat.with(|known| known.place.as_ref()?.1.as_ref().and(known.quiet_until))
 }
 
 /// Whether an entry is in RedBeat's keys, or is to be.
@@ -352,7 +449,7 @@ pub(in crate::redis) async fn save(core: &Core, record: &EntryRecord) -> Result<
         argument.text("version").text(&version).text("definition").text(&definition);
         argument.text("meta").text(&meta).text("extras").text(&Value::Object(extras).to_string());
         argument.text("state").text(&state.to_value().to_string());
-        argument.text("score").text(&words::score(state.due).to_string());
+        argument.text("score").text(&words::score(&state, core.now()).to_string());
         argument.text("static").text(if entry.source.original.is_some() { "1" } else { "" });
     };
     let answer = script(core, &place, "save an entry of RedBeat", "save", 9, fill).await?;
@@ -407,7 +504,7 @@ pub(in crate::redis) async fn shared(
             }
             _ => String::new(),
         };
-        let score = words::score(state.and_then(|state| state.due));
+        let score = state.map_or(-1, |state| words::score(&state, core.now()));
         let key = place.key(&fire.name);
         (index, Shared { place: Arc::clone(&place), key, meta, score })
     });
