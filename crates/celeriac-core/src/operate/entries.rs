@@ -335,8 +335,9 @@ pub async fn take_occurrence(
 /// Gives an entry to another scheduler, or back to beat; the epoch grows, so that the former owner is
 /// refused from now on. `next` is the first occurrence that the new owner runs.
 ///
-/// No occurrence is lost: the former owner runs what was due before, the new one what is due later. Beat makes
-/// up for what it finds due; another scheduler may have been refused it, so it gets an entry between times.
+/// No occurrence is lost: the former owner runs what was due before, the new one what is due later. Beat
+/// makes up for what it finds due; another scheduler may have been refused it, so it gets an entry between
+/// times.
 ///
 /// # Errors
 /// `Conflict` while an occurrence is due that the former owner has not run and the new one would not run: try
@@ -364,11 +365,10 @@ pub async fn give_entry(
     })
     .await?;
     // What came due while this was written may have been refused to the new owner just before.
-    match before {
-        Some(before) => match orphan(&before, owner, next, clock.wall()) {
-            Some(due) => take_back(store, &before, given, due, clock.wall()).await,
-            None => Ok(given),
-        },
+    let now = clock.wall();
+    let late = before.and_then(|before| Some((orphan(&before, owner, next, now)?, before)));
+    match late {
+        Some((due, before)) => take_back(store, &before, given, due, now).await,
         None => Ok(given),
     }
 }

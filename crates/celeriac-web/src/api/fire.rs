@@ -111,8 +111,8 @@ pub(crate) async fn fire(
 /// Give an entry to another scheduler, or to beat
 ///
 /// The former owner is refused from now on. No occurrence is lost: beat makes up for what it finds due, and
-/// before another scheduler gets the entry, what is due is waited for, for some seconds, until the former owner
-/// has run it. `conflict` (409): it has not, and `next` is not that time or an earlier one.
+/// before another scheduler gets the entry, what is due is waited for, for some seconds, until the former
+/// owner has run it. `conflict` (409): it has not, and `next` is not that time or an earlier one.
 #[utoipa::path(
     post, path = "/api/v1/schedules/{name}/give", tag = "schedules", security(("token" = ["operator"])),
     params(("name" = String, Path, description = "The entry's name")),
