@@ -144,7 +144,7 @@ async fn the_new_owner_gets_what_is_due_if_its_first_time_is_that() {
 
 #[tokio::test]
 async fn a_time_with_jitter_is_due_before_it_is_sent() {
-    let tick = Tick::new(|entry| entry.jitter = Duration::from_secs(3600)).await;
+    let tick = Tick::new(|entry| entry.jitter = Duration::from_hours(1)).await;
     assert!(tick.beat(60).await.is_empty());
     tick.refused(60, "aps", None).await;
 }

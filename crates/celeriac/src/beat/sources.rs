@@ -119,10 +119,10 @@ impl Stored {
             self.entries.values().filter(|entry| part.iter().any(|part| part.has_entry(entry)));
         let own: Vec<Entry> = own.cloned().collect();
         let changes = reconcile(&own, given, kind);
-        let changed: Vec<String> = changes.iter().filter_map(changed_name).collect();
+        let written: Vec<String> = changes.iter().filter_map(written_name).collect();
         let left = entries::apply_changes(store, changes, now).await?;
-        let count = changed.len();
-        for name in changed {
+        let count = written.len();
+        for name in written {
             let matters = |part: &Part| part.kind == kind || part.names.contains(&name);
             if self.parts.iter().any(matters) {
                 self.entries.remove(&name);
@@ -136,7 +136,7 @@ impl Stored {
 }
 
 /// The name of an entry that a change writes.
-fn changed_name(change: &Change) -> Option<String> {
+fn written_name(change: &Change) -> Option<String> {
     match change {
         Change::Add(entry) | Change::Replace(entry) => Some(entry.name.clone()),
         Change::Remove(name) => Some(name.clone()),
