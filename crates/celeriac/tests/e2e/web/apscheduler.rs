@@ -3,6 +3,7 @@
 use super::{Place, Ran, Site, ask, until};
 use crate::kit::{PATIENCE, command};
 use celeriac::schedule::{Occurrence, OccurrenceKind, Schedules};
+use celeriac::{App, BeatStatus, BeatStop};
 use celeriac_core::Clock as _;
 use celeriac_core::QueueName;
 use celeriac_core::document::object;
@@ -12,10 +13,12 @@ use celeriac_testkit::process::Process;
 use celeriac_testkit::services::python::Python;
 use celeriac_web::schema::ScheduleEntry;
 use celeriac_wire::Value;
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 /// How many jobs there are.
 const JOBS: i64 = 20;
@@ -90,6 +93,15 @@ impl Job {
         .await;
     }
 
+    /// Waits until it is due, while no beat runs.
+    async fn is_due(&self, schedules: &Schedules) {
+        until(&format!("{} is due", self.name), PATIENCE, async || {
+            let due = schedules.status(&self.name).await.unwrap().kept.state.due;
+            due.filter(|due| *due <= SystemClock.wall())
+        })
+        .await;
+    }
+
     /// Gives its entry to another owner, whatever is due.
     async fn give(&self, site: &Site, owner: &str, epoch: u64) {
         let (line, token) = (format!("POST {}/give", self.path()), Some(site.tokens[1].as_str()));
@@ -98,6 +110,11 @@ impl Job {
         // One that was brought back at once because it came due has changed hands more often.
         assert!(given.read::<ScheduleEntry>(200).owner_epoch >= epoch);
     }
+}
+
+async fn start_beat(app: &App) -> (BeatStop, JoinHandle<BeatStatus>) {
+    let beat = app.beat().build().await.unwrap();
+    (beat.stop_handle(), tokio::spawn(beat.run()))
 }
 
 /// Twenty jobs of 1 or 2 s begin as those of `APScheduler`, beside a beat, become beat's one by one, go back,
@@ -114,9 +131,7 @@ async fn move_to_beat_and_back(version: &str, kind: &str) {
         let made = ask(site.address, line, token, Some(&job.entry()), "").await.unwrap();
         assert_eq!(made.status, 201, "{made:?}");
     }
-    let beat = app.beat().build().await.unwrap();
-    let stop = beat.stop_handle();
-    let beating = tokio::spawn(beat.run());
+    let (mut stop, mut beating) = start_beat(&app).await;
     let plan = object([
         ("url", Value::from(format!("http://{}", site.address))),
         ("token", Value::from(site.tokens[1].as_str())),
@@ -129,14 +144,28 @@ async fn move_to_beat_and_back(version: &str, kind: &str) {
     for job in &jobs {
         job.runs(&schedules, OccurrenceKind::Elsewhere).await;
     }
-    let turns = [("beat", OccurrenceKind::Sent), ("apscheduler", OccurrenceKind::Elsewhere)];
-    for (epoch, (owner, kind)) in (2..=4).zip(turns.into_iter().cycle()) {
-        for job in &jobs {
-            job.give(&site, owner, epoch).await;
-        }
-        for job in &jobs {
-            job.runs(&schedules, kind).await;
-        }
+    for job in &jobs {
+        job.give(&site, "beat", 2).await;
+    }
+    for job in &jobs {
+        job.runs(&schedules, OccurrenceKind::Sent).await;
+    }
+    // APScheduler was refused what is due now: the next beat sends it before the entries go back.
+    stop.stop();
+    beating.await.unwrap();
+    for job in &jobs {
+        job.is_due(&schedules).await;
+    }
+    let giving = join_all(jobs.iter().map(|job| job.give(&site, "apscheduler", 3)));
+    (_, (stop, beating)) = tokio::join!(giving, start_beat(&app));
+    for job in &jobs {
+        job.runs(&schedules, OccurrenceKind::Elsewhere).await;
+    }
+    for job in &jobs {
+        job.give(&site, "beat", 4).await;
+    }
+    for job in &jobs {
+        job.runs(&schedules, OccurrenceKind::Sent).await;
     }
     legacy.signal(rustix::process::Signal::TERM);
     legacy.ended_within(PATIENCE).await;
@@ -146,7 +175,7 @@ async fn move_to_beat_and_back(version: &str, kind: &str) {
 }
 
 /// No time is missed, none is run twice, and both sides say the same.
-async fn check(app: &celeriac::App, schedules: &Schedules, jobs: &[Job], log: &str) {
+async fn check(app: &App, schedules: &Schedules, jobs: &[Job], log: &str) {
     let (mut sent, mut elsewhere) = (0, 0);
     for job in jobs {
         let lines = job.history(schedules).await;
