@@ -1,22 +1,19 @@
 //! Builds and runs a beat of an application.
 
+mod sources;
+
 use crate::app::App;
 use crate::client::Client;
 use crate::{Result, TaskError};
-use celeriac_core::beat::{Change, Entry, Reason, SourceKind, reconcile};
-use celeriac_core::operate::entries::{self, Kept};
-use celeriac_core::store::{RedBeatKeys, Store};
-use celeriac_core::{StoreError, clock};
+use celeriac_core::beat::{Entry, SourceKind};
+use celeriac_core::clock;
+use celeriac_core::store::RedBeatKeys;
 use celeriac_runtime::{Beat, BeatOptions, BeatParts, Dispatch, Prepared};
-use celeriac_wire::{Signature, Value};
-use std::collections::BTreeSet;
+use celeriac_wire::Signature;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use celeriac_runtime::{BeatStatus, BeatStop};
-
-/// How many entries are read at a time.
-const PAGE: usize = 1000;
 
 /// A beat that is not started yet. Any number of them may run; one leads.
 #[derive(Clone, Debug)]
@@ -26,7 +23,7 @@ pub struct BeatBuilder {
     name: Option<String>,
     options: BeatOptions,
     /// The entries of each source, which are made part of the schedule at the start.
-    sources: Vec<(SourceKind, Vec<Entry>)>,
+    sources: Vec<sources::Given>,
     redbeat: Option<RedBeatKeys>,
 }
 
@@ -99,14 +96,16 @@ impl BeatBuilder {
                 "schedule: RedBeat's keys are shared; `celeriac schedule redbeat leave` ends that"
             );
         }
+        let mut sources = Vec::new();
         for (kind, given) in std::mem::take(&mut self.sources) {
             if kind == SourceKind::App && shares {
-                take_over(&*store, kind, Vec::new(), client.now()).await?;
-                take_over(&*store, SourceKind::RedBeat, given, client.now()).await?;
+                sources.push((kind, Vec::new()));
+                sources.push((SourceKind::RedBeat, given));
             } else {
-                take_over(&*store, kind, given, client.now()).await?;
+                sources.push((kind, given));
             }
         }
+        sources::take_over(&*store, sources, || client.now()).await?;
         let id = clock::task_id(&**self.app.clock(), &**self.app.entropy());
         let name = self.name.unwrap_or_else(|| format!("celerybeat@{}", self.app.host()));
         let parts = BeatParts {
@@ -124,68 +123,6 @@ impl BeatBuilder {
     /// As [`BeatBuilder::build`].
     pub async fn run(self) -> Result<BeatStatus> {
         Ok(self.build().await?.run().await)
-    }
-}
-
-/// Makes the entries of a source part of the schedule, and says what is left as it is.
-pub(crate) async fn take_over(
-    store: &dyn Store,
-    kind: SourceKind,
-    given: Vec<Entry>,
-    now: jiff::Timestamp,
-) -> Result<(), StoreError> {
-    let stored = entries_of(store, kind, &given).await?;
-    let changes = reconcile(&stored, given, kind);
-    let count = changes.iter().filter(|change| !matches!(change, Change::Keep(..))).count();
-    for (name, reason) in entries::apply_changes(store, changes, now).await? {
-        let source = kind.as_str();
-        match reason {
-            Reason::Edited => tracing::warn!(
-                "schedule: {name:?} was changed here, and differs from what {source} says now; \
-                 `celeriac schedule reset {name}` takes that"
-            ),
-            Reason::EditedAndGone => tracing::warn!(
-                "schedule: {name:?} was changed here, and {source} has it no more; \
-                 `celeriac schedule remove {name}` removes it"
-            ),
-            Reason::Taken(other) => tracing::warn!(
-                "schedule: {name:?} of {source} is not taken over: an entry of {} has its name",
-                other.as_str()
-            ),
-        }
-    }
-    if count > 0 {
-        tracing::info!("schedule: {count} entries of {} are new or changed", kind.as_str());
-    }
-    Ok(())
-}
-
-/// The stored entries of a source, and those that have the name of one that it gives: of a million others
-/// nothing is kept.
-async fn entries_of(
-    store: &dyn Store,
-    kind: SourceKind,
-    given: &[Entry],
-) -> Result<Vec<Entry>, StoreError> {
-    let names: BTreeSet<&str> = given.iter().map(|entry| entry.name.as_str()).collect();
-    let (mut found, mut after) = (Vec::new(), String::new());
-    loop {
-        let page = store.entries(&after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(found) };
-        after.clone_from(&last.name);
-        for record in &page {
-            let source = record.entry.get("source").and_then(Value::as_str);
-            // Among RedBeat's own are others than the application's.
-            let is_static = kind != SourceKind::RedBeat || record.entry.get("original").is_some();
-            let is_given = source == Some(kind.as_str()) && is_static;
-            if !is_given && !names.contains(record.name.as_str()) {
-                continue;
-            }
-            match Kept::read(record) {
-                Ok(kept) => found.push(kept.entry),
-                Err(error) => tracing::warn!(%error, "schedule: an entry is left as it is"),
-            }
-        }
     }
 }
 

@@ -36,10 +36,11 @@ use crate::{Job, Result, TaskError};
 use celeriac_core::beat;
 use celeriac_core::operate::entries;
 use celeriac_core::store::Phase;
-use celeriac_core::{StoreError, clock};
+use celeriac_core::{ErrorKind, StoreError, clock};
 use celeriac_wire::{SignatureKind, Value};
 use jiff::Timestamp;
 use std::time::Duration;
+use tokio::time::Instant;
 
 pub use celeriac_core::beat::{EntryState, Misfire, Overlap, Owner, SourceKind};
 pub use celeriac_core::operate::entries::{Kept, Token};
@@ -47,6 +48,11 @@ pub use celeriac_core::schedule::{
     Crontab, DstRule, Gap, Interval, Repeat, Schedule, ScheduleError, Solar, SolarEvent, Zone,
 };
 pub use celeriac_core::store::{Occurrence, OccurrenceKind};
+
+/// How long an entry that is given away waits for what is due to be run.
+const GIVE_PATIENCE: Duration = Duration::from_secs(3);
+/// How often that is looked at, at least.
+const GIVE_EVERY: Duration = Duration::from_millis(250);
 
 /// What runs at its times, to be given to [`App::schedule`](crate::App::schedule) or [`Schedules::add`].
 ///
@@ -331,13 +337,25 @@ impl Schedules {
         Ok(entries::take_occurrence(store, name, due, owner, self.now()).await?)
     }
 
-    /// Gives an entry to another scheduler, or to `beat`; the former owner is refused from now on.
+    /// Gives an entry to another scheduler, or to `beat`; the former owner is refused from now on. What is
+    /// due at this moment is waited for, for some seconds, until the former owner has run it.
     ///
     /// # Errors
-    /// As [`Schedules::remove`].
+    /// As [`Schedules::remove`]; what is due has not been run, and the new owner would not run it.
     pub async fn give(&self, name: &str, owner: &str, next: Option<Timestamp>) -> Result<Kept> {
-        let store = &**self.client.store();
-        Ok(entries::give_entry(store, name, owner, next, self.now()).await?)
+        let (store, clock) = (&**self.client.store(), self.client.clock());
+        let deadline = Instant::now() + GIVE_PATIENCE;
+        loop {
+            let seen = store.changes();
+            let given = entries::give_entry(store, clock, name, owner, next).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match given {
+                Err(error) if error.kind() == ErrorKind::Conflict && !left.is_zero() => {
+                    store.wait_change(seen, left.min(GIVE_EVERY)).await;
+                }
+                given => return Ok(given?),
+            }
+        }
     }
 }
 

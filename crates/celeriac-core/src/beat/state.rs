@@ -62,6 +62,13 @@ impl EntryState {
         due.into_iter().chain(self.queued).min()
     }
 
+    /// The first occurrence whose time has come and which the entry's owner has not run, as far as is known
+    /// here; a paused entry has none.
+    pub fn outstanding(&self, entry: &Entry, now: Timestamp) -> Option<Timestamp> {
+        let queued = self.queued.filter(|_| entry.is_ours());
+        queued.or(self.due.filter(|due| *due <= now)).filter(|_| entry.enabled)
+    }
+
     /// As a document, times in microseconds since 1970.
     pub fn to_value(&self) -> Value {
         let mut map = Map::new();

@@ -55,6 +55,24 @@ fn an_entry_is_first_due_after_one_interval() {
 }
 
 #[test]
+fn what_is_due_and_not_run_is_outstanding() {
+    let mut entry = entry(every(60));
+    let mut state = EntryState::new(&entry, at("12:00:00"));
+    assert_eq!(state.outstanding(&entry, at("12:00:59")), None);
+    assert_eq!(state.outstanding(&entry, at("12:01:00")), Some(at("12:01:00")));
+    state = look(&entry, &state, at("12:01:00"), &ENDED).state;
+    assert_eq!(state.outstanding(&entry, at("12:01:59")), None);
+    state.queued = Some(at("12:01:00"));
+    assert_eq!(state.outstanding(&entry, at("12:01:30")), state.queued, "it waits for its turn");
+    // That is the business of a beat alone.
+    entry.owner.name = "aps".to_owned();
+    assert_eq!(state.outstanding(&entry, at("12:01:30")), None);
+    assert_eq!(state.outstanding(&entry, at("12:02:00")), Some(at("12:02:00")));
+    entry.enabled = false;
+    assert_eq!(state.outstanding(&entry, at("12:02:00")), None);
+}
+
+#[test]
 fn the_grid_does_not_drift_when_a_beat_is_late() {
     let entry = entry(every(60));
     let state = EntryState::new(&entry, at("12:00:00"));

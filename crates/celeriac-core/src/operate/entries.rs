@@ -4,6 +4,7 @@
 //! fires at the same moment counts as somebody else, so it is tried again.
 
 use crate::beat::{Change, Entry, EntryState, Owner, Reason};
+use crate::clock::Clock;
 use crate::error::{ErrorKind, StoreError};
 use crate::schedule::Zone;
 use crate::store::{
@@ -334,27 +335,100 @@ pub async fn take_occurrence(
 /// Gives an entry to another scheduler, or back to beat; the epoch grows, so that the former owner is
 /// refused from now on. `next` is the first occurrence that the new owner runs.
 ///
+/// No occurrence is lost: the former owner runs what was due before, the new one what is due later. Beat
+/// makes up for what it finds due; another scheduler may have been refused it, so it gets an entry between
+/// times.
+///
 /// # Errors
-/// As [`change_entry`].
+/// `Conflict` while an occurrence is due that the former owner has not run and the new one would not run: try
+/// again after a change. Otherwise as [`change_entry`].
 pub async fn give_entry(
     store: &dyn Schedules,
+    clock: &dyn Clock,
     name: &str,
     owner: &str,
     next: Option<Timestamp>,
-    now: Timestamp,
 ) -> Result<Kept, StoreError> {
-    change_entry(store, name, now, |kept| {
-        if kept.entry.owner.name != owner {
-            owner.clone_into(&mut kept.entry.owner.name);
-            kept.entry.owner.epoch += 1;
+    let mut before = None;
+    let given = change_entry(store, name, clock.wall(), |kept| {
+        if let Some(due) = orphan(kept, owner, next, clock.wall()) {
+            return Err(orphaned(kept, owner, due));
         }
+        before = Some(kept.clone());
+        hand_over(kept, owner);
         if let Some(next) = next {
             kept.state.due = Some(next);
             kept.state.anchor = next;
+            kept.state.queued = kept.state.queued.filter(|queued| *queued < next);
         }
         Ok(())
     })
-    .await
+    .await?;
+    // What came due while this was written may have been refused to the new owner just before.
+    let now = clock.wall();
+    let late = before.and_then(|before| Some((orphan(&before, owner, next, now)?, before)));
+    match late {
+        Some((due, before)) => take_back(store, &before, given, due, now).await,
+        None => Ok(given),
+    }
+}
+
+/// The occurrence that nobody runs if an entry becomes another owner's now.
+fn orphan(kept: &Kept, owner: &str, next: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    if kept.entry.owner.name == owner {
+        return None;
+    }
+    let due = kept.state.outstanding(&kept.entry, now)?;
+    let is_run = next.map_or(owner == Owner::BEAT, |next| next <= due);
+    (!is_run).then_some(due)
+}
+
+fn orphaned(kept: &Kept, owner: &str, due: Timestamp) -> StoreError {
+    let (name, former) = (&kept.entry.name, &kept.entry.owner.name);
+    let text =
+        format!("{name:?} stays with {former}, which has not run its occurrence of {due} yet");
+    let how = if owner == Owner::BEAT {
+        "leave the next time out, then beat runs it".to_owned()
+    } else {
+        format!("let the next time, the first that {owner} runs, be {due} or earlier")
+    };
+    let hint = format!("try again when {former} has run it; or {how}; or pause the entry first");
+    StoreError::new(ErrorKind::Conflict, text).hint(hint)
+}
+
+fn hand_over(kept: &mut Kept, owner: &str) {
+    if kept.entry.owner.name != owner {
+        owner.clone_into(&mut kept.entry.owner.name);
+        kept.entry.owner.epoch += 1;
+    }
+}
+
+/// Makes an entry that was just given away its former owner's again, unless the occurrence has been run.
+///
+/// # Errors
+/// `Conflict`: it is the former owner's. Otherwise as [`change_entry`].
+async fn take_back(
+    store: &dyn Schedules,
+    before: &Kept,
+    given: Kept,
+    due: Timestamp,
+    now: Timestamp,
+) -> Result<Kept, StoreError> {
+    let former = &before.entry.owner.name;
+    let mut taken = false;
+    let kept = change_entry(store, &given.entry.name, now, |kept| {
+        let is_run = kept.state.last_due >= Some(due);
+        taken = !is_run && kept.entry.owner == given.entry.owner;
+        if taken {
+            hand_over(kept, former);
+            kept.state.due = before.state.due;
+            kept.state.anchor = before.state.anchor;
+            kept.state.queued = before.state.queued;
+        }
+        Ok(())
+    })
+    .await?;
+    if taken { Err(orphaned(before, &given.entry.owner.name, due)) } else { Ok(kept) }
 }
 
 /// Makes the entries of a source part of the schedule; returns what was left as it is, with the reason.

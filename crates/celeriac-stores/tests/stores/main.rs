@@ -5,6 +5,7 @@
 
 mod acknowledged;
 mod files;
+mod giving;
 mod limited;
 mod migrate;
 mod model;

@@ -243,7 +243,8 @@ async fn entries_are_changed_where_redbeat_keeps_them() {
     let kept = operate::entry(&*store, "often").await.unwrap();
     assert_eq!((kept.entry.description.as_str(), kept.entry.enabled), ("of ours", true));
     assert_eq!(kept.state.due, Some(at(10)), "what was not changed goes on");
-    let given = operate::give_entry(&*store, "often", "apscheduler", None, now).await;
+    let clock = FixedClock::at("2026-11-21T12:00:01Z");
+    let given = operate::give_entry(&*store, &clock, "often", "apscheduler", None).await;
     assert!(given.unwrap_err().to_string().contains("belongs to RedBeat"));
 
     // Names are unique over both.

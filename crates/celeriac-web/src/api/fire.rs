@@ -8,16 +8,22 @@ use crate::server::Shared;
 use axum::extract::State;
 use axum::http::StatusCode;
 use celeriac_core::beat::Owner;
-use celeriac_core::clock;
 use celeriac_core::document::entries as document;
 use celeriac_core::document::{object, time};
 use celeriac_core::operate::entries::{self, Token};
+use celeriac_core::{ErrorKind, clock};
 use celeriac_wire::Value;
 use jiff::SignedDuration;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How far ahead of our clock another scheduler's may be.
 const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(1);
+/// How long an entry that is given away waits for what is due to be run.
+const GIVE_PATIENCE: Duration = Duration::from_secs(3);
+/// How often that is looked at, at least.
+const GIVE_EVERY: Duration = Duration::from_millis(250);
 
 /// Run an entry now
 ///
@@ -104,8 +110,9 @@ pub(crate) async fn fire(
 
 /// Give an entry to another scheduler, or to beat
 ///
-/// The former owner is refused from now on. What is due at that moment is run by beat if it is given to beat;
-/// given by beat to another scheduler that was refused just before, it is run by nobody.
+/// The former owner is refused from now on. No occurrence is lost: beat makes up for what it finds due, and
+/// before another scheduler gets the entry, what is due is waited for, for some seconds, until the former
+/// owner has run it. `conflict` (409): it has not, and `next` is not that time or an earlier one.
 #[utoipa::path(
     post, path = "/api/v1/schedules/{name}/give", tag = "schedules", security(("token" = ["operator"])),
     params(("name" = String, Path, description = "The entry's name")),
@@ -119,8 +126,17 @@ pub(crate) async fn give(
 ) -> Result<Document, Problem> {
     let next = request.next.as_deref().map(|text| instant("next", text));
     let next = next.transpose().map_err(Problem::invalid)?;
-    let now = shared.parts.clock.wall();
-    let store = &*shared.parts.store;
-    let kept = entries::give_entry(store, &name, &request.owner, next, now).await?;
-    Ok(Document::ok(document::entry(&kept)))
+    let (store, clock) = (&*shared.parts.store, &*shared.parts.clock);
+    let deadline = Instant::now() + GIVE_PATIENCE;
+    loop {
+        let seen = store.changes();
+        let given = entries::give_entry(store, clock, &name, &request.owner, next).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match given {
+            Err(error) if error.kind() == ErrorKind::Conflict && !left.is_zero() => {
+                store.wait_change(seen, left.min(GIVE_EVERY)).await;
+            }
+            given => return Ok(Document::ok(document::entry(&given?))),
+        }
+    }
 }

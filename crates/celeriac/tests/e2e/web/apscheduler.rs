@@ -3,6 +3,7 @@
 use super::{Place, Ran, Site, ask, until};
 use crate::kit::{PATIENCE, command};
 use celeriac::schedule::{Occurrence, OccurrenceKind, Schedules};
+use celeriac::{App, BeatStatus, BeatStop};
 use celeriac_core::Clock as _;
 use celeriac_core::QueueName;
 use celeriac_core::document::object;
@@ -12,10 +13,12 @@ use celeriac_testkit::process::Process;
 use celeriac_testkit::services::python::Python;
 use celeriac_web::schema::ScheduleEntry;
 use celeriac_wire::Value;
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 /// How many jobs there are.
 const JOBS: i64 = 20;
@@ -80,18 +83,43 @@ impl Job {
         lines
     }
 
-    /// Waits until enough occurrences have been run by one side.
+    /// Waits until the latest occurrences, and enough of them, have been run by one side.
     async fn runs(&self, schedules: &Schedules, kind: OccurrenceKind) {
         until(&format!("{} is {}", self.name, kind.as_str()), PATIENCE, async || {
             let lines = self.history(schedules).await;
-            (lines.iter().filter(|line| line.kind == kind).count() >= EACH).then_some(())
+            let latest = lines.iter().rev().take_while(|line| line.kind == kind);
+            (latest.count() >= EACH).then_some(())
         })
         .await;
     }
+
+    /// Waits until it is due, while no beat runs.
+    async fn is_due(&self, schedules: &Schedules) {
+        until(&format!("{} is due", self.name), PATIENCE, async || {
+            let due = schedules.status(&self.name).await.unwrap().kept.state.due;
+            due.filter(|due| *due <= SystemClock.wall())
+        })
+        .await;
+    }
+
+    /// Gives its entry to another owner, whatever is due.
+    async fn give(&self, site: &Site, owner: &str, epoch: u64) {
+        let (line, token) = (format!("POST {}/give", self.path()), Some(site.tokens[1].as_str()));
+        let body = format!(r#"{{"owner": "{owner}"}}"#);
+        let given = ask(site.address, &line, token, Some(&body), "").await.unwrap();
+        // One that was brought back at once because it came due has changed hands more often.
+        assert!(given.read::<ScheduleEntry>(200).owner_epoch >= epoch);
+    }
 }
 
-/// Twenty jobs of 1 or 2 s begin as those of `APScheduler`, beside a beat, and become beat's one by one.
-async fn move_to_beat(version: &str, kind: &str) {
+async fn start_beat(app: &App) -> (BeatStop, JoinHandle<BeatStatus>) {
+    let beat = app.beat().build().await.unwrap();
+    (beat.stop_handle(), tokio::spawn(beat.run()))
+}
+
+/// Twenty jobs of 1 or 2 s begin as those of `APScheduler`, beside a beat, become beat's one by one, go back,
+/// and become beat's again.
+async fn move_to_beat_and_back(version: &str, kind: &str) {
     let place = Place::shared();
     let Some(mut program) = python(version, &place) else { return };
     let app = place.app();
@@ -103,9 +131,7 @@ async fn move_to_beat(version: &str, kind: &str) {
         let made = ask(site.address, line, token, Some(&job.entry()), "").await.unwrap();
         assert_eq!(made.status, 201, "{made:?}");
     }
-    let beat = app.beat().build().await.unwrap();
-    let stop = beat.stop_handle();
-    let beating = tokio::spawn(beat.run());
+    let (mut stop, mut beating) = start_beat(&app).await;
     let plan = object([
         ("url", Value::from(format!("http://{}", site.address))),
         ("token", Value::from(site.tokens[1].as_str())),
@@ -119,9 +145,24 @@ async fn move_to_beat(version: &str, kind: &str) {
         job.runs(&schedules, OccurrenceKind::Elsewhere).await;
     }
     for job in &jobs {
-        let (line, body) = (format!("POST {}/give", job.path()), Some(r#"{"owner": "beat"}"#));
-        let given = ask(site.address, &line, token, body, "").await.unwrap();
-        assert_eq!(given.read::<ScheduleEntry>(200).owner_epoch, 2);
+        job.give(&site, "beat", 2).await;
+    }
+    for job in &jobs {
+        job.runs(&schedules, OccurrenceKind::Sent).await;
+    }
+    // APScheduler was refused what is due now: the next beat sends it before the entries go back.
+    stop.stop();
+    beating.await.unwrap();
+    for job in &jobs {
+        job.is_due(&schedules).await;
+    }
+    let giving = join_all(jobs.iter().map(|job| job.give(&site, "apscheduler", 3)));
+    (_, (stop, beating)) = tokio::join!(giving, start_beat(&app));
+    for job in &jobs {
+        job.runs(&schedules, OccurrenceKind::Elsewhere).await;
+    }
+    for job in &jobs {
+        job.give(&site, "beat", 4).await;
     }
     for job in &jobs {
         job.runs(&schedules, OccurrenceKind::Sent).await;
@@ -134,7 +175,7 @@ async fn move_to_beat(version: &str, kind: &str) {
 }
 
 /// No time is missed, none is run twice, and both sides say the same.
-async fn check(app: &celeriac::App, schedules: &Schedules, jobs: &[Job], log: &str) {
+async fn check(app: &App, schedules: &Schedules, jobs: &[Job], log: &str) {
     let (mut sent, mut elsewhere) = (0, 0);
     for job in jobs {
         let lines = job.history(schedules).await;
@@ -143,9 +184,12 @@ async fn check(app: &celeriac::App, schedules: &Schedules, jobs: &[Job], log: &s
             assert_eq!((line.due, line.count), (due, 1), "{}: {lines:#?}", job.name);
             due += SignedDuration::from_secs(job.every);
         }
-        let theirs = lines.iter().take_while(|line| line.kind == OccurrenceKind::Elsewhere).count();
-        let (theirs, ours) = lines.split_at(theirs);
-        assert!(ours.iter().all(|line| line.kind == OccurrenceKind::Sent), "{lines:#?}");
+        let mut owners: Vec<OccurrenceKind> = lines.iter().map(|line| line.kind).collect();
+        owners.dedup();
+        let turns = [OccurrenceKind::Elsewhere, OccurrenceKind::Sent].repeat(2);
+        assert_eq!(owners, turns, "{lines:#?}");
+        let (theirs, ours): (Vec<_>, Vec<_>) =
+            lines.into_iter().partition(|line| line.kind == OccurrenceKind::Elsewhere);
         (sent, elsewhere) = (sent + ours.len(), elsewhere + theirs.len());
         let ran = format!("ran {} ", job.name);
         let ran = log.lines().filter_map(|line| line.strip_prefix(&ran));
@@ -174,17 +218,17 @@ macro_rules! moves {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                move_to_beat($version, $kind).await;
+                move_to_beat_and_back($version, $kind).await;
             }
         )*
     };
 }
 
 moves! {
-    jobs_in_threads_of_3_10_become_beats_without_a_gap "3.10" "threads"
-    jobs_on_a_loop_of_3_10_become_beats_without_a_gap "3.10" "asyncio"
-    jobs_in_threads_of_3_11_become_beats_without_a_gap "3.11" "threads"
-    jobs_on_a_loop_of_3_11_become_beats_without_a_gap "3.11" "asyncio"
+    jobs_in_threads_of_3_10_become_beats_and_go_back_without_a_gap "3.10" "threads"
+    jobs_on_a_loop_of_3_10_become_beats_and_go_back_without_a_gap "3.10" "asyncio"
+    jobs_in_threads_of_3_11_become_beats_and_go_back_without_a_gap "3.11" "threads"
+    jobs_on_a_loop_of_3_11_become_beats_and_go_back_without_a_gap "3.11" "asyncio"
 }
 
 /// `python/apscheduler_tests`: each answer, and none, in each executor.

@@ -254,6 +254,49 @@ async fn another_scheduler_gets_each_occurrence_once_and_only_as_the_owner() {
     }
 }
 
+/// What is due is sent before another scheduler gets the entry.
+#[tokio::test]
+async fn an_entry_is_given_away_between_its_times() {
+    for place in Place::every() {
+        let app = place.app();
+        let site = Site::start(&app).await;
+        let due = now() - SignedDuration::from_secs(5);
+        let entry = format!(
+            r#"{{"name": "tick", "task": "t.add", "next": "{due}",
+                "schedule": {{"type": "interval", "every": 60}}}}"#
+        );
+        assert_eq!(site.add(&entry).await.status, 201);
+        let (path, give) = ("/api/v1/schedules/tick", "/api/v1/schedules/tick/give");
+        // Nobody sends it: it is waited for in vain.
+        let refused = site.send("POST", give, Some(r#"{"owner": "aps"}"#)).await;
+        assert_eq!((refused.status, refused.problem().as_str()), (409, "conflict"));
+        assert!(refused.body.contains("stays with beat"), "{refused:?}");
+        assert!(refused.body.contains("pause the entry first"), "{refused:?}");
+        assert_eq!(site.entry(path).await.owner, "beat");
+
+        let giving = site.send("POST", give, Some(r#"{"owner": "aps"}"#));
+        let beat = app.beat().build().await.unwrap();
+        let stop = beat.stop_handle();
+        let running = tokio::spawn(beat.run());
+        let given: ScheduleEntry = giving.await.read(200);
+        assert_eq!((given.owner.as_str(), given.owner_epoch, given.runs), ("aps", 2, 1));
+        let next: Timestamp = given.next.unwrap().parse().unwrap();
+        assert_eq!(next, due + SignedDuration::from_mins(1));
+        let again = site.fire(path, &due.to_string(), r#""owner": "aps""#).await;
+        assert_eq!(again.problem(), "already-run");
+        stop.stop();
+        running.await.unwrap();
+
+        site.send("POST", give, Some(r#"{"owner": "beat"}"#)).await.read::<ScheduleEntry>(200);
+        let schedules = app.schedules().await.unwrap();
+        let past = now() - SignedDuration::from_secs(1);
+        // Its owner's next time is what somebody says.
+        schedules.give("tick", "beat", Some(past)).await.unwrap();
+        let given = schedules.give("tick", "aps", Some(past)).await.unwrap();
+        assert_eq!((given.entry.owner.epoch, given.state.due), (4, Some(past)));
+    }
+}
+
 #[tokio::test]
 async fn the_schedule_is_measured() {
     for place in Place::every() {
