@@ -153,3 +153,95 @@ async fn settings_of_celerys_beat_hold_for_ours() {
     beat.signal(Signal::TERM);
     assert!(beat.ended_within(PATIENCE).await.success(), "{}", beat.log());
 }
+
+const ROUTED: &str = r#"
+from kombu import Exchange, Queue
+
+def by_tenant(name, args, kwargs, options, task=None, **kw):
+    if name == "proj.add":
+        return {"queue": "of_" + kwargs["tenant"]}
+
+app.conf.task_queues = [
+    Queue("celery"), Queue("topicq", Exchange("topical", type="topic"), routing_key="a.#"), Queue("slow"),
+]
+app.conf.task_routes = ([
+    ("topic.keyed", {"queue": "topicq", "routing_key": "a.b.c"}), ("topic.*", {"queue": "topicq"}),
+    ("slow.*", {"queue": "slow", "priority": 7}),
+], by_tenant)
+app.conf.task_serializer = "pickle"
+app.conf.accept_content = ["json", "pickle"]
+
+def every(task, **more):
+    return {"task": task, "schedule": 3600.0, **more}
+
+app.conf.beat_schedule = {
+    "keyed": every("topic.keyed"),
+    "named": every("topic.other", options={"routing_key": "a.x"}),
+    "plain": every("topic.other"),
+    "slow": every("slow.one"),
+    "slower": every("slow.one", options={"queue": "celery", "priority": 1}),
+    "usual": every("proj.other"),
+    "tenant": every("proj.add", kwargs={"tenant": "acme"}),
+    "nobody": every("proj.add"),
+}
+
+@app.task(priority=4, expires=50)
+def add(tenant):
+    return tenant
+
+@app.task(serializer="pickle")
+def other():
+    return os.getpid()
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_go_where_celery_would_send_them() {
+    let python = celery_or_skip!();
+    let scene = Scene::new(redis_or_skip!(), &python, ROUTED);
+    let mut beat = beat(&scene);
+    until("it leads", PATIENCE, async || beat.log().contains("this one leads").then_some(())).await;
+    let entries = listed(&scene).await;
+    let option = |entry: &str, option: &str| {
+        let found = entries[entry].get("options").unwrap().get(option);
+        found.map_or("-".to_owned(), |value| value.to_string().replace('"', ""))
+    };
+    // What Celery 5.7 publishes with: exchange, key, or the queue of an unnamed exchange.
+    let way = |entry: &str| ["exchange", "routing_key", "queue"].map(|one| option(entry, one));
+    assert_eq!(way("keyed"), ["topical", "a.b.c", "-"]);
+    assert_eq!(way("named"), ["topical", "a.x", "-"]);
+    assert_eq!(way("plain"), ["topical", "a.#", "-"]);
+    assert_eq!(way("slow"), ["-", "-", "slow"]);
+    assert_eq!(option("slow", "priority"), "7");
+    assert_eq!(way("slower"), ["-", "-", "celery"]);
+    assert_eq!(option("slower", "priority"), "1");
+    assert_eq!(way("usual"), ["-", "-", "-"]);
+    assert_eq!(way("tenant"), ["-", "-", "of_acme"]);
+    assert!(!entries.contains_key("nobody"));
+    assert!(beat.log().contains("its route: KeyError: 'tenant'"), "{}", beat.log());
+
+    // An entry of the store has what its task says, where its router needs arguments; it is sent as JSON,
+    // which these workers take.
+    let url = scene.redis.url();
+    let add = [
+        "schedule",
+        "add",
+        "mine",
+        "--task",
+        "proj.add",
+        "-k",
+        r#"{"tenant": 1}"#,
+        "--every",
+        "1s",
+    ];
+    celeriac(&scene.app, &[("URL", &url)], &add).await.exits(0);
+    until("it waits in its queue", PATIENCE, async || {
+        // Priority 4 is in the list of 3.
+        (scene.redis.cli(&["LLEN", "celery\u{6}\u{16}3"]).await.int() > 0).then_some(())
+    })
+    .await;
+    let ran = celeriac(&scene.app, &[("URL", &url)], &["schedule", "run", "mine"]).await.exits(0);
+    let held = scene.redis.cli(&["LRANGE", "celery\u{6}\u{16}3", "0", "-1"]).await;
+    assert!(held.texts().iter().any(|one| one.contains(ran.stdout.trim())), "run by hand as well");
+    beat.signal(Signal::TERM);
+    assert!(beat.ended_within(PATIENCE).await.success(), "{}", beat.log());
+}

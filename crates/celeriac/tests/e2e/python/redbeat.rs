@@ -244,6 +244,25 @@ async fn a_scheduler_that_cannot_run_here_is_refused_with_what_to_do() {
     let lockless = "app.conf.beat_scheduler = 'redbeat.RedBeatScheduler'\n\
                     app.conf.redbeat_lock_key = None";
     refused(lockless, &["beat"], &["redbeat_lock_key is None"]).await;
+    // Settings as RedBeat reads them, and a class instead of its name.
+    let loud = "class Settings:\n    REDBEAT_REDIS_URL = os.environ['URL'].replace('/0', '/1')\n    \
+                REDBEAT_KEY_PREFIX = 'dj:'\n    CELERY_TIMEZONE = 'Europe/Paris'\n\
+                from redbeat import RedBeatScheduler\n\
+                app.config_from_object(Settings, namespace='CELERY')\n\
+                app.conf.broker_url = os.environ['URL']\n\
+                app.conf.beat_scheduler = RedBeatScheduler";
+    std::fs::write(&module, format!("{source}\n{loud}\n")).unwrap();
+    let view = told(&scene, &["redbeat", "share"]).await;
+    assert_eq!(view.get("prefix").and_then(Value::as_str), Some("dj:"), "{view}");
+    assert_eq!(view.get("lock").and_then(Value::as_str), Some("dj::lock"));
+    assert_eq!(view.get("database").and_then(Value::as_i64), Some(1));
+    let mut ours = beat(&scene, true, 0);
+    until("it has the lock", PATIENCE, async || {
+        ours.log().contains("RedBeat's lock is ours").then_some(())
+    })
+    .await;
+    ours.signal(Signal::TERM);
+    assert!(ours.ended_within(PATIENCE).await.success(), "{}", ours.log());
     let file = scene.app.folder().join("queue.db");
     let sqlite = format!("sqlite://{}", file.display());
     let redbeat = ["-b", &sqlite, "beat", "-S", "redbeat.RedBeatScheduler"];
