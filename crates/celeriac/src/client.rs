@@ -319,8 +319,8 @@ impl Client {
         &*self.shared.entropy
     }
 
-    /// Makes the messages of an entry's call, ready to be written by somebody else: with what its task says of
-    /// itself, routed, passed by the hooks, sealed.
+    /// Makes the messages of an entry's call, ready to be written by somebody else: with what its task says
+    /// of itself, routed, passed by the hooks, sealed.
     pub(crate) async fn prepare(&self, mut call: Signature) -> crate::Result<Prepared> {
         let usual = call.task().and_then(|task| self.shared.task_options.get(task));
         let has_way = WAY.iter().any(|name| call.options().get(name).is_some());
