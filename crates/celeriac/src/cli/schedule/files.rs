@@ -182,41 +182,40 @@ pub(super) async fn export(session: &Session, file: Option<PathBuf>) -> Result<E
 
 /// The entries of a JSON file: a list, or one a line.
 fn of_json(text: &str, zone: &Zone) -> Result<Vec<Found>, Failed> {
-    let mut values = Vec::new();
     if text.trim_start().starts_with('[') {
         let list =
             Value::parse(text.as_bytes()).map_err(|error| Failed::usage(error.to_string()))?;
-        let list = list.as_array().unwrap_or_default().to_vec();
-        values.extend(
-            list.into_iter().enumerate().map(|(at, one)| (format!("entry {}", at + 1), one)),
-        );
-    } else {
-        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let place = format!("line {}", at + 1);
-            let value = Value::parse(line.as_bytes())
-                .map_err(|error| Failed::usage(format!("{place}: {error}")))?;
-            values.push((place, value));
-        }
+        let list = list.as_array().unwrap_or_default().iter().enumerate();
+        return list.map(|(at, one)| of_object(&format!("entry {}", at + 1), one, zone)).collect();
     }
-    let mut found = Vec::with_capacity(values.len());
-    for (place, value) in values {
-        let wrong = |text: String| Failed::usage(format!("{place}: {text}"));
-        let mut fields = value
-            .as_object()
-            .cloned()
-            .ok_or_else(|| wrong(format!("an entry is an object, not {}", value.describe())))?;
-        let next = fields.remove("next").unwrap_or(Value::Null);
-        let next = match next.as_str().map(celeriac_wire::parse_iso) {
-            None => None,
-            Some(Ok(next)) => Some(next),
-            Some(Err(_)) => return Err(wrong(format!("next: {next} is no instant"))),
-        };
-        let mut entry = Entry::from_value(&Value::Object(fields), zone)
-            .map_err(|error| wrong(error.to_string()))?;
-        entry.source = Source::default();
-        found.push(Found { entry, past: Past { due: next, ..Past::default() } });
-    }
-    Ok(found)
+    // A line at a time: the values of all of them would take much more room than the entries.
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let read = lines.map(|(at, line)| {
+        let place = format!("line {}", at + 1);
+        let value = Value::parse(line.as_bytes())
+            .map_err(|error| Failed::usage(format!("{place}: {error}")))?;
+        of_object(&place, &value, zone)
+    });
+    read.collect()
+}
+
+/// An entry, and when it is due next if that is said.
+fn of_object(place: &str, value: &Value, zone: &Zone) -> Result<Found, Failed> {
+    let wrong = |text: String| Failed::usage(format!("{place}: {text}"));
+    let mut fields = value
+        .as_object()
+        .cloned()
+        .ok_or_else(|| wrong(format!("an entry is an object, not {}", value.describe())))?;
+    let next = fields.remove("next").unwrap_or(Value::Null);
+    let next = match next.as_str().map(celeriac_wire::parse_iso) {
+        None => None,
+        Some(Ok(next)) => Some(next),
+        Some(Err(_)) => return Err(wrong(format!("next: {next} is no instant"))),
+    };
+    let mut entry = Entry::from_value(&Value::Object(fields), zone)
+        .map_err(|error| wrong(error.to_string()))?;
+    entry.source = Source::default();
+    Ok(Found { entry, past: Past { due: next, ..Past::default() } })
 }
 
 /// The entries of a crontab, and what has no equivalent (crontab(5) of Vixie cron and cronie).
@@ -382,19 +381,24 @@ pub(super) async fn import(session: &Session, args: ImportArgs) -> Result<ExitCo
     let (found, left) = gathered(session, &args).await?;
     let store = session.app.store().await?;
     let now = session.app.clock().wall();
-    let records: Vec<_> = found.into_iter().map(|one| one.kept(now).record()).collect();
     let (mut added, mut there) = (0, 0);
-    let progress = crate::cli::progress::bar(session.output, records.len() as u64);
-    for batch in records.chunks(BATCH) {
+    let progress = crate::cli::progress::bar(session.output, found.len() as u64);
+    let mut found = found.into_iter();
+    loop {
+        // Documents take much more room than entries: only those of a batch are there at a time.
+        let batch: Vec<_> = found.by_ref().take(BATCH).map(|one| one.kept(now).record()).collect();
+        if batch.is_empty() {
+            break;
+        }
         let answers = if args.dry_run {
             let mut answers = Vec::new();
-            for record in batch {
+            for record in &batch {
                 let known = store.entry(&record.name).await?.is_some();
                 answers.push(if known { Saved::Conflict } else { Saved::Done(0) });
             }
             answers
         } else {
-            store.save_entries(batch.to_vec()).await?
+            store.save_entries(batch.clone()).await?
         };
         for (record, answer) in batch.iter().zip(answers) {
             let is_new = answer != Saved::Conflict;
