@@ -8,7 +8,7 @@ use super::emitter::Beat;
 use celeriac_core::exchange::Binding;
 use celeriac_core::lease::{LeaseTimes, SweepGuard, may_take_more, must_fence_itself};
 use celeriac_core::store::{Heartbeat, NodeId, NodeInfo, Store};
-use celeriac_core::{Clock, StoreError};
+use celeriac_core::{Clock, ErrorKind, StoreError};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -95,6 +95,8 @@ pub(super) struct HeartbeatHandle {
     pub(super) pulse: Arc<Pulse>,
     /// Grows whenever the leases were lost.
     pub(super) losses: watch::Receiver<u64>,
+    /// What the store said when it became newer than this program.
+    pub(super) outdated: watch::Receiver<Option<String>>,
     running: Running,
     wake: Arc<tokio::sync::Notify>,
 }
@@ -121,6 +123,7 @@ impl HeartbeatHandle {
         pulse.renew(renewed);
         pulse.node.store(store.register(info.clone()).await?.0, Ordering::Release);
         let (loss, losses) = watch::channel(0);
+        let (newer, outdated) = watch::channel(None);
         let wake = Arc::new(tokio::sync::Notify::new());
         let mut guard = SweepGuard::new(info.times);
         // The store has just answered: what a dead worker held is back one expiry after this start.
@@ -132,6 +135,7 @@ impl HeartbeatHandle {
             bindings,
             pulse: Arc::clone(&pulse),
             loss,
+            newer,
             guard,
             failing: false,
             stood_at: None,
@@ -145,7 +149,7 @@ impl HeartbeatHandle {
                 Running::Task(set)
             }
         };
-        Ok(Self { pulse, losses, running, wake })
+        Ok(Self { pulse, losses, outdated, running, wake })
     }
 
     /// Stops renewing and signs the node off; what it still holds goes back.
@@ -181,6 +185,7 @@ struct Keeper {
     bindings: Vec<Binding>,
     pulse: Arc<Pulse>,
     loss: watch::Sender<u64>,
+    newer: watch::Sender<Option<String>>,
     guard: SweepGuard,
     /// The last beat had no answer.
     failing: bool,
@@ -306,6 +311,10 @@ impl Keeper {
             Err(error) => {
                 self.guard.failed();
                 tracing::warn!(%error, "cannot renew the leases");
+                // A worker without a free child fetches nothing, and would not hear of it otherwise.
+                if error.kind() == ErrorKind::Outdated {
+                    self.newer.send_replace(Some(error.to_string()));
+                }
                 if !self.is_lost() {
                     self.fence_if_taken().await;
                 }

@@ -255,6 +255,7 @@ impl Loop {
         let mut stop = self.worker().stop.0.subscribe();
         let mut stuck = self.stuck.subscribe();
         let mut losses = self.heartbeat.losses.clone();
+        let mut outdated = self.heartbeat.outdated.clone();
         let mut known = self.known.clone();
         let store = Arc::clone(&self.worker().store);
         let (_always, endless) = watch::channel(usize::MAX);
@@ -309,6 +310,10 @@ impl Loop {
                 Ok(()) = losses.changed() => {
                     self.losses_handled = *losses.borrow();
                     self.perform(Event::LeaseLost).await;
+                }
+                Ok(()) = outdated.changed() => {
+                    let text = outdated.borrow_and_update().clone().unwrap_or_default();
+                    self.stop_as_outdated(StoreError::new(ErrorKind::Outdated, text));
                 }
                 Ok(()) = children.changed() => {}
                 Ok(()) = known.changed() => {
@@ -385,14 +390,18 @@ impl Loop {
         })
     }
 
+    fn stop_as_outdated(&mut self, error: StoreError) {
+        tracing::error!(%error, "this worker is older than its store and stops");
+        self.outdated = Some(error);
+        self.worker().stop.now();
+    }
+
     /// Takes over fetched messages and says when to look again.
     async fn fetched(&mut self, seen: u64, losses: u64, fetched: Fetched) -> Look {
         let deliveries = match fetched {
             Ok(deliveries) => deliveries,
             Err(error) if error.kind() == ErrorKind::Outdated => {
-                tracing::error!(%error, "this worker is older than its store and stops");
-                self.outdated = Some(error);
-                self.worker().stop.now();
+                self.stop_as_outdated(error);
                 return Look::Paused { until: tokio::time::Instant::now() + FETCH_PAUSE };
             }
             Err(error) => {
