@@ -12,20 +12,8 @@ use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
-/// The fields of an entry that RedBeat's definition says, and those that only entries of others have.
-const SAID: [&str; 11] = [
-    "name",
-    "task",
-    "args",
-    "kwargs",
-    "options",
-    "schedule",
-    "enabled",
-    "source",
-    "original",
-    "owner",
-    "owner_epoch",
-];
+/// The fields of [`Entry::definition`] that RedBeat's definition says, too.
+const SAID: [&str; 6] = ["name", "task", "args", "kwargs", "options", "schedule"];
 
 /// An entry, in RedBeat's own JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
