@@ -4,14 +4,9 @@ use celeriac_core::beat::Entry;
 use celeriac_core::schedule::Zone;
 use celeriac_core::store::RedBeatKeys;
 use celeriac_runtime::pool::python::{Hello, PythonRedBeat};
-use celeriac_wire::{Map, Value};
+use celeriac_wire::{Map, Serializer, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// The names of JSON (kombu 5.7 serialization.py, `register_json`).
-const JSON: [&str; 2] = ["json", "application/json"];
-/// The serializers that are written here.
-const WRITTEN: [&str; 4] = ["json", "msgpack", "yaml", "auth"];
 
 /// What an app gives a beat.
 #[derive(Debug, Default)]
@@ -49,16 +44,15 @@ pub(crate) fn zone(hello: &Hello) -> Result<Zone, String> {
     Zone::named(name).map_err(|error| format!("the app's timezone: {error}"))
 }
 
-/// What runs of an app's tasks have beside what they are called with, by the tasks' names. What only Python
-/// writes is left out where workers take JSON as well, as before an app had such tasks; elsewhere the call is
-/// refused.
+/// What runs of an app's tasks have beside what they are called with, by the tasks' names. A
+/// serializer of Python's alone is left out where workers take JSON as well; elsewhere the call is refused.
 pub(crate) fn task_options(hello: &Hello) -> BTreeMap<String, Map> {
     let takes = hello.settings.get("accept_content").and_then(Value::as_array).unwrap_or_default();
-    let takes_json = takes.iter().filter_map(Value::as_str).any(|one| JSON.contains(&one));
+    let read = |name: &Value| name.as_str()?.parse::<Serializer>().ok();
+    let takes_json = takes.iter().any(|one| read(one) == Some(Serializer::Json));
     let mut all = hello.task_options.clone();
     for options in all.values_mut() {
-        let serializer = options.get("serializer").and_then(Value::as_str);
-        if takes_json && serializer.is_some_and(|name| !WRITTEN.contains(&name)) {
+        if takes_json && options.get("serializer").is_some_and(|name| read(name).is_none()) {
             drop(options.remove("serializer"));
         }
     }
