@@ -202,10 +202,10 @@ impl Command {
     }
 
     /// Whether it sends entries of a schedule, or may be asked to: then an application says more of itself.
-    fn needs_schedule(&self) -> bool {
+    fn needs_schedule(&self, settings: &Settings) -> bool {
         match self {
             Self::Beat(_) | Self::Schedule(_) => true,
-            Self::Worker(args) => args.needs_schedule(),
+            Self::Worker(args) => args.beat || settings.http.worker.value.is_some(),
             #[cfg(feature = "web")]
             Self::Up(_) | Self::Serve(_) => true,
             _ => false,
@@ -336,7 +336,7 @@ fn start(app: App, cli: Cli, output: Output) -> Result<ExitCode, Failed> {
     }
     let mut python = None;
     if let Some(name) = &cli.app {
-        let of_schedule = cli.command.needs_schedule();
+        let of_schedule = cli.command.needs_schedule(app.settings());
         let loading = loaded::load(name, app.settings(), runs_app, of_schedule);
         let loaded = runtime.block_on(loading)?;
         let settings = loaded.settings(app.program_settings(), flags, config)?;

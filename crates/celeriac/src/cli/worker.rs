@@ -134,15 +134,6 @@ mod humantime {
 }
 
 impl WorkerArgs {
-    /// Whether entries of a schedule are sent, or may be over HTTP.
-    pub(super) fn needs_schedule(&self) -> bool {
-        #[cfg(feature = "web")]
-        let serves = self.http.is_some();
-        #[cfg(not(feature = "web"))]
-        let serves = false;
-        self.beat || serves
-    }
-
     /// The flags that are settings, by their key.
     pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String)>, of_app: bool) {
         let given = [
