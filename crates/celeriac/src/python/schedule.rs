@@ -4,7 +4,8 @@ use celeriac_core::beat::Entry;
 use celeriac_core::schedule::Zone;
 use celeriac_core::store::RedBeatKeys;
 use celeriac_runtime::pool::python::{Hello, PythonRedBeat};
-use celeriac_wire::{Map, Serializer, Value};
+use celeriac_wire::codec::Serializer;
+use celeriac_wire::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
