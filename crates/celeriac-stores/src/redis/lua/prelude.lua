@@ -17,17 +17,18 @@ if now == 0 then
   now = time[1] * 1000000 + time[2]
 end
 
--- A call in another database: {that, the one of everything else}, or empty where it is one.
-local function elsewhere(databases, ...)
-  if #databases == 0 then return call(...) end
+-- A call (`redis.call` or `redis.pcall`) in another database: {that, the one of everything else}, or empty
+-- where it is one.
+local function elsewhere(databases, run, ...)
+  if #databases == 0 then return run(...) end
   call('SELECT', databases[1])
-  local answer = call(...)
+  local answer = run(...)
   call('SELECT', databases[2])
   return answer
 end
 
 -- A call on keys of results and chords; only scripts that touch them are told of `rdb`.
-local function results(...) return elsewhere(a.rdb, ...) end
+local function results(...) return elsewhere(a.rdb, call, ...) end
 
 -- A whole number as text, without an exponent.
 local function text(number) return string.format('%.0f', number) end
@@ -327,21 +328,14 @@ end
 -- `celeriac`: version, digest of the two others, how long the extras are, each ended by a line feed,
 -- the extras and the state. Where the digest is not theirs, somebody else has written them: the entry has
 -- a version that no other one has.
-local function redbeat(...) return elsewhere(a.redbeat[1], ...) end
+local function redbeat(...) return elsewhere(a.redbeat[1], call, ...) end
 local function drawn_version(digest) -- 2^52 and more; versions of other entries are less
   return text(4503599627370496 + tonumber(string.sub(digest, 1, 13), 16) % 2251799813685248)
 end
-local function redbeat_call(...) -- a key of another kind must not break off what else is done
-  local databases = a.redbeat[1]
-  if #databases == 0 then return redis.pcall(...) end
-  call('SELECT', databases[1])
-  local answer = redis.pcall(...)
-  call('SELECT', databases[2])
-  return answer
-end
 -- The entry; nil where there is none, and whether there is something else.
 local function redbeat_entry(key)
-  local found = redbeat_call('HMGET', key, 'definition', 'meta', 'celeriac')
+  -- A key of another kind must not break off what else is done.
+  local found = elsewhere(a.redbeat[1], redis.pcall, 'HMGET', key, 'definition', 'meta', 'celeriac')
   if found.err then return nil, true end
   local one = { definition = found[1], meta = found[2] or '', extras = '', state = '' }
   if not one.definition then return nil, false end
