@@ -100,8 +100,6 @@ pub struct BeatStatus {
     pub leading: bool,
     /// Who leads, as far as it knows.
     pub leader: Option<Lead>,
-    /// When it last found everything sent that was due.
-    pub ticked_at: Option<Timestamp>,
     /// When it last did what it is there for: sent what was due, or learned that another one leads.
     pub worked_at: Option<Timestamp>,
     /// How many messages it has sent.
@@ -245,9 +243,6 @@ impl Beat {
                     status.sent += tick.sent;
                     if tick.sent > 0 {
                         status.lateness = tick.lateness;
-                    }
-                    if tick.rest.is_some() {
-                        status.ticked_at = Some(tick.at);
                     }
                     status.worked_at = Some(tick.at);
                     // Somebody else leads: to be asked for again.
